@@ -1,0 +1,177 @@
+//! Adoption: numbers that the environment promises become owned descriptors.
+//!
+//! All or nothing: every number is looked at before one is owned, and until then nothing is changed or
+//! closed. This is where an integer turns into an `OwnedFd`, which no safe function can do: the promise that
+//! nobody else owns the number is the caller's of [`Net::inherit`](crate::Net::inherit).
+#![allow(unsafe_code)]
+
+use crate::activation::{Activation, Variables};
+use crate::cstr::CStrPtr;
+use crate::error::{Call, Error, Fault, Table, Variable};
+use crate::listener;
+use crate::ready::Predecessor;
+use crate::sys;
+use crate::table::{Inherited, InheritedTable};
+use heapless::VecView;
+use rustix::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::io::{Errno, FdFlags};
+use rustix::net::AddressFamily;
+use rustix::process::{PidfdFlags, getpid};
+
+/// What came with the sockets.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    pub(crate) readiness: Option<OwnedFd>,
+    pub(crate) predecessor: Option<Predecessor>,
+}
+
+/// The activation variables in a table of variables.
+///
+/// # Safety
+///
+/// - The strings stay where they are, unchanged, for `'env`.
+pub(crate) unsafe fn variables<'env>(table: &VecView<Option<CStrPtr>>) -> Variables<'env> {
+    let value = |variable: Variable| {
+        let name = variable.name().as_bytes();
+        let string = crate::environ::find(table, name)?.behind(name.len() + 1)?;
+        // SAFETY: the caller's promise.
+        Some(unsafe { string.detach() })
+    };
+    Variables {
+        pid: value(Variable::Pid),
+        pidfd_id: value(Variable::PidfdId),
+        fds: value(Variable::Fds),
+        names: value(Variable::Names),
+        ready_fd: value(Variable::ReadyFd),
+    }
+}
+
+/// The inode number of this process's pidfd, where pidfds have a file system of their own.
+pub(crate) fn own_pidfd_id() -> Option<u64> {
+    const PIDFS_MAGIC: u64 = 0x5049_4446;
+    let pidfd = rustix::process::pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
+    let file_system = rustix::fs::fstatfs(&pidfd).ok()?.f_type as u64;
+    if file_system != PIDFS_MAGIC {
+        return None;
+    }
+    Some(rustix::fs::fstat(&pidfd).ok()?.st_ino as u64)
+}
+
+/// Takes ownership of the descriptors `first..first + activation.count` and of the readiness socket, with
+/// `FD_CLOEXEC` set on all of them.
+///
+/// # Safety
+///
+/// - Nobody else owns them: the process has just started, and adopts them once.
+pub(crate) unsafe fn adopt<'env, const N: usize>(
+    activation: &Activation<'env>,
+    first: RawFd,
+    listeners_only: bool,
+    table: &mut InheritedTable<'env, N>,
+) -> Result<Adopted, Error> {
+    if activation.count > N {
+        return Err(Error::Capacity { table: Table::Inherited, needed: activation.count, capacity: N });
+    }
+    // SAFETY: the caller's promise.
+    let adopted = unsafe { inspect(activation, first, listeners_only, table) }
+        // SAFETY: as above; each of the numbers was found open.
+        .and_then(|predecessor| unsafe { own(activation, first, table, predecessor) });
+    if adopted.is_err() {
+        table.clear();
+    }
+    adopted
+}
+
+/// Looks at every descriptor: fills the table with what they are, and owns none.
+///
+/// # Safety
+///
+/// - As for [`adopt`].
+unsafe fn inspect<'env, const N: usize>(
+    activation: &Activation<'env>,
+    first: RawFd,
+    listeners_only: bool,
+    table: &mut InheritedTable<'env, N>,
+) -> Result<Option<Predecessor>, Error> {
+    for (fd, name) in (first..).zip(activation.names()) {
+        // SAFETY: if it is open, then for the process and nobody closes it meanwhile; if not, the first
+        // call on it says so.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+        let key = match listener::own_key(borrowed) {
+            Ok(key) => key,
+            // Not open, or open for its path alone.
+            Err(Errno::BADF) if rustix::io::fcntl_getfd(borrowed).is_err() => {
+                return Err(Error::NotOpen { fd });
+            }
+            Err(_) => None,
+        };
+        if listeners_only && !listener::is_listener(borrowed) {
+            return Err(Error::NotAListener { fd });
+        }
+        let slot = Inherited { fd: None, name, key, listening: None, kind: None };
+        // The count was compared with the capacity.
+        let _full = table.push(slot);
+    }
+    let Some(fd) = activation.ready_fd else {
+        return Ok(None);
+    };
+    let sockets = first..first.saturating_add(activation.count as RawFd);
+    if fd < 3 || sockets.contains(&fd) {
+        return Err(Variable::ReadyFd.fault(Fault::OutOfRange));
+    }
+    // SAFETY: as above.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    match rustix::net::getsockname(borrowed) {
+        Ok(address) if address.address_family() == AddressFamily::UNIX => Predecessor::of(borrowed),
+        Err(Errno::BADF) => Err(Error::NotOpen { fd }),
+        _ => Err(Variable::ReadyFd.fault(Fault::NotASocket)),
+    }
+}
+
+/// Makes them this process's own.
+///
+/// # Safety
+///
+/// - As for [`adopt`], and [`inspect`] has just found all of them open.
+unsafe fn own<const N: usize>(
+    activation: &Activation<'_>,
+    first: RawFd,
+    table: &mut InheritedTable<'_, N>,
+    predecessor: Option<Predecessor>,
+) -> Result<Adopted, Error> {
+    let sockets = first..first.saturating_add(activation.count as RawFd);
+    let (range, single) = match activation.ready_fd {
+        Some(fd) if fd == sockets.end => (first..fd.saturating_add(1), None),
+        other => (sockets, other),
+    };
+    set_cloexec(range)?;
+    set_cloexec(single.map_or(0..0, |fd| fd..fd.saturating_add(1)))?;
+    for (fd, slot) in (first..).zip(table.view().slots.iter_mut()) {
+        // SAFETY: it is open, and the caller promised that it is nobody else's.
+        slot.fd = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
+    table.index();
+    Ok(Adopted {
+        // SAFETY: as above, and it is not among the others.
+        readiness: activation.ready_fd.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+        predecessor,
+    })
+}
+
+/// Sets `FD_CLOEXEC` on a range with one call, or one by one where the kernel has no such call.
+fn set_cloexec(mut range: core::ops::Range<RawFd>) -> Result<(), Error> {
+    if range.is_empty() {
+        return Ok(());
+    }
+    match sys::set_cloexec(range.start, range.end - 1) {
+        Ok(()) => return Ok(()),
+        Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => {}
+        Err(errno) => return Err(Error::call(Call::CloseRange, errno)),
+    }
+    range.try_for_each(|fd| {
+        // SAFETY: the numbers were found open.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+        rustix::io::fcntl_setfd(borrowed, FdFlags::CLOEXEC)
+            .map_err(|errno| Error::call_on(Call::Fcntl, fd, errno))
+    })
+}

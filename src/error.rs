@@ -1,0 +1,480 @@
+//! The one error type, and the words it is made of.
+//!
+//! An error is a `Copy` value of a few words: it says which call failed on which descriptor, which variable
+//! holds what fault, which table is too small, and borrows nothing. What a call that fails leaves behind is
+//! said in that call's own documentation; it is always "as before".
+
+use core::fmt;
+use rustix::fd::RawFd;
+use rustix::io::Errno;
+
+/// Why a call of this crate failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call failed.
+    Call {
+        /// Which.
+        call: Call,
+        /// On which descriptor, where it is about one.
+        fd: Option<RawFd>,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// Something does not fit a table of fixed size.
+    Capacity {
+        /// Which table.
+        table: Table,
+        /// How many entries, or bytes, it would have to hold.
+        needed: usize,
+        /// How many it holds.
+        capacity: usize,
+    },
+    /// An activation variable cannot be read.
+    Variable {
+        /// Which.
+        variable: Variable,
+        /// What is wrong with its value.
+        fault: Fault,
+    },
+    /// A descriptor that the variables promise is not open.
+    NotOpen {
+        /// Its number.
+        fd: RawFd,
+    },
+    /// An inherited descriptor is not a listener, and only listeners were asked for.
+    NotAListener {
+        /// Its number.
+        fd: RawFd,
+    },
+    /// [`Net::inherit`](crate::Net::inherit) was called before.
+    AlreadyInherited,
+    /// No such network; the first bytes of its name.
+    UnknownNetwork(Word),
+    /// An address cannot be read.
+    Address(AddressFault),
+    /// A name cannot stand in `LISTEN_FDNAMES`.
+    Name(NameFault),
+    /// No inherited socket fits.
+    NotInherited,
+    /// The id is of a socket that was closed or taken, or of another [`Net`](crate::Net).
+    StaleId,
+    /// The socket has no path, or not this process's.
+    NoPath,
+    /// A successor has the socket: its path is the successor's now.
+    HandedOver,
+    /// A successor is in flight.
+    InFlight,
+    /// No successor was started.
+    NoSuccessor,
+    /// There is no argument to tell the program's name from.
+    NoArguments,
+    /// A change of the environment is not of the form `NAME=value`, or is one of the crate's own variables.
+    InvalidChange {
+        /// Which of the changes, from 0.
+        position: usize,
+    },
+    /// The program was not found in `PATH`, which holds an empty or a relative element: that one is refused.
+    RelativePath,
+}
+
+impl Error {
+    /// The kernel's answer, if a system call failed.
+    #[must_use]
+    pub const fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Call { errno, .. } => Some(*errno),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn call(call: Call, errno: Errno) -> Self {
+        Self::Call { call, fd: None, errno }
+    }
+
+    pub(crate) const fn call_on(call: Call, fd: RawFd, errno: Errno) -> Self {
+        Self::Call { call, fd: Some(fd), errno }
+    }
+}
+
+/// The system calls that [`Error::Call`] names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the names are the kernel's")]
+pub enum Call {
+    Bind,
+    Chdir,
+    Chmod,
+    Clone,
+    CloseRange,
+    Configure,
+    Connect,
+    Dup,
+    Execve,
+    Fcntl,
+    Getsockname,
+    Getsockopt,
+    InterfaceIndex,
+    Kill,
+    Listen,
+    Mmap,
+    OpenDirectory,
+    OpenNull,
+    PidfdOpen,
+    Poll,
+    ReadAuxv,
+    ReadStat,
+    Recv,
+    Send,
+    Setsockopt,
+    Sigprocmask,
+    Socket,
+    Socketpair,
+    Unlink,
+    Waitid,
+}
+
+impl Call {
+    const fn phrase(self) -> &'static str {
+        match self {
+            Self::Bind => "bind",
+            Self::Chdir => "change to the launch directory",
+            Self::Chmod => "change the mode of the socket's path",
+            Self::Clone => "clone",
+            Self::CloseRange => "close_range",
+            Self::Configure => "configure",
+            Self::Connect => "connect",
+            Self::Dup => "duplicate",
+            Self::Execve => "execve",
+            Self::Fcntl => "fcntl",
+            Self::Getsockname => "getsockname",
+            Self::Getsockopt => "getsockopt",
+            Self::InterfaceIndex => "find the zone's interface",
+            Self::Kill => "pidfd_send_signal",
+            Self::Listen => "listen",
+            Self::Mmap => "mmap",
+            Self::OpenDirectory => "open the current directory",
+            Self::OpenNull => "open /dev/null",
+            Self::PidfdOpen => "pidfd_open",
+            Self::Poll => "poll",
+            Self::ReadAuxv => "read the auxiliary vector",
+            Self::ReadStat => "read /proc/self/stat",
+            Self::Recv => "recv",
+            Self::Send => "send",
+            Self::Setsockopt => "setsockopt",
+            Self::Sigprocmask => "rt_sigprocmask",
+            Self::Socket => "socket",
+            Self::Socketpair => "socketpair",
+            Self::Unlink => "unlink",
+            Self::Waitid => "waitid",
+        }
+    }
+}
+
+/// The tables that [`Error::Capacity`] names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Table {
+    /// The arguments of a [`Launch`](crate::Launch), with the null pointer that ends them.
+    Arguments,
+    /// The environment of a [`Launch`](crate::Launch), with the null pointer that ends it.
+    Variables,
+    /// The changes of one restart's environment.
+    Changes,
+    /// The inherited descriptors of a [`Net`](crate::Net).
+    Inherited,
+    /// The active sockets of a [`Net`](crate::Net).
+    Active,
+    /// The names of all active sockets together, in bytes.
+    Names,
+    /// A candidate for the program's path, in bytes.
+    Path,
+}
+
+impl Table {
+    const fn phrase(self) -> &'static str {
+        match self {
+            Self::Arguments => "arguments",
+            Self::Variables => "environment variables",
+            Self::Changes => "environment changes",
+            Self::Inherited => "inherited descriptors",
+            Self::Active => "active sockets",
+            Self::Names => "bytes of names",
+            Self::Path => "bytes of the program's path",
+        }
+    }
+}
+
+/// The activation variables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Variable {
+    /// `LISTEN_PID`
+    Pid,
+    /// `LISTEN_PIDFDID`
+    PidfdId,
+    /// `LISTEN_FDS`
+    Fds,
+    /// `LISTEN_FDNAMES`
+    Names,
+    /// `LISTEN_READY_FD`
+    ReadyFd,
+}
+
+impl Variable {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Pid, Self::PidfdId, Self::Fds, Self::Names, Self::ReadyFd];
+
+    /// Its name in the environment.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pid => "LISTEN_PID",
+            Self::PidfdId => "LISTEN_PIDFDID",
+            Self::Fds => "LISTEN_FDS",
+            Self::Names => "LISTEN_FDNAMES",
+            Self::ReadyFd => "LISTEN_READY_FD",
+        }
+    }
+
+    pub(crate) const fn fault(self, fault: Fault) -> Error {
+        Error::Variable { variable: self, fault }
+    }
+}
+
+/// What is wrong with the value of an activation variable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Something else than decimal digits.
+    NotANumber,
+    /// A number that is negative, or larger than the variable's rule allows.
+    OutOfRange,
+    /// `LISTEN_FDNAMES` and `LISTEN_FDS` disagree.
+    NameCount {
+        /// How many names there are.
+        names: usize,
+        /// How many descriptors there are.
+        fds: usize,
+    },
+    /// A name is longer than 255 bytes or holds something else than printable ASCII.
+    InvalidName {
+        /// Which, from 0.
+        position: usize,
+    },
+    /// The descriptor it names is not a Unix socket.
+    NotASocket,
+}
+
+/// What is wrong with an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum AddressFault {
+    /// There is no port.
+    MissingPort,
+    /// The port begins with a sign.
+    PortSign,
+    /// The port is not a number.
+    PortNotANumber,
+    /// The port is larger than 65535.
+    PortOutOfRange,
+    /// There is a space.
+    Space,
+    /// There is a NUL.
+    Nul,
+    /// Looks like an IPv4 address and is none.
+    Ipv4,
+    /// In brackets, and not an IPv6 address.
+    Ipv6,
+    /// An IPv6 address without brackets, or brackets that do not match.
+    Bracket,
+    /// The zone is empty, 0, or longer than an interface's name.
+    Zone,
+    /// A host name: nothing here resolves any but `localhost`.
+    Host,
+    /// The address is not of the network's family.
+    Family,
+    /// The path or abstract name is empty.
+    Empty,
+    /// The path or abstract name is longer than 107 bytes.
+    PathTooLong {
+        /// How long it is.
+        bytes: usize,
+    },
+}
+
+impl AddressFault {
+    const fn phrase(self) -> &'static str {
+        match self {
+            Self::MissingPort => "missing port in address",
+            Self::PortSign => "port with a sign",
+            Self::PortNotANumber => "port is not a number",
+            Self::PortOutOfRange => "port is larger than 65535",
+            Self::Space => "space in address",
+            Self::Nul => "NUL in address",
+            Self::Ipv4 => "not an IPv4 address",
+            Self::Ipv6 => "not an IPv6 address",
+            Self::Bracket => "an IPv6 address and a port need the form [address]:port",
+            Self::Zone => "zone is neither an interface's name nor its index",
+            Self::Host => "host names are not resolved: give an IP address",
+            Self::Family => "address is not of the network's family",
+            Self::Empty => "path is empty",
+            Self::PathTooLong { .. } => "path is longer than 107 bytes",
+        }
+    }
+}
+
+/// What is wrong with a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum NameFault {
+    /// Longer than 255 bytes.
+    TooLong {
+        /// How long it is.
+        bytes: usize,
+    },
+    /// A byte outside of 0x20–0x7E, or a colon.
+    Byte(u8),
+}
+
+/// The first bytes of a word that came from outside, for a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Word {
+    bytes: [u8; 15],
+    len: u8,
+}
+
+impl Word {
+    /// Keeps the first 15 bytes of `word`, less a character that would be cut.
+    #[must_use]
+    pub fn new(word: &str) -> Self {
+        let mut bytes = [0; 15];
+        let mut len = 0;
+        for (slot, byte) in bytes.iter_mut().zip(word.bytes()) {
+            *slot = byte;
+            len += 1;
+        }
+        while !word.is_char_boundary(len) {
+            len -= 1;
+        }
+        Self { bytes, len: len as u8 }
+    }
+
+    /// The bytes kept.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let kept = self.bytes.get(..usize::from(self.len)).unwrap_or(&[]);
+        core::str::from_utf8(kept).unwrap_or("")
+    }
+}
+
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Call { call, fd, errno } => {
+                f.write_str(call.phrase())?;
+                if let Some(fd) = fd {
+                    write!(f, " on fd {fd}")?;
+                }
+                f.write_str(": ")?;
+                describe(errno, f)
+            }
+            Self::Capacity { table, needed, capacity } => {
+                write!(f, "{needed} {} do not fit in {capacity}", table.phrase())
+            }
+            Self::Variable { variable, fault } => {
+                f.write_str(variable.name())?;
+                match fault {
+                    Fault::NotANumber => f.write_str(" is not a number"),
+                    Fault::OutOfRange => f.write_str(" is out of range"),
+                    Fault::NameCount { names, fds } => {
+                        write!(f, " has {names} names for {fds} descriptors")
+                    }
+                    Fault::InvalidName { position } => write!(f, " has an invalid name at {position}"),
+                    Fault::NotASocket => f.write_str(" does not name a unix socket"),
+                }
+            }
+            Self::NotOpen { fd } => write!(f, "inherited fd {fd} is not open"),
+            Self::NotAListener { fd } => write!(f, "inherited fd {fd} is not a listener"),
+            Self::AlreadyInherited => f.write_str("inherited already"),
+            Self::UnknownNetwork(word) => write!(f, "unknown network {word:?}"),
+            Self::Address(fault) => f.write_str(fault.phrase()),
+            Self::Name(NameFault::TooLong { bytes }) => {
+                write!(f, "name of {bytes} bytes is longer than 255")
+            }
+            Self::Name(NameFault::Byte(byte)) => write!(f, "byte {byte:#04x} in a name"),
+            Self::NotInherited => f.write_str("no inherited socket fits"),
+            Self::StaleId => f.write_str("no active socket has this id"),
+            Self::NoPath => f.write_str("the socket has no path of this process's own"),
+            Self::HandedOver => f.write_str("the path is a successor's"),
+            Self::InFlight => f.write_str("a successor is in flight"),
+            Self::NoSuccessor => f.write_str("no successor was started"),
+            Self::NoArguments => f.write_str("no argument names the program"),
+            Self::InvalidChange { position } => {
+                write!(f, "environment change {position} is not NAME=value or is reserved")
+            }
+            Self::RelativePath => {
+                f.write_str("program not found in PATH, whose relative elements are refused")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+/// The errors a server meets, in words; the others by number.
+pub(crate) fn describe(errno: Errno, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let words = match errno {
+        Errno::ACCESS => "permission denied",
+        Errno::ADDRINUSE => "address in use",
+        Errno::ADDRNOTAVAIL => "address not available",
+        Errno::AFNOSUPPORT => "address family not supported",
+        Errno::AGAIN => "resource temporarily unavailable",
+        Errno::BADF => "bad file descriptor",
+        Errno::CONNREFUSED => "connection refused",
+        Errno::EXIST => "file exists",
+        Errno::INVAL => "invalid argument",
+        Errno::LOOP => "too many symbolic links",
+        Errno::MFILE => "too many open files",
+        Errno::NAMETOOLONG => "name too long",
+        Errno::NFILE => "too many open files in the system",
+        Errno::NODEV => "no such device",
+        Errno::NOENT => "no such file or directory",
+        Errno::NOEXEC => "exec format error",
+        Errno::NOMEM => "out of memory",
+        Errno::NOSYS => "not implemented by this kernel",
+        Errno::NOTDIR => "not a directory",
+        Errno::NOTSOCK => "not a socket",
+        Errno::PERM => "operation not permitted",
+        Errno::PIPE => "broken pipe",
+        Errno::ROFS => "read-only file system",
+        Errno::TIMEDOUT => "timed out",
+        Errno::TOOBIG => "argument list too long",
+        Errno::TXTBSY => "text file busy",
+        other => return write!(f, "errno {}", other.raw_os_error()),
+    };
+    f.write_str(words)
+}
+
+#[cfg(feature = "std")]
+impl From<Error> for std::io::Error {
+    /// Keeps the errno of a failed call as the OS error; every other error becomes the inner error of one
+    /// of the kind that fits.
+    fn from(error: Error) -> Self {
+        use std::io::ErrorKind;
+        if let Some(errno) = error.errno() {
+            return Self::from_raw_os_error(errno.raw_os_error());
+        }
+        let kind = match error {
+            Error::NotInherited | Error::NoSuccessor | Error::RelativePath => ErrorKind::NotFound,
+            Error::AlreadyInherited | Error::InFlight | Error::HandedOver => ErrorKind::Other,
+            _ => ErrorKind::InvalidInput,
+        };
+        Self::new(kind, error)
+    }
+}

@@ -1,0 +1,397 @@
+//! The launch: how this process was started, which is what a restart repeats.
+//!
+//! A [`Launch`] points to the arguments and the environment that the kernel put on the stack, or libc keeps;
+//! it copies no string. It remembers the working directory, and whether the start was a set-user-ID one.
+//! Capture makes a handful of system calls; nothing here changes the process. The tables are rewritten by
+//! [`Net::inherit`](crate::Net::inherit), which consumes the activation variables, and for the time of a
+//! restart.
+#![allow(unsafe_code)]
+
+use crate::cstr::CStrPtr;
+use crate::environ::{self, Environ};
+use crate::error::{Call, Error, Table, Variable};
+use crate::sys;
+use core::ffi::{CStr, c_char, c_int};
+use heapless::{Vec, VecView};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+/// How this process was launched: arguments, environment, working directory.
+///
+/// `ARGS` and `VARS` are the capacities of the two pointer tables, each counting the null pointer that ends
+/// it; a slot is one pointer. The table of variables should have some room beyond the environment: a
+/// restart adds up to five variables, and those that its caller adds. The table of arguments needs twice the
+/// room if a restart is to replace them.
+#[derive(Debug)]
+pub struct Launch<const ARGS: usize = 1024, const VARS: usize = 2048> {
+    args: Vec<Option<CStrPtr>, ARGS>,
+    vars: Vec<Option<CStrPtr>, VARS>,
+    directory: Directory,
+    secure: bool,
+}
+
+/// The working directory at the launch.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    /// `$PWD`, if it named the current directory: so a path through a symbolic link is followed anew.
+    pub(crate) path: Option<CStrPtr>,
+    /// The directory itself, for when the path has gone.
+    pub(crate) fd: Option<OwnedFd>,
+}
+
+/// A [`Launch`] of any capacity, for a restart to rewrite.
+pub(crate) struct LaunchView<'l> {
+    pub(crate) args: &'l mut VecView<Option<CStrPtr>>,
+    pub(crate) vars: &'l mut VecView<Option<CStrPtr>>,
+    pub(crate) directory: &'l Directory,
+}
+
+impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
+    /// Captures the launch from the running libc: the arguments from the initial stack, whose address
+    /// `/proc/self/stat` tells, the environment from libc's `environ` as it is now. For std programs; call
+    /// it first thing in `main`.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Capacity`]: more arguments or variables than fit, with their number.
+    /// - [`Error::Call`]: `/proc/self/stat` cannot be read, or the working directory not opened. Where there
+    ///   is no `/proc`, use [`Launch::new`] or [`Launch::from_stack`].
+    ///
+    /// # Safety
+    ///
+    /// - Nobody changes the environment while this call reads it.
+    /// - From then on, as long as the `Launch` is used, nobody frees or rewrites the strings: neither libc's
+    ///   `unsetenv` and `setenv` of a variable that was there, nor `setproctitle`.
+    ///
+    /// # References
+    ///
+    /// - `environ(7)`, field 28 of `proc_pid_stat(5)`
+    #[inline]
+    pub unsafe fn from_libc() -> Result<Self, Error> {
+        unsafe extern "C" {
+            static environ: *const *const c_char;
+        }
+        let stack = initial_stack()?;
+        // SAFETY: the kernel put the number of arguments where it says the stack began.
+        let argc = unsafe { stack.read() };
+        // SAFETY: the arguments' pointers follow it.
+        let argv = unsafe { stack.add(1) }.cast::<*const c_char>();
+        // SAFETY: libc's own variable, which the caller promised nobody changes now.
+        let envp = unsafe { environ };
+        // SAFETY: argv is the kernel's table, envp libc's.
+        unsafe { Self::capture(argc, argv, envp, read_secure()) }
+    }
+
+    /// Captures the launch from what C's `main` was given.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Capacity`]: more arguments or variables than fit, with their number.
+    /// - [`Error::Call`]: the working directory cannot be opened.
+    ///
+    /// # Safety
+    ///
+    /// - `argv` points to `argc` strings and a null pointer; `envp` is null, or points to strings and a null
+    ///   pointer.
+    /// - The strings stay there, unchanged, as long as the `Launch` is used.
+    pub unsafe fn new(
+        argc: c_int,
+        argv: *const *const c_char,
+        envp: *const *const c_char,
+    ) -> Result<Self, Error> {
+        // SAFETY: the caller's contract.
+        unsafe { Self::capture(argc.max(0) as usize, argv, envp, read_secure()) }
+    }
+
+    /// Captures the launch from the stack pointer that the process began with: the address of argc, which
+    /// argv, envp and the auxiliary vector follow.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Capacity`]: more arguments or variables than fit, with their number.
+    /// - [`Error::Call`]: the working directory cannot be opened.
+    ///
+    /// # Safety
+    ///
+    /// - `stack` is the value of the stack pointer at the program's entry.
+    /// - What it points to stays there, unchanged, as long as the `Launch` is used.
+    ///
+    /// # References
+    ///
+    /// - System V ABI, "Process Initialization"; `getauxval(3)` for `AT_SECURE`
+    pub unsafe fn from_stack(stack: *const usize) -> Result<Self, Error> {
+        // SAFETY: the initial stack begins with the number of arguments.
+        let argc = unsafe { stack.read() };
+        // SAFETY: the arguments' pointers follow it.
+        let argv = unsafe { stack.add(1) };
+        // SAFETY: the environment follows the null pointer behind them.
+        let envp = unsafe { argv.add(argc + 1) };
+        // SAFETY: the environment ends with a null word.
+        let vars = unsafe { count(envp.cast()) };
+        // SAFETY: the auxiliary vector follows that word.
+        let mut entry = unsafe { envp.add(vars + 1) }.cast::<[usize; 2]>();
+        let mut secure = false;
+        loop {
+            // SAFETY: the vector goes on until its AT_NULL.
+            match unsafe { entry.read() } {
+                [AT_NULL, _] => break,
+                [AT_SECURE, value] => secure = value != 0,
+                _ => {}
+            }
+            // SAFETY: the entry just read was not the last.
+            entry = unsafe { entry.add(1) };
+        }
+        // SAFETY: both tables are the kernel's.
+        unsafe { Self::capture(argc, argv.cast(), envp.cast(), secure) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Launch::new`].
+    unsafe fn capture(
+        argc: usize,
+        argv: *const *const c_char,
+        envp: *const *const c_char,
+        secure: bool,
+    ) -> Result<Self, Error> {
+        let mut args = Vec::new();
+        let mut vars = Vec::new();
+        // SAFETY: the caller promised `argc` strings.
+        unsafe { point_to(argv, argc, Table::Arguments, args.as_mut_view()) }?;
+        // SAFETY: the caller promised a table that ends with a null pointer, or none.
+        let count = unsafe { count(envp) };
+        // SAFETY: that many strings were just counted.
+        unsafe { point_to(envp, count, Table::Variables, vars.as_mut_view()) }?;
+        let directory = Directory::current(environ::find(vars.as_view(), b"PWD").copied())?;
+        Ok(Self { args, vars, directory, secure })
+    }
+
+    /// The arguments, the program's name first.
+    pub fn args(&self) -> impl Iterator<Item = &CStr> {
+        self.args.iter().map_while(Option::as_ref).map(CStrPtr::as_c_str)
+    }
+
+    /// The environment as the successor will see it, without what a restart adds: `NAME=value` each.
+    pub fn vars(&self) -> impl Iterator<Item = &CStr> {
+        self.vars.iter().map_while(Option::as_ref).map(CStrPtr::as_c_str)
+    }
+
+    /// The value of the variable `name`.
+    #[must_use]
+    #[doc(alias = "getenv")]
+    pub fn var(&self, name: &[u8]) -> Option<&[u8]> {
+        environ::var(self.vars.as_view(), name)
+    }
+
+    /// Whether the start was a set-user-ID or set-group-ID one, or gave capabilities: whoever made it is not
+    /// to be believed, so the activation variables are ignored.
+    #[must_use]
+    #[doc(alias = "AT_SECURE")]
+    pub const fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    pub(crate) fn view(&mut self) -> LaunchView<'_> {
+        LaunchView {
+            args: self.args.as_mut_view(),
+            vars: self.vars.as_mut_view(),
+            directory: &self.directory,
+        }
+    }
+
+    /// Takes the activation variables out of the table.
+    pub(crate) fn consume(&mut self) -> Result<(), Error> {
+        let mut environ = Environ::new(self.vars.as_mut_view())?;
+        for variable in Variable::ALL {
+            environ.consume(variable.name().as_bytes());
+        }
+        Ok(())
+    }
+}
+
+/// Takes the activation variables out of libc's `environ`, in place, so that no later child of the program
+/// sees them. A [`Launch`] keeps its own table; [`Net::inherit`](crate::Net::inherit) consumes them there.
+///
+/// # Safety
+///
+/// - Nobody reads or changes the environment during the call: best before a second thread exists.
+///
+/// # References
+///
+/// - `unset_environment` in `sd_listen_fds(3)`
+#[inline]
+pub unsafe fn consume_from_libc() {
+    unsafe extern "C" {
+        static environ: *mut Option<CStrPtr>;
+    }
+    // SAFETY: libc's own variable, which the caller promised nobody changes now.
+    let vector = unsafe { environ };
+    if !vector.is_null() {
+        // SAFETY: libc keeps a table of strings that ends with a null pointer.
+        unsafe { compact(vector) };
+    }
+}
+
+/// Closes the gaps that the activation variables leave in a table of strings.
+///
+/// # Safety
+///
+/// - `vector` points to strings and a null pointer, and nobody else uses it now.
+unsafe fn compact(vector: *mut Option<CStrPtr>) {
+    let mut from = vector;
+    let mut to = vector;
+    loop {
+        // SAFETY: `from` has not passed the null pointer.
+        let string = unsafe { from.read() };
+        let is_ours = string.is_some_and(|string| {
+            Variable::ALL.iter().any(|variable| string.is_variable(variable.name().as_bytes()))
+        });
+        if !is_ours {
+            // SAFETY: `to` is behind `from` or at it.
+            unsafe { to.write(string) };
+            // SAFETY: as above; past the null pointer nothing is read or written.
+            to = unsafe { to.add(1) };
+        }
+        if string.is_none() {
+            return;
+        }
+        // SAFETY: the string just read was not the last.
+        from = unsafe { from.add(1) };
+    }
+}
+
+impl Directory {
+    /// The working directory: as the seed has it, `$PWD` if that names it; and the directory itself.
+    fn current(pwd: Option<CStrPtr>) -> Result<Self, Error> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = match rustix::fs::open(c".", flags, Mode::empty()) {
+            Ok(fd) => Some(fd),
+            // Not searchable: the successor begins where this process is when it restarts.
+            Err(Errno::ACCESS) => None,
+            Err(errno) => return Err(Error::call(Call::OpenDirectory, errno)),
+        };
+        let path = pwd.and_then(|pwd| pwd.behind("PWD=".len()));
+        let path = path.filter(|path| path.to_bytes().starts_with(b"/") && same(fd.as_ref(), path));
+        Ok(Self { path, fd })
+    }
+
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+}
+
+/// Whether `path` names the open directory.
+fn same(directory: Option<&OwnedFd>, path: &CStrPtr) -> bool {
+    let here = directory.and_then(|fd| rustix::fs::fstat(fd).ok());
+    let there = rustix::fs::stat(path.as_c_str()).ok();
+    match (here, there) {
+        (Some(here), Some(there)) => (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino),
+        _ => false,
+    }
+}
+
+const AT_NULL: usize = 0;
+const AT_SECURE: usize = 23;
+
+/// How many strings a table holds before its null pointer; 0 if it is null itself.
+///
+/// # Safety
+///
+/// - `table` is null, or points to strings and a null pointer.
+unsafe fn count(table: *const *const c_char) -> usize {
+    if table.is_null() {
+        return 0;
+    }
+    (0..)
+        // SAFETY: every entry before this one was not null, so the table goes on.
+        .take_while(|position| !unsafe { table.wrapping_add(*position).read() }.is_null())
+        .count()
+}
+
+/// Fills `table` with pointers to `count` strings, and a `None` behind them.
+///
+/// # Safety
+///
+/// - `strings` points to that many strings, which stay there as long as the table is used.
+unsafe fn point_to(
+    strings: *const *const c_char,
+    count: usize,
+    name: Table,
+    table: &mut VecView<Option<CStrPtr>>,
+) -> Result<(), Error> {
+    let full = Error::Capacity { table: name, needed: count + 1, capacity: table.capacity() };
+    if count >= table.capacity() {
+        return Err(full);
+    }
+    for position in 0..count {
+        // SAFETY: there are that many.
+        let string = unsafe { strings.wrapping_add(position).read() };
+        // SAFETY: the caller promised a string that stays.
+        let string = unsafe { CStrPtr::new(string) };
+        table.push(string).map_err(|_| full)?;
+    }
+    table.push(None).map_err(|_| full)
+}
+
+/// The address of the initial stack, as the kernel tells it.
+fn initial_stack() -> Result<*const usize, Error> {
+    let error = |errno| Error::call(Call::ReadStat, errno);
+    let mut buffer = [0; 1024];
+    let stat = read_file(c"/proc/self/stat", &mut buffer).map_err(error)?;
+    stack_field(stat).map(core::ptr::with_exposed_provenance).ok_or(error(Errno::INVAL))
+}
+
+/// Field 28 of a process's stat line. The second is the program's name, which may hold anything.
+fn stack_field(stat: &[u8]) -> Option<usize> {
+    let behind_name = stat.iter().rposition(|byte| *byte == b')')? + 2;
+    let field = stat.get(behind_name..)?.split(|byte| *byte == b' ').nth(25)?;
+    let address = core::str::from_utf8(field).ok()?.parse().ok()?;
+    (address != 0).then_some(address)
+}
+
+/// `AT_SECURE`, for whoever does not have the stack it stands on. If nothing tells, a process whose real and
+/// effective IDs differ is one.
+fn read_secure() -> bool {
+    let mut words = [0_usize; 128];
+    let mut buffer = [0; 1024];
+    let len = match sys::auxv(&mut words) {
+        Ok(len) => len / size_of::<usize>(),
+        Err(_) => match read_file(c"/proc/self/auxv", &mut buffer) {
+            Ok(bytes) => {
+                let chunks = bytes.chunks_exact(size_of::<usize>());
+                let len = chunks.len();
+                for (word, chunk) in words.iter_mut().zip(chunks) {
+                    *word = chunk.first_chunk().map_or(0, |bytes| usize::from_ne_bytes(*bytes));
+                }
+                len
+            }
+            // Not even its own: a process that was made undumpable, as a set-user-ID start is.
+            Err(Errno::ACCESS | Errno::PERM) => return true,
+            Err(_) => 0,
+        },
+    };
+    let vector = words.get(..len).unwrap_or(&words);
+    let entry = vector.chunks_exact(2).find_map(|entry| match entry {
+        [AT_SECURE, value] => Some(*value != 0),
+        _ => None,
+    });
+    entry.unwrap_or_else(|| {
+        use rustix::process::{getegid, geteuid, getgid, getuid};
+        getuid() != geteuid() || getgid() != getegid()
+    })
+}
+
+fn read_file<'b>(path: &CStr, buffer: &'b mut [u8]) -> Result<&'b [u8], Errno> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut len = 0;
+    while let Some(rest) = buffer.get_mut(len..).filter(|rest| !rest.is_empty()) {
+        match rustix::io::read(&file, rest) {
+            Ok(0) => break,
+            Ok(read) => len += read,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(buffer.get(..len).unwrap_or(&[]))
+}

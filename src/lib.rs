@@ -1,0 +1,33 @@
+#![doc = include_str!("../README.md")]
+#![no_std]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("gracenet is made of Linux system calls: it supports Linux only");
+
+#[cfg(any(test, feature = "std"))]
+extern crate std;
+
+pub mod activation;
+pub mod address;
+pub mod cstr;
+pub mod environ;
+pub mod error;
+pub mod launch;
+pub mod placement;
+pub mod ready;
+pub mod restart;
+
+mod adopt;
+mod listener;
+mod net;
+mod sys;
+mod table;
+
+pub use address::{Endpoint, Network};
+pub use error::Error;
+pub use launch::Launch;
+pub use listener::{Description, Options};
+pub use net::{Inherit, Net, Rejected, Socket};
+pub use ready::{Predecessor, Reason};
+pub use restart::{Change, Executable, Failure, Readiness, Restart, Successor};
+pub use table::Id;

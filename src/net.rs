@@ -1,0 +1,693 @@
+//! The door: [`Net`] holds the inherited and the active sockets and hands them to the next process.
+//!
+//! It moves slots between the two tables and asks the other rooms for everything else; it makes no system
+//! call of its own.
+
+use crate::activation::{Activation, FIRST_FD, UNKNOWN, check_name};
+use crate::address::Endpoint;
+use crate::adopt;
+use crate::error::{Call, Error};
+use crate::launch::Launch;
+use crate::listener::{self, Description, Options, Wanted};
+use crate::ready::{self, Predecessor, Reason, Report};
+use crate::restart::image::{HandOver, Scratch, Stdio};
+use crate::restart::{Failure, Restart, Successor, exec, spawn};
+use crate::table::{ActiveTable, Id, InheritedTable};
+use core::convert::Infallible;
+use core::fmt;
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::process::getpid;
+
+/// The sockets of a server: those it inherited, those it has opened or claimed, and the processes it got
+/// them from and gives them to.
+///
+/// `N` is the capacity of both tables: at most `N` descriptors are inherited, at most `N` are active.
+/// Nothing is allocated: a `Net` takes about `112 * N + 150` bytes on a 64-bit machine, and a restart about
+/// `44 * N` bytes of stack, 25 KiB beside. `'env` is how long the names live.
+///
+/// Dropping it closes everything it holds.
+#[derive(Debug)]
+#[doc(alias = "gracenet")]
+pub struct Net<'env, const N: usize> {
+    inherited: InheritedTable<'env, N>,
+    active: ActiveTable<'env, N>,
+    state: State,
+    /// The readiness socket, until the report is sent.
+    readiness: Option<OwnedFd>,
+    predecessor: Option<Predecessor>,
+    successor: Option<Successor>,
+    /// Whether a successor before the present one got ready.
+    handed_over: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Fresh,
+    Inherited,
+    Failed(Error),
+}
+
+/// How [`Net::inherit_with`] reads the activation variables.
+#[derive(Clone, Copy, Debug)]
+pub struct Inherit {
+    strict: bool,
+    keep: bool,
+    listeners_only: bool,
+    first_fd: RawFd,
+}
+
+impl Default for Inherit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Inherit {
+    /// `LISTEN_PID` may be absent, the variables are consumed, anything may be inherited, from 3 on.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { strict: false, keep: false, listeners_only: false, first_fd: FIRST_FD }
+    }
+
+    /// Without `LISTEN_PID` nothing is inherited, as libsystemd has it. The Go original sets none.
+    #[must_use]
+    pub const fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// Leaves the variables in the launch's table. A later [`Net::spawn`] rewrites them all the same.
+    #[must_use]
+    pub const fn keep(mut self, keep: bool) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// Takes anything but a listener among the descriptors for an error, as the seed does.
+    #[must_use]
+    pub const fn listeners_only(mut self, listeners_only: bool) -> Self {
+        self.listeners_only = listeners_only;
+        self
+    }
+
+    /// Counts from this number instead of 3. For tests, which have other uses for their descriptors.
+    #[must_use]
+    pub const fn first_fd(mut self, first_fd: RawFd) -> Self {
+        self.first_fd = first_fd;
+        self
+    }
+}
+
+/// A socket or other descriptor in one of the tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Socket<'n> {
+    name: &'n str,
+    fd: BorrowedFd<'n>,
+}
+
+impl<'n> Socket<'n> {
+    /// Its name; `unknown` if it has none.
+    #[must_use]
+    pub const fn name(&self) -> &'n str {
+        self.name
+    }
+
+    /// Asks the kernel for its family, type and address; `None` if it is no socket.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Call`]: getsockname(2) or getsockopt(2) failed.
+    pub fn describe(&self) -> Result<Option<Description>, Error> {
+        listener::describe(self.fd)
+    }
+}
+
+impl AsFd for Socket<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd
+    }
+}
+
+/// A descriptor that [`Net::add`] did not take, and why.
+#[derive(Debug)]
+pub struct Rejected {
+    /// The descriptor, unchanged.
+    pub fd: OwnedFd,
+    /// Why it was not taken.
+    pub error: Error,
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl core::error::Error for Rejected {}
+
+impl<const N: usize> Default for Net<'_, N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'env, const N: usize> Net<'env, N> {
+    /// Empty tables.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            inherited: InheritedTable::new(),
+            active: ActiveTable::new(),
+            state: State::Fresh,
+            readiness: None,
+            predecessor: None,
+            successor: None,
+            handed_over: false,
+        }
+    }
+
+    /// Adopts the descriptors that a service manager or a predecessor hands over, and returns how many there
+    /// are: none, if the variables are absent or meant for another process. Call it once, first thing in
+    /// `main`, before anything else could use their numbers.
+    ///
+    /// The variables are consumed from `launch`, on errors too. `FD_CLOEXEC` is set on all descriptors with
+    /// one call, so no child of the program gets them but the successor.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor is owned, closed or changed, and the error stays: every later call that would listen
+    /// or claim returns it again, so that no second socket is opened beside one that is there.
+    ///
+    /// - [`Error::Variable`]: a variable cannot be read.
+    /// - [`Error::Capacity`]: there are more than `N`.
+    /// - [`Error::NotOpen`]: one of them is not open.
+    /// - [`Error::AlreadyInherited`]: this is the second call; the first one's result stands.
+    /// - [`Error::Call`]: a system call failed.
+    ///
+    /// # Safety
+    ///
+    /// - Nobody else owns the descriptors that the variables promise: nothing in this process has adopted
+    ///   them before, or opened something on their numbers.
+    /// - The strings that `launch` points to stay where they are, unchanged, for `'env`.
+    ///
+    /// # References
+    ///
+    /// - `sd_listen_fds(3)`; `inherit` of the seed
+    #[doc(alias = "sd_listen_fds")]
+    #[allow(unsafe_code, reason = "adoption")]
+    pub unsafe fn inherit<const ARGS: usize, const VARS: usize>(
+        &mut self,
+        launch: &mut Launch<ARGS, VARS>,
+    ) -> Result<usize, Error> {
+        // SAFETY: the caller's contract.
+        unsafe { self.inherit_with(launch, Inherit::new()) }
+    }
+
+    /// The same, with the variables read as `options` say.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Net::inherit`], and:
+    ///
+    /// - [`Error::NotAListener`]: a descriptor is no listener, and only those were asked for.
+    ///
+    /// # Safety
+    ///
+    /// - As for [`Net::inherit`].
+    #[allow(unsafe_code, reason = "adoption")]
+    pub unsafe fn inherit_with<const ARGS: usize, const VARS: usize>(
+        &mut self,
+        launch: &mut Launch<ARGS, VARS>,
+        options: Inherit,
+    ) -> Result<usize, Error> {
+        if !matches!(self.state, State::Fresh) {
+            return Err(Error::AlreadyInherited);
+        }
+        // SAFETY: the caller's contract.
+        let result = unsafe { self.adopt(launch, options) };
+        self.state = match result {
+            Ok(_) => State::Inherited,
+            Err(error) => State::Failed(error),
+        };
+        if !options.keep {
+            launch.consume()?;
+        }
+        result
+    }
+
+    #[allow(unsafe_code, reason = "adoption")]
+    /// # Safety
+    ///
+    /// - As for [`Net::inherit`].
+    unsafe fn adopt<const ARGS: usize, const VARS: usize>(
+        &mut self,
+        launch: &mut Launch<ARGS, VARS>,
+        options: Inherit,
+    ) -> Result<usize, Error> {
+        if launch.is_secure() {
+            return Ok(0);
+        }
+        // SAFETY: the strings stay for 'env.
+        let variables = unsafe { adopt::variables(launch.view().vars) };
+        let pid = getpid().as_raw_nonzero().get() as u32;
+        let activation = Activation::parse(&variables, options.strict, pid, adopt::own_pidfd_id)?;
+        // SAFETY: nobody else owns the descriptors.
+        let adopted = unsafe {
+            adopt::adopt(&activation, options.first_fd, options.listeners_only, &mut self.inherited)
+        }?;
+        self.readiness = adopted.readiness;
+        self.predecessor = adopted.predecessor;
+        Ok(activation.count)
+    }
+
+    /// The inherited socket for this address, or a fresh one: a listener of `tcp`, `tcp4`, `tcp6`, `unix` or
+    /// `unixpacket`, or a bound socket of `udp`, `udp4`, `udp6` or `unixgram`. See [`Endpoint::parse`] for
+    /// the addresses.
+    ///
+    /// An inherited socket is taken if its family, its type and the address that the kernel tells of it fit;
+    /// a stream has to be listening. Nothing about it is changed.
+    ///
+    /// # Errors
+    ///
+    /// What this call opened is closed again, and nothing else has changed.
+    ///
+    /// - [`Error::UnknownNetwork`], [`Error::Address`]: what was asked for cannot be read.
+    /// - [`Error::Capacity`]: the table of active sockets is full; nothing was opened.
+    /// - [`Error::Call`]: a system call failed: `EADDRINUSE` from `bind`, and so on.
+    /// - The error of [`Net::inherit`], if that failed.
+    ///
+    /// # References
+    ///
+    /// - `Net.Listen` of the seed
+    #[doc(alias = "Listen")]
+    pub fn listen(&mut self, network: &str, address: &str) -> Result<Id, Error> {
+        self.listen_with(network, address, &Options::new())
+    }
+
+    /// The same, with a name and with the settings of a fresh socket.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Net::listen`], and:
+    ///
+    /// - [`Error::Name`]: the name cannot stand in `LISTEN_FDNAMES`.
+    pub fn listen_with(
+        &mut self,
+        network: &str,
+        address: &str,
+        options: &Options<'env, '_>,
+    ) -> Result<Id, Error> {
+        self.usable()?;
+        self.listen_at(&Endpoint::parse(network, address)?, options)
+    }
+
+    /// The same, for an address of a type: [`Endpoint::tcp`], [`Endpoint::udp`], [`Endpoint::unix_path`],
+    /// [`Endpoint::unix_abstract`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Net::listen_with`].
+    #[doc(alias = "ListenTCP")]
+    #[doc(alias = "ListenUnix")]
+    pub fn listen_at(&mut self, endpoint: &Endpoint<'_>, options: &Options<'env, '_>) -> Result<Id, Error> {
+        match self.claim_at(endpoint, options) {
+            Err(Error::NotInherited) => {}
+            other => return other,
+        }
+        let name = options.name.unwrap_or(UNKNOWN);
+        self.active.check_room(name)?;
+        let fd = listener::open(endpoint, options)?;
+        self.active.push(fd, name).map_err(|(_closed, error)| error)
+    }
+
+    /// The inherited socket for this address; opens none.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has changed.
+    ///
+    /// - [`Error::NotInherited`]: no inherited socket fits.
+    /// - The others of [`Net::listen`] but those of opening.
+    pub fn claim(&mut self, network: &str, address: &str) -> Result<Id, Error> {
+        self.usable()?;
+        self.claim_at(&Endpoint::parse(network, address)?, &Options::new())
+    }
+
+    /// The same, for an address of a type, by name and address as [`Net::listen_with`] does.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Net::claim`], and [`Error::Name`].
+    pub fn claim_at(&mut self, endpoint: &Endpoint<'_>, options: &Options<'env, '_>) -> Result<Id, Error> {
+        self.usable()?;
+        if let Some(name) = options.name {
+            check_name(name)?;
+        }
+        if self.inherited.slots().is_empty() {
+            return Err(Error::NotInherited);
+        }
+        // The endpoint's own lifetime is shorter than the names', and they only have to meet here.
+        let position = Wanted::new(endpoint, options)?.find(&mut self.inherited.view())?;
+        self.activate(position.ok_or(Error::NotInherited)?, options.name)
+    }
+
+    /// The first inherited descriptor of this name that is left, whatever it is.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has changed.
+    ///
+    /// - [`Error::NotInherited`]: there is none.
+    /// - [`Error::Capacity`]: the table of active sockets is full.
+    /// - The error of [`Net::inherit`], if that failed.
+    #[doc(alias = "sd_listen_fds_with_names")]
+    pub fn claim_name(&mut self, name: &str) -> Result<Id, Error> {
+        self.usable()?;
+        let view = self.inherited.view();
+        let position = view.named(name).find(|position| {
+            view.slots.get(*position).is_some_and(|slot| slot.name == name && slot.fd.is_some())
+        });
+        self.activate(position.ok_or(Error::NotInherited)?, None)
+    }
+
+    /// The inherited descriptor at this position, from 0, whatever it is.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Net::claim_name`].
+    pub fn claim_position(&mut self, position: usize) -> Result<Id, Error> {
+        self.usable()?;
+        self.activate(position, None)
+    }
+
+    /// Moves an inherited descriptor to the active ones.
+    fn activate(&mut self, position: usize, name: Option<&'env str>) -> Result<Id, Error> {
+        let view = self.inherited.view();
+        let slot =
+            view.slots.get_mut(position).filter(|slot| slot.fd.is_some()).ok_or(Error::NotInherited)?;
+        let name = name.unwrap_or(slot.name);
+        self.active.check_room(name)?;
+        let fd = slot.fd.take().ok_or(Error::NotInherited)?;
+        self.active.push(fd, name).map_err(|(fd, error)| {
+            slot.fd = Some(fd);
+            error
+        })
+    }
+
+    /// Hands `fd` to the next process under `name`, whatever it is: a connected socket, a memfd with state.
+    ///
+    /// # Errors
+    ///
+    /// `fd` comes back with the error.
+    ///
+    /// - [`Error::Name`]: the name cannot stand in `LISTEN_FDNAMES`.
+    /// - [`Error::Capacity`]: the table of active sockets is full.
+    /// - The error of [`Net::inherit`], if that failed.
+    pub fn add(&mut self, fd: OwnedFd, name: &'env str) -> Result<Id, Rejected> {
+        if let Err(error) = self.usable().and_then(|()| check_name(name)) {
+            return Err(Rejected { fd, error });
+        }
+        self.active.push(fd, name).map_err(|(fd, error)| Rejected { fd, error })
+    }
+
+    /// Borrows an active socket.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::StaleId`]: it was closed or taken.
+    pub fn fd(&self, id: Id) -> Result<BorrowedFd<'_>, Error> {
+        self.active.find(id).map(|slot| slot.fd.as_fd())
+    }
+
+    /// Duplicates an active socket, for std or an async runtime to own. Both share the open socket, its
+    /// flags included; the duplicate has `FD_CLOEXEC`.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::StaleId`]: it was closed or taken.
+    /// - [`Error::Call`]: it could not be duplicated.
+    pub fn try_clone(&self, id: Id) -> Result<OwnedFd, Error> {
+        let fd = &self.active.find(id)?.fd;
+        rustix::io::fcntl_dupfd_cloexec(fd, FIRST_FD)
+            .map_err(|errno| Error::call_on(Call::Dup, fd.as_raw_fd(), errno))
+    }
+
+    /// Takes a socket out of the table: it is the caller's now, and no longer handed over.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::StaleId`]: it was closed or taken.
+    pub fn take(&mut self, id: Id) -> Result<OwnedFd, Error> {
+        self.active.remove(id).map(|slot| slot.fd)
+    }
+
+    /// Closes an active socket here: it is no longer handed over. Other processes' copies stay open, and so
+    /// does the path of a Unix socket.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::StaleId`]: it was closed or taken.
+    pub fn close(&mut self, id: Id) -> Result<(), Error> {
+        self.take(id).map(drop)
+    }
+
+    /// Removes the path of an active Unix socket, then closes it. For the last process that serves it: never
+    /// do this to a path that a service manager made.
+    ///
+    /// # Errors
+    ///
+    /// The socket stays active and its path stays.
+    ///
+    /// - [`Error::StaleId`]: it was closed or taken.
+    /// - [`Error::InFlight`]: a successor may be about to serve it.
+    /// - [`Error::HandedOver`]: a successor got ready, now or before, and serves it.
+    /// - [`Error::NoPath`]: it has no path, or this process was started with it and has not reported yet, so
+    ///   the path is still the predecessor's.
+    /// - [`Error::Call`]: the path could not be removed.
+    pub fn close_and_unlink(&mut self, id: Id) -> Result<(), Error> {
+        let slot = self.active.find(id)?;
+        if self.readiness.is_some() {
+            return Err(Error::NoPath);
+        }
+        if let Some(successor) = &self.successor {
+            if successor.is_in_flight() {
+                return Err(Error::InFlight);
+            }
+        }
+        if self.handed_over || self.successor.as_ref().is_some_and(Successor::is_ready) {
+            return Err(Error::HandedOver);
+        }
+        listener::unlink(slot.fd.as_fd())?;
+        self.close(id)
+    }
+
+    /// The active sockets, in the order in which a successor gets them.
+    pub fn active(&self) -> impl ExactSizeIterator<Item = (Id, Socket<'_>)> {
+        self.active.slots().iter().map(|slot| {
+            let fd = slot.fd.as_fd();
+            (slot.id, Socket { name: slot.name, fd })
+        })
+    }
+
+    /// The inherited descriptors that nobody has claimed, with their positions.
+    pub fn inherited(&self) -> impl Iterator<Item = (usize, Socket<'_>)> {
+        let slots = self.inherited.slots().iter().enumerate();
+        slots.filter_map(|(position, slot)| {
+            let fd = slot.fd.as_ref()?.as_fd();
+            Some((position, Socket { name: slot.name, fd }))
+        })
+    }
+
+    /// Reports to the predecessor, if there is one, that this process can serve now, and closes the
+    /// inherited sockets that nobody claimed: they would swallow connections. The second call does nothing.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was reported or closed.
+    ///
+    /// - [`Error::Call`]: the report could not be sent. A predecessor that has ended is no error.
+    /// - The error of [`Net::inherit`], if that failed.
+    #[doc(alias = "sd_notify")]
+    pub fn ready(&mut self) -> Result<(), Error> {
+        self.usable()?;
+        self.report(Report::Ready)?;
+        self.inherited.clear();
+        Ok(())
+    }
+
+    /// Reports to the predecessor, if there is one, why this process gives up. It is expected to exit now;
+    /// the predecessor serves on.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Call`]: the report could not be sent.
+    pub fn refuse(&mut self, reason: Reason) -> Result<(), Error> {
+        self.report(Report::Refused(reason))
+    }
+
+    fn report(&mut self, report: Report) -> Result<(), Error> {
+        if let Some(socket) = &self.readiness {
+            ready::send(socket.as_fd(), report)?;
+        }
+        self.readiness = None;
+        Ok(())
+    }
+
+    /// The process that started this one and was still alive when the sockets were inherited; it may drain
+    /// for some time yet.
+    #[must_use]
+    pub const fn predecessor(&self) -> Option<&Predecessor> {
+        self.predecessor.as_ref()
+    }
+
+    /// Takes the predecessor out, to own it, or to drop it once it has ended.
+    pub const fn take_predecessor(&mut self) -> Option<Predecessor> {
+        self.predecessor.take()
+    }
+
+    /// The successor that was started last: in flight, ready, or failed.
+    pub const fn successor(&mut self) -> Option<&mut Successor> {
+        self.successor.as_mut()
+    }
+
+    /// Starts the program again, as it was launched, with the active sockets, and expects the successor to
+    /// report that it is ready. The same as [`Net::spawn`] with the default [`Restart`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Net::spawn`].
+    ///
+    /// # References
+    ///
+    /// - `Net.StartProcess` of the seed
+    #[doc(alias = "StartProcess")]
+    pub fn start_process<const ARGS: usize, const VARS: usize>(
+        &mut self,
+        launch: &mut Launch<ARGS, VARS>,
+    ) -> Result<&mut Successor, Error> {
+        self.spawn(launch, &Restart::new())
+    }
+
+    /// Starts a successor: a second process with stdin, stdout, stderr, the active sockets from 3 on and the
+    /// readiness socket behind them, and no other descriptor.
+    ///
+    /// It begins in the launch directory with the launch's arguments and environment, as `restart` changes
+    /// them, and with the calling thread's signal mask; signals with a handler get their default action,
+    /// ignored ones stay ignored. Of 0, 1 and 2, those that are closed become `/dev/null`.
+    ///
+    /// This process keeps everything. While the call runs, the calling thread waits until the successor was
+    /// executed; other threads do not.
+    ///
+    /// # Errors
+    ///
+    /// There is no successor, and everything is as before.
+    ///
+    /// - [`Error::InFlight`]: one is in flight already.
+    /// - [`Error::Call`]: a system call failed, here or on the way to the successor: `execve` with `ENOENT`
+    ///   where there is no such program.
+    /// - [`Error::RelativePath`], [`Error::NoArguments`]: the program cannot be resolved.
+    /// - [`Error::Capacity`]: arguments or changes of the environment do not fit.
+    /// - [`Error::InvalidChange`]: a change of the environment is not one.
+    /// - The error of [`Net::inherit`], if that failed.
+    ///
+    /// # References
+    ///
+    /// - clone(2), execve(2), `sd_listen_fds(3)`
+    pub fn spawn<const ARGS: usize, const VARS: usize>(
+        &mut self,
+        launch: &mut Launch<ARGS, VARS>,
+        restart: &Restart<'_>,
+    ) -> Result<&mut Successor, Error> {
+        self.check_idle()?;
+        let mut scratch = Scratch::<N>::new();
+        let stdio = self.stdio(launch);
+        let hand_over = HandOver {
+            active: self.active.slots(),
+            readiness: None,
+            stdio,
+            sources: scratch.sources.as_mut_view(),
+            names: scratch.names.bytes(),
+        };
+        let successor = spawn::spawn(launch.view(), restart, hand_over)?;
+        if let Some(before) = self.successor.take() {
+            self.handed_over |= before.is_ready();
+            before.reap();
+        }
+        Ok(self.successor.insert(successor))
+    }
+
+    /// Replaces this process's image and keeps its PID; the new image gets what [`Net::spawn`] says, and no
+    /// readiness socket unless this process has not reported to its predecessor yet. All threads end.
+    ///
+    /// For PID 1 of a container, and wherever a supervisor follows the PID. Connections that come meanwhile
+    /// wait in the listeners' queues; those that were accepted end with the image.
+    ///
+    /// # Errors
+    ///
+    /// Every descriptor's number and flags, the working directory, the signal mask and the environment are
+    /// as before. Errors are those of [`Net::spawn`].
+    ///
+    /// # References
+    ///
+    /// - execve(2)
+    #[doc(alias = "execve")]
+    pub fn exec<const ARGS: usize, const VARS: usize>(
+        &mut self,
+        launch: &mut Launch<ARGS, VARS>,
+        restart: &Restart<'_>,
+    ) -> Result<Infallible, Error> {
+        self.check_idle()?;
+        let mut scratch = Scratch::<N>::new();
+        let stdio = self.stdio(launch);
+        let hand_over = HandOver {
+            active: self.active.slots(),
+            readiness: self.readiness.as_ref().map(AsFd::as_fd),
+            stdio,
+            sources: scratch.sources.as_mut_view(),
+            names: scratch.names.bytes(),
+        };
+        exec::exec(launch.view(), restart, hand_over)
+    }
+
+    /// An error unless a restart may begin.
+    fn check_idle(&mut self) -> Result<(), Error> {
+        self.usable()?;
+        if let Some(successor) = &mut self.successor {
+            // One that failed unnoticed is collected here.
+            if successor.is_in_flight() && matches!(successor.poll(), Ok(false) | Err(Failure::Error(_))) {
+                return Err(Error::InFlight);
+            }
+        }
+        Ok(())
+    }
+
+    /// Which of 0, 1 and 2 are descriptors of this table or of `launch`.
+    fn stdio<const ARGS: usize, const VARS: usize>(&self, launch: &mut Launch<ARGS, VARS>) -> Stdio {
+        let mut stdio = Stdio::default();
+        for (_, socket) in self.active() {
+            stdio.add(socket.fd.as_raw_fd());
+        }
+        for (_, socket) in self.inherited() {
+            stdio.add(socket.fd.as_raw_fd());
+        }
+        let others = [
+            self.readiness.as_ref().map(AsFd::as_fd),
+            self.predecessor.as_ref().map(AsFd::as_fd),
+            self.successor.as_ref().map(Successor::pidfd),
+            self.successor.as_ref().and_then(Successor::socket),
+            launch.view().directory.fd(),
+        ];
+        for fd in others.into_iter().flatten() {
+            stdio.add(fd.as_raw_fd());
+        }
+        stdio
+    }
+
+    /// The error of an inherit that failed.
+    const fn usable(&self) -> Result<(), Error> {
+        match self.state {
+            State::Failed(error) => Err(error),
+            State::Fresh | State::Inherited => Ok(()),
+        }
+    }
+}

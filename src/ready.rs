@@ -1,0 +1,239 @@
+//! Readiness: what the successor reports to its predecessor, and how each sees the other's end.
+//!
+//! One socket pair does all of it. The successor's end travels behind its sockets, its number in
+//! `LISTEN_READY_FD`; on it the successor sends one packet, and the kernel tells it who made the pair. The
+//! predecessor's end shows the packet, or the end of file when the successor ends without one.
+//!
+//! The packet is text, so that a program in any language can report:
+//!
+//! | packet | means |
+//! |---|---|
+//! | `READY=1` | ready: the predecessor may drain |
+//! | `ERRNO=n` | refused, for this errno |
+//! | `CODE=n` | refused, for a reason of the program's own |
+//!
+//! A newline at its end is ignored. This room makes system calls through rustix and `sys`, and starts nothing.
+
+use crate::activation::{DIGITS, decimal};
+use crate::error::{Call, Error};
+use crate::sys;
+use core::fmt;
+use core::time::Duration;
+use heapless::Vec;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::process::{Pid, PidfdFlags};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Why a successor gives up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A system call failed.
+    Errno(Errno),
+    /// A code that predecessor and successor agreed on.
+    Code(u32),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Errno(errno) => crate::error::describe(errno, f),
+            Self::Code(code) => write!(f, "code {code}"),
+        }
+    }
+}
+
+/// What a successor reports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Report {
+    Ready,
+    Refused(Reason),
+}
+
+impl Report {
+    fn render(self) -> Vec<u8, { 8 + DIGITS }> {
+        let mut digits = [0; DIGITS];
+        let (key, value): (&[u8], _) = match self {
+            Self::Ready => (b"READY=", 1),
+            Self::Refused(Reason::Errno(errno)) => (b"ERRNO=", errno.raw_os_error() as u64),
+            Self::Refused(Reason::Code(code)) => (b"CODE=", code.into()),
+        };
+        key.iter().chain(decimal(value, &mut digits)).copied().collect()
+    }
+
+    fn parse(packet: &[u8]) -> Option<Self> {
+        let text = core::str::from_utf8(packet).ok()?.trim_end_matches('\n');
+        match text.split_once('=')? {
+            ("READY", "1") => Some(Self::Ready),
+            ("ERRNO", value) => {
+                let errno = value.parse().ok().filter(|errno| (1..4096).contains(errno))?;
+                Some(Self::Refused(Reason::Errno(Errno::from_raw_os_error(errno))))
+            }
+            ("CODE", value) => Some(Self::Refused(Reason::Code(value.parse().ok()?))),
+            _ => None,
+        }
+    }
+}
+
+/// The two ends: the predecessor's, then the successor's. Both have `FD_CLOEXEC`.
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
+    let flags = SocketFlags::CLOEXEC;
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        .map_err(|errno| Error::call(Call::Socketpair, errno))
+}
+
+/// Sends the report. A predecessor that has ended does not hear it, and that is no error.
+pub(crate) fn send(socket: BorrowedFd<'_>, report: Report) -> Result<(), Error> {
+    let packet = report.render();
+    loop {
+        match rustix::net::send(socket, &packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Ok(_) | Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::call_on(Call::Send, socket.as_raw_fd(), errno)),
+        }
+    }
+}
+
+/// What the predecessor's end shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Received {
+    Nothing,
+    Report(Report),
+    /// The successor closed its end, or wrote something that is no report.
+    Closed,
+}
+
+/// Looks for the report, without waiting.
+pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Received, Error> {
+    let mut packet = [0; 64];
+    loop {
+        return match rustix::net::recv(socket, &mut packet, RecvFlags::DONTWAIT) {
+            Ok((len, _)) => {
+                let report = packet.get(..len).and_then(Report::parse);
+                Ok(report.map_or(Received::Closed, Received::Report))
+            }
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Ok(Received::Nothing),
+            Err(Errno::CONNRESET) => Ok(Received::Closed),
+            Err(errno) => Err(Error::call_on(Call::Recv, socket.as_raw_fd(), errno)),
+        };
+    }
+}
+
+/// The process that started this one with [`Net::spawn`](crate::Net::spawn) and may still drain.
+///
+/// It is known by its pidfd, which the kernel gave for the readiness socket: never by `getppid`, never by a
+/// number that another process may have got since. Poll the descriptor for reading to see the exit.
+#[derive(Debug)]
+pub struct Predecessor {
+    pidfd: OwnedFd,
+}
+
+impl Predecessor {
+    /// Finds who made `socket`'s other end; `None` if that process has ended.
+    pub(crate) fn of(socket: BorrowedFd<'_>) -> Result<Option<Self>, Error> {
+        let error = |errno| Error::call(Call::PidfdOpen, errno);
+        match sys::peer_pidfd(socket) {
+            Ok(pidfd) => return Ok(Some(Self { pidfd })),
+            // It has ended: the second before Linux 6.13 or so.
+            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
+            // Before Linux 6.5.
+            Err(Errno::NOPROTOOPT) => {}
+            Err(errno) => return Err(error(errno)),
+        }
+        let pid = sys::peer_pid(socket).map_err(error)?;
+        let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else {
+            return Ok(None);
+        };
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::SRCH) => return Ok(None),
+            Err(errno) => return Err(error(errno)),
+        };
+        // Its end is still open, so the number was still its own when it was looked up.
+        let gone = poll_until([(socket, PollFlags::empty())], &Deadline::after(Duration::ZERO))?;
+        Ok((gone == [PollFlags::empty()]).then_some(Self { pidfd }))
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Call`]: poll(2) failed.
+    pub fn has_exited(&self) -> Result<bool, Error> {
+        self.wait(Duration::ZERO)
+    }
+
+    /// Waits until it has ended, for `timeout` at most; tells whether it has.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Call`]: poll(2) failed.
+    pub fn wait(&self, timeout: Duration) -> Result<bool, Error> {
+        let [found] = poll_until([(self.pidfd.as_fd(), PollFlags::IN)], &Deadline::after(timeout))?;
+        Ok(!found.is_empty())
+    }
+}
+
+impl AsFd for Predecessor {
+    /// The pidfd: readable once the process has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// A time to wait until, on a clock that nobody sets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline(Option<Duration>);
+
+impl Deadline {
+    /// The moment `timeout` from now; never, if no clock reaches it.
+    pub(crate) fn after(timeout: Duration) -> Self {
+        if timeout.is_zero() {
+            return Self(Some(Duration::ZERO));
+        }
+        Self(now().checked_add(timeout))
+    }
+
+    /// How long it is until then; `None` for ever.
+    fn remaining(&self) -> Option<Duration> {
+        self.0.map(|deadline| if deadline.is_zero() { deadline } else { deadline.saturating_sub(now()) })
+    }
+
+    /// Whether it is now, or was.
+    pub(crate) fn has_passed(&self) -> bool {
+        self.remaining().is_some_and(|remaining| remaining.is_zero())
+    }
+
+    /// The earlier one.
+    pub(crate) fn earlier(self, other: Self) -> Self {
+        match (self.0, other.0) {
+            (Some(a), Some(b)) => Self(Some(a.min(b))),
+            (a, b) => Self(a.or(b)),
+        }
+    }
+}
+
+fn now() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec.try_into().unwrap_or_default())
+}
+
+/// Polls until something is found or the deadline has passed; signals do not end it.
+pub(crate) fn poll_until<const N: usize>(
+    fds: [(BorrowedFd<'_>, PollFlags); N],
+    deadline: &Deadline,
+) -> Result<[PollFlags; N], Error> {
+    let mut fds = fds.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
+    loop {
+        let timeout = deadline.remaining().and_then(|remaining| Timespec::try_from(remaining).ok());
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => return Ok(fds.map(|fd| fd.revents())),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::call(Call::Poll, errno)),
+        }
+    }
+}

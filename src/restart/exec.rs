@@ -1,0 +1,73 @@
+//! Exec in place: this process runs the program anew and keeps its PID.
+//!
+//! The descriptors have to be on their targets before execve, and the table they move in belongs to all
+//! threads, one of which may be writing to a number that is about to change. So nothing moves in it: the
+//! work is done by a thread that was cloned with a table and a working directory of its own. If it reaches
+//! execve, the kernel ends every other thread and gives it the process's PID; if it does not, it ends, and
+//! every number, flag and directory is as before because none was touched. (The alternative, moving in place
+//! and undoing it all on failure, would have shown every other thread wrong descriptors meanwhile.)
+//!
+//! What follows from the second table: record locks (`F_SETLK`) belong to the table and end with the old one,
+//! `flock` and open-file-description locks travel. The thread counts against `RLIMIT_NPROC` and `pids.max`
+//! for a moment.
+#![allow(unsafe_code)]
+
+use super::Restart;
+use super::image::{HandOver, become_successor, with_image};
+use crate::error::{Call, Error};
+use crate::launch::LaunchView;
+use crate::sys::{self, Clone};
+use core::convert::Infallible;
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+
+/// The thread's stack, in bytes. Between the restoring of the signal mask and execve a handler of the
+/// program's may run on it, so it is as large as a small thread's; pages that are not touched cost nothing.
+const STACK: usize = 256 * 1024;
+
+/// Executes in place; returns only if that failed, and then everything is as before.
+pub(crate) fn exec(
+    launch: LaunchView<'_>,
+    restart: &Restart<'_>,
+    hand_over: HandOver<'_>,
+) -> Result<Infallible, Error> {
+    with_image(launch, restart, hand_over, |image| {
+        let mut stack = Stack::new()?;
+        let mask = sys::block_signals().map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
+        image.mask = Some(mask);
+        // SAFETY: all signals are blocked, and `become_successor` keeps to the rules of its room.
+        let cloned = unsafe { sys::clone_and_run(Clone::Thread, stack.bytes(), image, become_successor) };
+        // The mask was the thread's own a moment ago; there is nothing in it to refuse.
+        let _ = sys::restore_signals(mask);
+        cloned.map_err(|errno| Error::call(Call::Clone, errno))?;
+        // A clone that ended without an outcome was an emulator's copy.
+        Err(image.outcome.take().unwrap_or(Error::call(Call::Clone, Errno::NOSYS)))
+    })
+}
+
+/// A mapping of its own, gone when dropped.
+struct Stack(*mut c_void);
+
+impl Stack {
+    fn new() -> Result<Self, Error> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a fresh anonymous mapping, at an address that the kernel chooses.
+        let mapping = unsafe { rustix::mm::mmap_anonymous(core::ptr::null_mut(), STACK, protection, flags) };
+        mapping.map(Self).map_err(|errno| Error::call(Call::Mmap, errno))
+    }
+
+    fn bytes(&mut self) -> &mut [MaybeUninit<u8>] {
+        // SAFETY: the mapping is that long, and this value's alone.
+        unsafe { core::slice::from_raw_parts_mut(self.0.cast(), STACK) }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, with that length; the clone that ran on it has ended.
+        let _ = unsafe { rustix::mm::munmap(self.0, STACK) };
+    }
+}

@@ -1,0 +1,464 @@
+//! The system calls that rustix does not offer, and the clone that restarts are made of.
+//!
+//! Two kinds of functions live here. Free functions are called by the process itself. The methods of
+//! [`Task`] are called between clone and execve, where memory is shared with a suspended thread of the
+//! predecessor: they make raw system calls and nothing else; no libc, no allocation, no panic, no
+//! thread-local. A `Task` is handed out there only, and there the descriptor table and the working
+//! directory are the new task's own copies, so changing them is nobody else's business.
+//!
+//! This is the only room with assembly: one file for each architecture, each with `syscall`, `clone_into`
+//! and the numbers in `nr`.
+#![allow(unsafe_code)]
+
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::mem::MaybeUninit;
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::io::Errno;
+
+#[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
+mod arch;
+
+#[cfg(not(any(
+    all(target_arch = "x86_64", target_pointer_width = "64"),
+    all(target_arch = "aarch64", target_pointer_width = "64", target_endian = "little"),
+)))]
+compile_error!("gracenet supports the architectures x86_64 and aarch64 (64-bit, little-endian)");
+
+use arch::nr;
+
+const AT_FDCWD: usize = -100_isize as usize;
+const AT_EMPTY_PATH: usize = 0x1000;
+const CLOSE_RANGE_CLOEXEC: usize = 1 << 2;
+const F_DUPFD_CLOEXEC: usize = 1030;
+const F_SETFD: usize = 2;
+const FD_CLOEXEC: usize = 1;
+const O_RDWR: usize = 2;
+const O_CLOEXEC: usize = 0o2_000_000;
+#[cfg(not(target_arch = "aarch64"))]
+const O_DIRECTORY: usize = 0o200_000;
+#[cfg(target_arch = "aarch64")]
+const O_DIRECTORY: usize = 0o40_000;
+const PIDFS_MAGIC: u64 = 0x5049_4446;
+const RLIMIT_NOFILE: usize = 7;
+const SIG_SETMASK: usize = 2;
+/// How many bytes the kernel's signal set has.
+const SIGSET: usize = 8;
+const SIGNALS: usize = 64;
+const SOL_SOCKET: usize = 1;
+const SO_PEERCRED: usize = 17;
+const SO_PEERPIDFD: usize = 77;
+
+const CLONE_VM: u64 = 0x100;
+const CLONE_SIGHAND: u64 = 0x800;
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_VFORK: u64 = 0x4000;
+const CLONE_THREAD: u64 = 0x1_0000;
+const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+
+/// A call's result: the kernel answers `-errno` for a failure.
+fn result(ret: isize) -> Result<usize, Errno> {
+    if (-4095..0).contains(&ret) { Err(Errno::from_raw_os_error(-ret as i32)) } else { Ok(ret as usize) }
+}
+
+/// Sets `FD_CLOEXEC` on the descriptors `first..=last` with one call.
+///
+/// # Errors
+///
+/// - `ENOSYS` before Linux 5.9, `EINVAL` before 5.11, and whatever a seccomp filter says.
+pub(crate) fn set_cloexec(first: RawFd, last: RawFd) -> Result<(), Errno> {
+    close_range(first as u32, last as u32)
+}
+
+fn close_range(first: u32, last: u32) -> Result<(), Errno> {
+    let args = [first as usize, last as usize, CLOSE_RANGE_CLOEXEC, 0, 0, 0];
+    // SAFETY: the call takes numbers only, and with this flag closes nothing.
+    let ret = unsafe { arch::syscall(nr::CLOSE_RANGE, args) };
+    result(ret).map(drop)
+}
+
+/// A signal mask of the kernel's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mask(u64);
+
+/// Blocks every signal in the calling thread and returns its mask as it was.
+pub(crate) fn block_signals() -> Result<Mask, Errno> {
+    set_mask(Mask(u64::MAX))
+}
+
+/// Sets the calling thread's mask.
+pub(crate) fn restore_signals(mask: Mask) -> Result<(), Errno> {
+    set_mask(mask).map(drop)
+}
+
+fn set_mask(mask: Mask) -> Result<Mask, Errno> {
+    let mut old = Mask(0);
+    let args = [SIG_SETMASK, &raw const mask.0 as usize, &raw mut old.0 as usize, SIGSET, 0, 0];
+    // SAFETY: both pointers are to 8 bytes of this frame, which is what the last argument says.
+    let ret = unsafe { arch::syscall(nr::RT_SIGPROCMASK, args) };
+    result(ret)?;
+    Ok(old)
+}
+
+/// Copies the auxiliary vector into `words`; Linux 6.4.
+///
+/// # References
+///
+/// - `PR_GET_AUXV(2const)`
+pub(crate) fn auxv(words: &mut [usize]) -> Result<usize, Errno> {
+    const PR_GET_AUXV: usize = 0x4155_5856;
+    let args = [PR_GET_AUXV, words.as_mut_ptr() as usize, size_of_val(words), 0, 0, 0];
+    // SAFETY: the pointer and the length are those of `words`, and any bits make a `usize`.
+    let ret = unsafe { arch::syscall(nr::PRCTL, args) };
+    result(ret)
+}
+
+/// The pidfd of the process that made the socket's other end; Linux 6.5.
+///
+/// # References
+///
+/// - `SO_PEERPIDFD` in unix(7)
+pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let [pidfd] = socket_option(socket, SO_PEERPIDFD)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
+/// The PID of the process that made the socket's other end; 0 if it has none in this PID namespace, which
+/// rustix's type for it cannot hold.
+///
+/// # References
+///
+/// - `SO_PEERCRED` in unix(7)
+pub(crate) fn peer_pid(socket: BorrowedFd<'_>) -> Result<i32, Errno> {
+    let [pid, _uid, _gid] = socket_option(socket, SO_PEERCRED)?;
+    Ok(pid)
+}
+
+fn socket_option<const WORDS: usize>(socket: BorrowedFd<'_>, option: usize) -> Result<[c_int; WORDS], Errno> {
+    let mut value = [-1; WORDS];
+    let mut len = size_of_val(&value) as u32;
+    let args = [
+        socket.as_raw_fd() as usize,
+        SOL_SOCKET,
+        option,
+        value.as_mut_ptr() as usize,
+        &raw mut len as usize,
+        0,
+    ];
+    // SAFETY: both pointers are to this frame, and `len` says how much the first may take.
+    let ret = unsafe { arch::syscall(nr::GETSOCKOPT, args) };
+    result(ret)?;
+    Ok(value)
+}
+
+/// What a clone shares with the process that makes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Clone {
+    /// A new process: memory until it executes or exits; handlers are its own, and default.
+    Process,
+    /// A thread of this process that nobody knows: memory, handlers and the PID, but not descriptors and
+    /// not the working directory. When it executes, the program is replaced; when it exits, nothing was.
+    Thread,
+}
+
+/// A clone that ran.
+#[derive(Debug)]
+pub(crate) struct Cloned {
+    /// Its ID, as the calling process sees it.
+    pub(crate) id: i32,
+    /// Its pidfd, if it is a process and the kernel gave one.
+    pub(crate) pidfd: Option<OwnedFd>,
+}
+
+/// `struct clone_args`, as Linux 5.3 has it.
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+struct Job<'d, T> {
+    body: fn(&Task, &mut T),
+    data: &'d mut T,
+    reset_handlers: bool,
+}
+
+/// Clones, runs `body` in the clone on `stack`, and returns once the clone has executed a program or ended.
+/// Only the calling thread waits, and no page table is copied. `clone3` first; where the kernel or a filter
+/// does not know it, `clone` with the same flags.
+///
+/// What `body` writes to `data` is there when this returns, also if an emulator has made a plain fork of the
+/// clone and the memory was not shared: then it is as it was before.
+///
+/// # Errors
+///
+/// - What clone(2) answers: there is no new task, and `body` did not run.
+///
+/// # Safety
+///
+/// - All signals are blocked in the calling thread.
+/// - `body` calls nothing but the methods of [`Task`] and code that makes no system call, does not allocate,
+///   does not panic and uses no thread-local; it needs no more stack than `stack` has.
+pub(crate) unsafe fn clone_and_run<T>(
+    what: Clone,
+    stack: &mut [MaybeUninit<u8>],
+    data: &mut T,
+    body: fn(&Task, &mut T),
+) -> Result<Cloned, Errno> {
+    let mut pidfd: c_int = -1;
+    let mut job = Job { body, data, reset_handlers: false };
+    let bottom = stack.as_mut_ptr() as usize;
+    let top = (bottom + stack.len()) & !15;
+    // The exit signal stays 0 until the clone executes (execve makes it SIGCHLD), so a clone that fails to
+    // is seen by nobody's handler and collected by nobody's wait but ours, which asks for it (__WALL).
+    let (flags, clear) = match what {
+        Clone::Process => (CLONE_VM | CLONE_VFORK | CLONE_PIDFD, CLONE_CLEAR_SIGHAND),
+        Clone::Thread => (CLONE_VM | CLONE_VFORK | CLONE_THREAD | CLONE_SIGHAND, 0),
+    };
+    let args = CloneArgs {
+        flags: flags | clear,
+        pidfd: &raw mut pidfd as u64,
+        stack: bottom as u64,
+        stack_size: (top - bottom) as u64,
+        ..CloneArgs::default()
+    };
+    let args = [&raw const args as usize, size_of::<CloneArgs>(), 0, 0, 0];
+    // SAFETY: the stack is this call's alone and `enter` never returns. `job` and all it refers to live in
+    // frames of the calling thread, which sleeps until the clone has stopped using memory.
+    let ret = unsafe { arch::clone_into(nr::CLONE3, args, enter::<T>, (&raw mut job).cast()) };
+    let ret = match result(ret) {
+        // ENOSYS: Linux 5.2, or a filter. EPERM: a filter. EINVAL: CLONE_CLEAR_SIGHAND before Linux 5.5.
+        Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => {
+            job.reset_handlers = clear != 0;
+            let args = [flags as usize, top, &raw mut pidfd as usize, 0, 0];
+            // SAFETY: as above.
+            let ret = unsafe { arch::clone_into(nr::CLONE, args, enter::<T>, (&raw mut job).cast()) };
+            result(ret)
+        }
+        other => other,
+    };
+    // SAFETY: the pointer is to this frame; the kernel wrote behind the compiler's back.
+    let pidfd = unsafe { (&raw const pidfd).read_volatile() };
+    Ok(Cloned {
+        id: ret? as i32,
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+        pidfd: (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) }),
+    })
+}
+
+/// Where the clone begins, with no frame to return to.
+unsafe extern "C" fn enter<T>(job: *mut c_void) -> ! {
+    let task = Task(());
+    // SAFETY: `clone_and_run` passed a pointer to its `Job<T>`, and does not touch it while the clone does.
+    let job = unsafe { &mut *job.cast::<Job<'_, T>>() };
+    if job.reset_handlers {
+        task.reset_handlers();
+    }
+    (job.body)(&task, job.data);
+    loop {
+        // SAFETY: ends this task and touches nothing.
+        unsafe { arch::syscall(nr::EXIT, [127, 0, 0, 0, 0, 0]) };
+    }
+}
+
+/// Proof that this code runs between clone and execve.
+#[derive(Debug)]
+pub(crate) struct Task(());
+
+impl Task {
+    /// Makes a call that takes numbers only, or pointers that the caller made from references.
+    fn call(&self, nr: usize, args: [usize; 6]) -> Result<usize, Errno> {
+        // SAFETY: this is private to the methods below, each of which passes what its call expects; what
+        // the calls do to descriptors and directories happens to this task's copies.
+        let ret = unsafe { arch::syscall(nr, args) };
+        result(ret)
+    }
+
+    /// The PID of the process this task is, or is a thread of.
+    pub(crate) fn pid(&self) -> u32 {
+        self.call(nr::GETPID, [0; 6]).unwrap_or(0) as u32
+    }
+
+    /// The inode number of this process's pidfd, if the kernel keeps pidfds on a file system of their own.
+    pub(crate) fn pidfd_id(&self) -> Option<u64> {
+        let pidfd = self.call(nr::PIDFD_OPEN, [self.pid() as usize, 0, 0, 0, 0, 0]).ok()?;
+        let mut statfs = [0_usize; 16];
+        self.call(nr::FSTATFS, [pidfd, statfs.as_mut_ptr() as usize, 0, 0, 0, 0]).ok()?;
+        let [file_system, ..] = statfs;
+        if file_system as u64 != PIDFS_MAGIC {
+            return None;
+        }
+        const STATX_INO: usize = 0x100;
+        // `struct statx`: 256 bytes, stx_ino at 32. The descriptor closes when this task executes or ends.
+        let mut statx = [0_u64; 32];
+        let empty = c"".as_ptr() as usize;
+        self.call(nr::STATX, [pidfd, empty, AT_EMPTY_PATH, STATX_INO, statx.as_mut_ptr() as usize, 0])
+            .ok()?;
+        let [_, _, _, _, inode, ..] = statx;
+        Some(inode)
+    }
+
+    /// Changes the working directory to a path.
+    pub(crate) fn chdir(&self, path: &CStr) -> Result<(), Errno> {
+        self.call(nr::CHDIR, [path.as_ptr() as usize, 0, 0, 0, 0, 0]).map(drop)
+    }
+
+    /// Changes the working directory to an open one.
+    pub(crate) fn fchdir(&self, fd: RawFd) -> Result<(), Errno> {
+        self.call(nr::FCHDIR, [fd as usize, 0, 0, 0, 0, 0]).map(drop)
+    }
+
+    /// Duplicates `fd` to a free number, `least` or more, with `FD_CLOEXEC`.
+    pub(crate) fn duplicate_above(&self, fd: RawFd, least: RawFd) -> Result<RawFd, Errno> {
+        self.call(nr::FCNTL, [fd as usize, F_DUPFD_CLOEXEC, least as usize, 0, 0, 0]).map(|fd| fd as RawFd)
+    }
+
+    /// Duplicates `from` onto `to`, another number, without `FD_CLOEXEC`.
+    pub(crate) fn duplicate_onto(&self, from: RawFd, to: RawFd) -> Result<(), Errno> {
+        self.call(nr::DUP3, [from as usize, to as usize, 0, 0, 0, 0]).map(drop)
+    }
+
+    /// Clears `FD_CLOEXEC`.
+    pub(crate) fn keep(&self, fd: RawFd) -> Result<(), Errno> {
+        self.call(nr::FCNTL, [fd as usize, F_SETFD, 0, 0, 0, 0]).map(drop)
+    }
+
+    /// Opens `/dev/null` on the lowest free number, with `FD_CLOEXEC`.
+    pub(crate) fn open_null(&self) -> Result<RawFd, Errno> {
+        let path = c"/dev/null".as_ptr() as usize;
+        self.call(nr::OPENAT, [AT_FDCWD, path, O_RDWR | O_CLOEXEC, 0, 0, 0]).map(|fd| fd as RawFd)
+    }
+
+    /// Sets `FD_CLOEXEC` on every descriptor from `first` on: with one call, or one by one where the kernel
+    /// has no such call, as `/proc` lists them, or where that is missing up to the limit of open files.
+    pub(crate) fn close_on_exec_from(&self, first: RawFd) -> Result<(), Errno> {
+        match close_range(first as u32, u32::MAX) {
+            Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => {}
+            other => return other,
+        }
+        match self.close_on_exec_listed(first) {
+            Ok(()) => Ok(()),
+            Err(_) => self.close_on_exec_limit(first),
+        }
+    }
+
+    fn close_on_exec_listed(&self, first: RawFd) -> Result<(), Errno> {
+        // The thread's list: a thread made by `Clone::Thread` does not have its process's descriptors.
+        let path = c"/proc/thread-self/fd".as_ptr() as usize;
+        let list = self.call(nr::OPENAT, [AT_FDCWD, path, O_DIRECTORY | O_CLOEXEC, 0, 0, 0])?;
+        let mut buffer = [0_u8; 1024];
+        loop {
+            let args = [list, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0];
+            let read = self.call(nr::GETDENTS64, args)?;
+            if read == 0 {
+                return Ok(());
+            }
+            let mut entries = buffer.get(..read).unwrap_or(&[]);
+            // `struct linux_dirent64`: the length of the entry at 16, the name from 19 on.
+            while let Some(len) = entries.get(16..18).and_then(|len| len.first_chunk()) {
+                let len = usize::from(u16::from_ne_bytes(*len));
+                let name = entries.get(19..len).unwrap_or(&[]);
+                if let Some(fd) = parse_fd(name).filter(|fd| *fd >= first) {
+                    self.call(nr::FCNTL, [fd as usize, F_SETFD, FD_CLOEXEC, 0, 0, 0])?;
+                }
+                entries = entries.get(len.max(19)..).unwrap_or(&[]);
+            }
+        }
+    }
+
+    fn close_on_exec_limit(&self, first: RawFd) -> Result<(), Errno> {
+        // No descriptor can be higher than the kernel's default for fs.nr_open, whatever the limit says.
+        const NR_OPEN: u64 = 1 << 20;
+        let mut limits = [0_u64; 2];
+        let args = [0, RLIMIT_NOFILE, 0, limits.as_mut_ptr() as usize, 0, 0];
+        self.call(nr::PRLIMIT64, args)?;
+        let [_, hard] = limits;
+        for fd in first..hard.min(NR_OPEN) as RawFd {
+            match self.call(nr::FCNTL, [fd as usize, F_SETFD, FD_CLOEXEC, 0, 0, 0]) {
+                Ok(_) | Err(Errno::BADF) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets this task's signal mask.
+    pub(crate) fn set_mask(&self, mask: Mask) -> Result<(), Errno> {
+        set_mask(mask).map(drop)
+    }
+
+    /// Gives every signal with a handler its default action; ignored ones stay ignored, as over execve.
+    fn reset_handlers(&self) {
+        for signal in 1..=SIGNALS {
+            // `struct sigaction` of the kernel's: the handler first, at most 8 words in all.
+            let mut action = [0_usize; 8];
+            let args = [signal, 0, action.as_mut_ptr() as usize, SIGSET, 0, 0];
+            let [handler, ..] = match self.call(nr::RT_SIGACTION, args) {
+                Ok(_) => action,
+                Err(_) => continue,
+            };
+            const SIG_IGN: usize = 1;
+            if handler > SIG_IGN {
+                action = [0; 8];
+                let args = [signal, action.as_ptr() as usize, 0, SIGSET, 0, 0];
+                // SIGKILL and SIGSTOP have no handler, so there is nothing to refuse.
+                let _ = self.call(nr::RT_SIGACTION, args);
+            }
+        }
+    }
+
+    /// Executes the program at `path`, relative to the working directory. Returns only on failure.
+    ///
+    /// # Safety
+    ///
+    /// - `argv` and `envp` point to tables of strings that end with a null pointer.
+    pub(crate) unsafe fn execute(
+        &self,
+        path: &CStr,
+        argv: *const *const c_char,
+        envp: *const *const c_char,
+    ) -> Errno {
+        let path = path.as_ptr() as usize;
+        self.failed(nr::EXECVE, [path, argv as usize, envp as usize, 0, 0, 0])
+    }
+
+    /// Executes the program that is open as `fd`. Returns only on failure.
+    ///
+    /// # Safety
+    ///
+    /// - `argv` and `envp` point to tables of strings that end with a null pointer.
+    pub(crate) unsafe fn execute_fd(
+        &self,
+        fd: RawFd,
+        argv: *const *const c_char,
+        envp: *const *const c_char,
+    ) -> Errno {
+        let empty = c"".as_ptr() as usize;
+        let args = [fd as usize, empty, argv as usize, envp as usize, AT_EMPTY_PATH, 0];
+        self.failed(nr::EXECVEAT, args)
+    }
+
+    /// The error of a call that does not return when it succeeds.
+    fn failed(&self, nr: usize, args: [usize; 6]) -> Errno {
+        match self.call(nr, args) {
+            Err(errno) => errno,
+            Ok(_) => Errno::NOSYS,
+        }
+    }
+}
+
+/// The number that a NUL-terminated name is; `None` for `.` and `..`.
+fn parse_fd(name: &[u8]) -> Option<RawFd> {
+    name.iter().take_while(|byte| **byte != 0).try_fold(0 as RawFd, |sum, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        sum.checked_mul(10)?.checked_add(RawFd::from(digit))
+    })
+}
