@@ -1,0 +1,593 @@
+//! A small HTTP server that restarts without losing a connection.
+//!
+//! ```text
+//! serve [--name NAME] [--ready-timeout SECONDS] [--drain SECONDS] ADDRESS...
+//! ```
+//!
+//! ADDRESS is `[NETWORK=]ADDRESS`; the network is `tcp`, or `unix` if it begins with `/` or `@`. When it can
+//! accept, it prints one line on stdout, `ready pid=<pid> inherited=<n> listeners=<n>`; everything else it
+//! has to say goes to stderr.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /` | 200, the server's PID and a newline |
+//! | `GET /sleep?ms=N` | the same, N milliseconds later |
+//! | a datagram | the same, without the HTTP |
+//!
+//! | signal | effect |
+//! |---|---|
+//! | SIGUSR2 | starts a successor; when that is ready, stops accepting, drains, exits |
+//! | SIGHUP | drains, then executes in place |
+//! | SIGTERM, SIGINT | drains, exits; the second one exits at once |
+#![allow(unsafe_code, reason = "adoption, and what is polled has to outlive the polling")]
+#![allow(clippy::std_instead_of_core, reason = "a std program")]
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use gracenet::{Endpoint, Id, Launch, Net, Network, Options, Reason, Restart};
+use polling::{Event, Events, PollMode, Poller};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
+use socket2::Socket;
+
+/// How many addresses it takes.
+const CAPACITY: usize = 1024;
+
+#[allow(dead_code, reason = "zero_downtime has this file as a module and calls `run`")]
+fn main() -> ExitCode {
+    run(std::env::args_os().skip(1))
+}
+
+/// The whole program, with the arguments behind its name.
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    match Config::parse(args).map_err(Into::into).and_then(|config| serve(&config)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("serve: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Config {
+    name: Option<String>,
+    ready_timeout: Duration,
+    drain: Duration,
+    addresses: Vec<String>,
+}
+
+impl Config {
+    fn parse(args: impl Iterator<Item = OsString>) -> Result<Self, lexopt::Error> {
+        use lexopt::prelude::*;
+        let seconds = |value: OsString| -> Result<Duration, lexopt::Error> {
+            Duration::try_from_secs_f64(value.parse()?).map_err(|error| error.to_string().into())
+        };
+        let mut config = Self {
+            name: None,
+            ready_timeout: Duration::from_secs(30),
+            drain: Duration::from_secs(30),
+            addresses: Vec::new(),
+        };
+        let mut parser = lexopt::Parser::from_args(args);
+        while let Some(arg) = parser.next()? {
+            match arg {
+                Long("name") => config.name = Some(parser.value()?.string()?),
+                Long("ready-timeout") => config.ready_timeout = seconds(parser.value()?)?,
+                Long("drain") => config.drain = seconds(parser.value()?)?,
+                Value(address) => config.addresses.push(address.string()?),
+                other => return Err(other.unexpected()),
+            }
+        }
+        if config.addresses.is_empty() {
+            return Err("usage: serve [--name NAME] [--ready-timeout SECONDS] [--drain SECONDS] ADDRESS...".into());
+        }
+        Ok(config)
+    }
+
+    /// The network and the address of an argument.
+    fn split(argument: &str) -> (&str, &str) {
+        match argument.split_once('=') {
+            Some((network, address)) if Network::parse(network).is_ok() => (network, address),
+            _ if argument.starts_with(['/', '@']) => ("unix", argument),
+            _ => ("tcp", argument),
+        }
+    }
+}
+
+fn serve(config: &Config) -> Result<ExitCode, Box<dyn Error>> {
+    // SAFETY: this is the first thing the process does with its environment, which it never changes but for
+    // the line below; there is one thread.
+    let mut launch: Launch<2048> = unsafe { Launch::from_libc() }?;
+    let mut net = Box::new(Net::<CAPACITY>::new());
+    // SAFETY: nothing has been opened yet but what this process was started with.
+    unsafe { net.inherit(&mut launch) }?;
+    // SAFETY: there is one thread.
+    unsafe { gracenet::launch::consume_from_libc() };
+
+    let signals = Signals::new()?;
+    let mut server = match Server::new(config, launch, net, signals) {
+        Ok(server) => server,
+        Err((mut net, error)) => {
+            net.refuse(reason(&*error))?;
+            return Err(error);
+        }
+    };
+    server.ready()?;
+    server.run()
+}
+
+/// What a predecessor is told about an error.
+fn reason(error: &(dyn Error + 'static)) -> Reason {
+    let errno = error.downcast_ref::<ListenError>().and_then(|error| error.source.errno());
+    errno.map_or(Reason::Code(1), Reason::Errno)
+}
+
+#[derive(Debug)]
+struct ListenError {
+    address: String,
+    source: gracenet::Error,
+}
+
+impl std::fmt::Display for ListenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.address, self.source)
+    }
+}
+
+impl Error for ListenError {}
+
+/// The signals that control the server, as a descriptor to poll.
+type Signals = SignalDelivery<UnixStream, SignalOnly>;
+
+trait NewSignals: Sized {
+    fn new() -> io::Result<Self>;
+}
+
+impl NewSignals for Signals {
+    fn new() -> io::Result<Self> {
+        let (read, write) = UnixStream::pair()?;
+        Self::with_pipe(read, write, SignalOnly, [SIGUSR2, SIGHUP, SIGTERM, SIGINT])
+    }
+}
+
+/// What the loop waits for, beside the listeners, whose keys are their positions.
+mod key {
+    pub(super) const SIGNALS: usize = super::CAPACITY;
+    pub(super) const SUCCESSOR: usize = super::CAPACITY + 1;
+    pub(super) const PREDECESSOR: usize = super::CAPACITY + 2;
+}
+
+struct Listener {
+    id: Id,
+    datagram: bool,
+}
+
+enum Phase {
+    Serving,
+    /// A successor is in flight.
+    Restarting {
+        deadline: Instant,
+    },
+    /// Accepts no more, and leaves when the last connection is done.
+    Draining {
+        deadline: Instant,
+        then: Leave,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    Exit,
+    Exec,
+}
+
+struct Server<'c> {
+    config: &'c Config,
+    launch: Launch<2048>,
+    net: Box<Net<'c, CAPACITY>>,
+    listeners: Vec<Listener>,
+    claimed: usize,
+    signals: Signals,
+    connections: Arc<Connections>,
+    phase: Phase,
+    terminations: usize,
+}
+
+impl<'c> Server<'c> {
+    /// Claims or opens a socket for each address.
+    #[allow(clippy::type_complexity, reason = "the net comes back, to refuse with")]
+    fn new(
+        config: &'c Config,
+        launch: Launch<2048>,
+        mut net: Box<Net<'c, CAPACITY>>,
+        signals: Signals,
+    ) -> Result<Self, (Box<Net<'c, CAPACITY>>, Box<dyn Error>)> {
+        let inherited = net.inherited().count();
+        let mut listeners = Vec::new();
+        for address in &config.addresses {
+            match listen(&mut net, config, address) {
+                Ok(listener) => listeners.push(listener),
+                Err(error) => return Err((net, error)),
+            }
+        }
+        let claimed = inherited - net.inherited().count();
+        let poller = match Poller::new() {
+            Ok(poller) => poller,
+            Err(error) => return Err((net, error.into())),
+        };
+        Ok(Self {
+            config,
+            launch,
+            net,
+            listeners,
+            claimed,
+            signals,
+            connections: Arc::new(Connections { poller, open: AtomicUsize::new(0) }),
+            phase: Phase::Serving,
+            terminations: 0,
+        })
+    }
+
+    fn poller(&self) -> &Poller {
+        &self.connections.poller
+    }
+
+    /// Begins to accept and says so.
+    fn ready(&mut self) -> Result<(), Box<dyn Error>> {
+        self.watch(self.signals.get_read().as_fd(), key::SIGNALS)?;
+        if let Some(predecessor) = self.net.predecessor() {
+            self.watch(predecessor.as_fd(), key::PREDECESSOR)?;
+        }
+        self.accept_from_all()?;
+        self.net.ready()?;
+        let (pid, claimed, listeners) = (std::process::id(), self.claimed, self.listeners.len());
+        println!("ready pid={pid} inherited={claimed} listeners={listeners}");
+        Ok(())
+    }
+
+    fn watch(&self, fd: BorrowedFd<'_>, key: usize) -> io::Result<()> {
+        // SAFETY: every descriptor that is watched is forgotten, by `forget`, or closed with the process.
+        unsafe { self.poller().add_with_mode(fd.as_raw_fd(), Event::readable(key), PollMode::Level) }
+    }
+
+    fn forget(&self, fd: BorrowedFd<'_>) {
+        // One that is not watched is what was wanted.
+        let _ = self.poller().delete(fd);
+    }
+
+    fn accept_from_all(&self) -> Result<(), Box<dyn Error>> {
+        for (position, listener) in self.listeners.iter().enumerate() {
+            self.watch(self.net.fd(listener.id)?, position)?;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<ExitCode, Box<dyn Error>> {
+        let mut events = Events::new();
+        loop {
+            if let Phase::Draining { deadline, then } = self.phase {
+                if self.connections.open.load(Ordering::Acquire) == 0 || deadline <= Instant::now() {
+                    match then {
+                        Leave::Exit => return Ok(ExitCode::SUCCESS),
+                        Leave::Exec => self.exec()?,
+                    }
+                }
+            }
+            if let Phase::Restarting { deadline } = self.phase {
+                if deadline <= Instant::now() {
+                    self.give_up("successor was not ready at the deadline");
+                }
+            }
+            let timeout = match self.phase {
+                Phase::Serving => None,
+                Phase::Restarting { deadline } | Phase::Draining { deadline, .. } => {
+                    Some(deadline.saturating_duration_since(Instant::now()))
+                }
+            };
+            events.clear();
+            match self.poller().wait(&mut events, timeout) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
+                _ => {}
+            }
+            for event in events.iter() {
+                match event.key {
+                    key::SIGNALS => {
+                        if let Some(code) = self.handle_signals() {
+                            return Ok(code);
+                        }
+                    }
+                    key::SUCCESSOR => self.check_successor(),
+                    key::PREDECESSOR => {
+                        if let Some(predecessor) = self.net.take_predecessor() {
+                            self.forget(predecessor.as_fd());
+                        }
+                    }
+                    position => self.accept(position),
+                }
+            }
+        }
+    }
+
+    fn handle_signals(&mut self) -> Option<ExitCode> {
+        let pending: Vec<_> = self.signals.pending().collect();
+        for signal in pending {
+            match signal {
+                SIGUSR2 => self.spawn(),
+                SIGHUP => match self.phase {
+                    Phase::Serving => self.drain(Leave::Exec),
+                    Phase::Restarting { .. } => eprintln!("restart failed: a successor is in flight"),
+                    Phase::Draining { .. } => {}
+                },
+                _ => {
+                    self.terminations += 1;
+                    if self.terminations > 1 {
+                        return Some(ExitCode::FAILURE);
+                    }
+                    if let Phase::Restarting { .. } = self.phase {
+                        self.give_up("terminated");
+                    }
+                    self.drain(Leave::Exit);
+                }
+            }
+        }
+        None
+    }
+
+    /// Starts a successor and watches it.
+    fn spawn(&mut self) {
+        if let Phase::Draining { .. } = self.phase {
+            return;
+        }
+        let deadline = Instant::now() + self.config.ready_timeout;
+        match self.net.start_process(&mut self.launch) {
+            Ok(successor) => {
+                let watched = [Some(successor.pidfd()), successor.socket()];
+                let poller = &self.connections.poller;
+                for fd in watched.into_iter().flatten() {
+                    // SAFETY: both are forgotten before the successor is.
+                    let added = unsafe {
+                        poller.add_with_mode(fd.as_raw_fd(), Event::readable(key::SUCCESSOR), PollMode::Level)
+                    };
+                    if let Err(error) = added {
+                        eprintln!("restart: watch the successor: {error}");
+                    }
+                }
+                self.phase = Phase::Restarting { deadline };
+            }
+            Err(error) => eprintln!("restart failed: {error}"),
+        }
+    }
+
+    /// Looks what has become of the successor.
+    fn check_successor(&mut self) {
+        let Some(successor) = self.net.successor().filter(|_| matches!(self.phase, Phase::Restarting { .. }))
+        else {
+            return;
+        };
+        match successor.poll() {
+            Ok(false) => {}
+            Ok(true) => {
+                self.forget_successor();
+                self.drain(Leave::Exit);
+            }
+            Err(failure) => {
+                eprintln!("restart failed: {failure}");
+                self.forget_successor();
+                self.phase = Phase::Serving;
+            }
+        }
+    }
+
+    fn give_up(&mut self, why: &str) {
+        eprintln!("restart failed: {why}");
+        if let Some(Err(error)) = self.net.successor().map(|successor| successor.kill()) {
+            eprintln!("restart: {error}");
+        }
+        self.forget_successor();
+        self.phase = Phase::Serving;
+    }
+
+    fn forget_successor(&mut self) {
+        let poller = &self.connections.poller;
+        if let Some(successor) = self.net.successor() {
+            for fd in [Some(successor.pidfd()), successor.socket()].into_iter().flatten() {
+                let _ = poller.delete(fd);
+            }
+        }
+    }
+
+    /// Stops accepting: what comes from now on waits in the queues, for whoever has the listeners next.
+    fn drain(&mut self, then: Leave) {
+        let deadline = Instant::now() + self.config.drain;
+        if let Phase::Draining { then: planned, .. } = &mut self.phase {
+            // Terminated while draining for an exec: leave instead.
+            if then == Leave::Exit {
+                *planned = then;
+            }
+            return;
+        }
+        for listener in &self.listeners {
+            if let Ok(fd) = self.net.fd(listener.id) {
+                self.forget(fd);
+            }
+        }
+        self.phase = Phase::Draining { deadline, then };
+    }
+
+    /// Executes in place; if that fails, serves on.
+    fn exec(&mut self) -> Result<(), Box<dyn Error>> {
+        let Err(error) = self.net.exec(&mut self.launch, &Restart::new());
+        eprintln!("restart failed: {error}");
+        self.phase = Phase::Serving;
+        self.accept_from_all()
+    }
+
+    fn accept(&self, position: usize) {
+        // An event that came with the signal to drain.
+        if let Phase::Draining { .. } = self.phase {
+            return;
+        }
+        let Some(listener) = self.listeners.get(position) else { return };
+        let Ok(fd) = self.net.fd(listener.id) else { return };
+        if listener.datagram {
+            answer_datagram(fd);
+            return;
+        }
+        // Another process may have been faster: then there is nothing to accept, and nothing waits, because
+        // every listener is non-blocking.
+        match rustix::net::accept_with(fd, SocketFlags::CLOEXEC) {
+            Ok(connection) => Connections::handle(&self.connections, connection),
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Claims or opens one socket.
+fn listen<'c>(
+    net: &mut Net<'c, CAPACITY>,
+    config: &'c Config,
+    argument: &str,
+) -> Result<Listener, Box<dyn Error>> {
+    let error = |source| ListenError { address: argument.to_owned(), source };
+    let (network, address) = Config::split(argument);
+    let mut options = Options::new().nonblocking(true).replace_stale(true);
+    if let Some(name) = &config.name {
+        options = options.name(name);
+    }
+    let endpoint = Endpoint::parse(network, address).map_err(error)?;
+    let id = net.listen_at(&endpoint, &options).map_err(error)?;
+    let fd = net.fd(id).map_err(error)?;
+    if net.predecessor().is_none() {
+        // O_NONBLOCK is shared by all who have the socket. A service manager hands sockets over blocking, and
+        // never accepts itself: with no predecessor, nobody is there to be surprised. Every later
+        // generation finds it set, and leaves it alone.
+        let flags = rustix::fs::fcntl_getfl(fd)?;
+        if !flags.contains(OFlags::NONBLOCK) {
+            rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?;
+        }
+    }
+    let datagram = rustix::net::sockopt::socket_type(fd)? == SocketType::DGRAM;
+    Ok(Listener { id, datagram })
+}
+
+/// The connections that were accepted and are not done: each has a thread.
+struct Connections {
+    poller: Poller,
+    open: AtomicUsize,
+}
+
+impl Connections {
+    fn handle(this: &Arc<Self>, connection: OwnedFd) {
+        this.open.fetch_add(1, Ordering::AcqRel);
+        let socket = Arc::new(Socket::from(connection));
+        let work = {
+            let (this, socket) = (Arc::clone(this), Arc::clone(&socket));
+            move || this.finish(&socket)
+        };
+        if thread::Builder::new().stack_size(128 * 1024).spawn(work).is_err() {
+            this.finish(&socket);
+        }
+    }
+
+    fn finish(&self, socket: &Socket) {
+        if let Err(error) = answer(socket) {
+            if error.kind() != ErrorKind::WouldBlock {
+                eprintln!("connection: {error}");
+            }
+        }
+        // Before the count goes down: the process may end as soon as it is 0.
+        let _ = socket.shutdown(Shutdown::Both);
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // The loop may be waiting for the last one.
+            let _ = self.poller.notify();
+        }
+    }
+}
+
+/// Reads one request and answers it.
+fn answer(mut socket: &Socket) -> io::Result<()> {
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    socket.set_write_timeout(Some(Duration::from_secs(5)))?;
+    let mut buffer = [0; 4096];
+    let mut len = 0;
+    let (status, body) = loop {
+        let read = match buffer.get_mut(len..) {
+            Some(rest) if !rest.is_empty() => socket.read(rest)?,
+            _ => break ("400 Bad Request", "too long\n".to_owned()),
+        };
+        len += read;
+        let head = buffer.get(..len).unwrap_or(&[]);
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut request = httparse::Request::new(&mut headers);
+        match request.parse(head) {
+            Ok(httparse::Status::Complete(_)) => break respond(&request),
+            Ok(httparse::Status::Partial) if read > 0 => {}
+            // Connected and left: a port scan, a health check.
+            _ if len == 0 => return Ok(()),
+            _ => break ("400 Bad Request", "malformed\n".to_owned()),
+        }
+    };
+    let len = body.len();
+    let response = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{body}"
+    );
+    socket.write_all(response.as_bytes())?;
+    if status.starts_with("400") {
+        // What was not read would turn the close into a reset, and the client might not see the answer.
+        socket.shutdown(Shutdown::Write)?;
+        socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+        let mut rest = 0;
+        while let Ok(read @ 1..) = socket.read(&mut buffer) {
+            rest += read;
+            if rest > 1 << 20 {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn respond(request: &httparse::Request<'_, '_>) -> (&'static str, String) {
+    let pid = || format!("{}\n", std::process::id());
+    match (request.method, request.path) {
+        (Some("GET"), Some("/")) => ("200 OK", pid()),
+        (Some("GET"), Some(path)) => match path.strip_prefix("/sleep?ms=").map(str::parse) {
+            Some(Ok(millis)) => {
+                thread::sleep(Duration::from_millis(millis));
+                ("200 OK", pid())
+            }
+            Some(Err(_)) => ("400 Bad Request", "ms is not a number\n".to_owned()),
+            None => ("404 Not Found", "not found\n".to_owned()),
+        },
+        _ => ("400 Bad Request", "only GET\n".to_owned()),
+    }
+}
+
+/// Answers one datagram, if it says where it came from.
+fn answer_datagram(socket: BorrowedFd<'_>) {
+    let mut buffer = [0; 2048];
+    let received = rustix::net::recvfrom(socket, &mut buffer, RecvFlags::DONTWAIT);
+    if let Ok((_, _, Some(sender))) = received {
+        let answer = format!("{}\n", std::process::id());
+        let sender: SocketAddrAny = sender;
+        // Nobody there any more: nobody to answer.
+        let _ = rustix::net::sendto(socket, answer.as_bytes(), SendFlags::NOSIGNAL, &sender);
+    }
+}
