@@ -19,23 +19,24 @@
 //! | SIGUSR2 | starts a successor; when that is ready, stops accepting, drains, exits |
 //! | SIGHUP | drains, then executes in place |
 //! | SIGTERM, SIGINT | drains, exits; the second one exits at once |
-#![allow(unsafe_code, reason = "adoption, and what is polled has to outlive the polling")]
+#![allow(unsafe_code, reason = "adoption")]
 #![allow(clippy::std_instead_of_core, reason = "a std program")]
 
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use gracenet::{Endpoint, Id, Launch, Net, Network, Options, Reason, Restart};
-use polling::{Event, Events, PollMode, Poller};
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, Timespec, epoll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType};
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
 }
 
 /// The whole program, with the arguments behind its name.
+#[allow(unreachable_pub, reason = "for zero_downtime")]
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     match Config::parse(args).map_err(Into::into).and_then(|config| serve(&config)) {
         Ok(code) => code,
@@ -93,7 +95,9 @@ impl Config {
             }
         }
         if config.addresses.is_empty() {
-            return Err("usage: serve [--name NAME] [--ready-timeout SECONDS] [--drain SECONDS] ADDRESS...".into());
+            return Err(
+                "usage: serve [--name NAME] [--ready-timeout SECONDS] [--drain SECONDS] ADDRESS...".into()
+            );
         }
         Ok(config)
     }
@@ -166,9 +170,41 @@ impl NewSignals for Signals {
 
 /// What the loop waits for, beside the listeners, whose keys are their positions.
 mod key {
-    pub(super) const SIGNALS: usize = super::CAPACITY;
-    pub(super) const SUCCESSOR: usize = super::CAPACITY + 1;
-    pub(super) const PREDECESSOR: usize = super::CAPACITY + 2;
+    pub(super) const SIGNALS: u64 = u64::MAX;
+    pub(super) const SUCCESSOR: u64 = u64::MAX - 1;
+    pub(super) const PREDECESSOR: u64 = u64::MAX - 2;
+    pub(super) const LAST_CONNECTION: u64 = u64::MAX - 3;
+}
+
+/// The descriptors that the loop waits for.
+struct Watch(OwnedFd);
+
+impl Watch {
+    fn new() -> io::Result<Self> {
+        Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+    }
+
+    fn add(&self, fd: impl AsFd, key: u64) -> io::Result<()> {
+        Ok(epoll::add(&self.0, fd, epoll::EventData::new_u64(key), epoll::EventFlags::IN)?)
+    }
+
+    /// One that is not watched is what was wanted.
+    fn remove(&self, fd: impl AsFd) {
+        let _ = epoll::delete(&self.0, fd);
+    }
+
+    /// The keys of what is ready now, or by the deadline.
+    fn wait(&self, deadline: Option<Instant>) -> io::Result<Vec<u64>> {
+        let mut events = Vec::with_capacity(64);
+        let timeout = deadline.map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
+        });
+        match epoll::wait(&self.0, spare_capacity(&mut events), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(events.iter().map(|event| event.data.u64()).collect()),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 struct Listener {
@@ -202,6 +238,7 @@ struct Server<'c> {
     listeners: Vec<Listener>,
     claimed: usize,
     signals: Signals,
+    watch: Watch,
     connections: Arc<Connections>,
     phase: Phase,
     terminations: usize,
@@ -225,8 +262,8 @@ impl<'c> Server<'c> {
             }
         }
         let claimed = inherited - net.inherited().count();
-        let poller = match Poller::new() {
-            Ok(poller) => poller,
+        let (watch, connections) = match Watch::new().and_then(|watch| Ok((watch, Connections::new()?))) {
+            Ok(pair) => pair,
             Err(error) => return Err((net, error.into())),
         };
         Ok(Self {
@@ -236,21 +273,19 @@ impl<'c> Server<'c> {
             listeners,
             claimed,
             signals,
-            connections: Arc::new(Connections { poller, open: AtomicUsize::new(0) }),
+            watch,
+            connections: Arc::new(connections),
             phase: Phase::Serving,
             terminations: 0,
         })
     }
 
-    fn poller(&self) -> &Poller {
-        &self.connections.poller
-    }
-
     /// Begins to accept and says so.
     fn ready(&mut self) -> Result<(), Box<dyn Error>> {
-        self.watch(self.signals.get_read().as_fd(), key::SIGNALS)?;
+        self.watch.add(self.signals.get_read(), key::SIGNALS)?;
+        self.watch.add(&self.connections.last, key::LAST_CONNECTION)?;
         if let Some(predecessor) = self.net.predecessor() {
-            self.watch(predecessor.as_fd(), key::PREDECESSOR)?;
+            self.watch.add(predecessor, key::PREDECESSOR)?;
         }
         self.accept_from_all()?;
         self.net.ready()?;
@@ -259,28 +294,17 @@ impl<'c> Server<'c> {
         Ok(())
     }
 
-    fn watch(&self, fd: BorrowedFd<'_>, key: usize) -> io::Result<()> {
-        // SAFETY: every descriptor that is watched is forgotten, by `forget`, or closed with the process.
-        unsafe { self.poller().add_with_mode(fd.as_raw_fd(), Event::readable(key), PollMode::Level) }
-    }
-
-    fn forget(&self, fd: BorrowedFd<'_>) {
-        // One that is not watched is what was wanted.
-        let _ = self.poller().delete(fd);
-    }
-
     fn accept_from_all(&self) -> Result<(), Box<dyn Error>> {
         for (position, listener) in self.listeners.iter().enumerate() {
-            self.watch(self.net.fd(listener.id)?, position)?;
+            self.watch.add(self.net.fd(listener.id)?, position as u64)?;
         }
         Ok(())
     }
 
     fn run(&mut self) -> Result<ExitCode, Box<dyn Error>> {
-        let mut events = Events::new();
         loop {
             if let Phase::Draining { deadline, then } = self.phase {
-                if self.connections.open.load(Ordering::Acquire) == 0 || deadline <= Instant::now() {
+                if self.connections.open.load(Ordering::SeqCst) == 0 || deadline <= Instant::now() {
                     match then {
                         Leave::Exit => return Ok(ExitCode::SUCCESS),
                         Leave::Exec => self.exec()?,
@@ -292,19 +316,12 @@ impl<'c> Server<'c> {
                     self.give_up("successor was not ready at the deadline");
                 }
             }
-            let timeout = match self.phase {
+            let deadline = match self.phase {
                 Phase::Serving => None,
-                Phase::Restarting { deadline } | Phase::Draining { deadline, .. } => {
-                    Some(deadline.saturating_duration_since(Instant::now()))
-                }
+                Phase::Restarting { deadline } | Phase::Draining { deadline, .. } => Some(deadline),
             };
-            events.clear();
-            match self.poller().wait(&mut events, timeout) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
-                _ => {}
-            }
-            for event in events.iter() {
-                match event.key {
+            for key in self.watch.wait(deadline)? {
+                match key {
                     key::SIGNALS => {
                         if let Some(code) = self.handle_signals() {
                             return Ok(code);
@@ -313,10 +330,11 @@ impl<'c> Server<'c> {
                     key::SUCCESSOR => self.check_successor(),
                     key::PREDECESSOR => {
                         if let Some(predecessor) = self.net.take_predecessor() {
-                            self.forget(predecessor.as_fd());
+                            self.watch.remove(predecessor);
                         }
                     }
-                    position => self.accept(position),
+                    key::LAST_CONNECTION => self.connections.acknowledge(),
+                    position => self.accept(position as usize),
                 }
             }
         }
@@ -355,14 +373,8 @@ impl<'c> Server<'c> {
         let deadline = Instant::now() + self.config.ready_timeout;
         match self.net.start_process(&mut self.launch) {
             Ok(successor) => {
-                let watched = [Some(successor.pidfd()), successor.socket()];
-                let poller = &self.connections.poller;
-                for fd in watched.into_iter().flatten() {
-                    // SAFETY: both are forgotten before the successor is.
-                    let added = unsafe {
-                        poller.add_with_mode(fd.as_raw_fd(), Event::readable(key::SUCCESSOR), PollMode::Level)
-                    };
-                    if let Err(error) = added {
+                for fd in [Some(successor.pidfd()), successor.socket()].into_iter().flatten() {
+                    if let Err(error) = self.watch.add(fd, key::SUCCESSOR) {
                         eprintln!("restart: watch the successor: {error}");
                     }
                 }
@@ -402,10 +414,9 @@ impl<'c> Server<'c> {
     }
 
     fn forget_successor(&mut self) {
-        let poller = &self.connections.poller;
         if let Some(successor) = self.net.successor() {
             for fd in [Some(successor.pidfd()), successor.socket()].into_iter().flatten() {
-                let _ = poller.delete(fd);
+                self.watch.remove(fd);
             }
         }
     }
@@ -422,9 +433,10 @@ impl<'c> Server<'c> {
         }
         for listener in &self.listeners {
             if let Ok(fd) = self.net.fd(listener.id) {
-                self.forget(fd);
+                self.watch.remove(fd);
             }
         }
+        self.connections.draining.store(true, Ordering::SeqCst);
         self.phase = Phase::Draining { deadline, then };
     }
 
@@ -432,6 +444,7 @@ impl<'c> Server<'c> {
     fn exec(&mut self) -> Result<(), Box<dyn Error>> {
         let Err(error) = self.net.exec(&mut self.launch, &Restart::new());
         eprintln!("restart failed: {error}");
+        self.connections.draining.store(false, Ordering::SeqCst);
         self.phase = Phase::Serving;
         self.accept_from_all()
     }
@@ -489,13 +502,25 @@ fn listen<'c>(
 
 /// The connections that were accepted and are not done: each has a thread.
 struct Connections {
-    poller: Poller,
     open: AtomicUsize,
+    draining: AtomicBool,
+    /// Written to when the last one is done while draining, for the loop to see.
+    last: OwnedFd,
 }
 
 impl Connections {
+    fn new() -> io::Result<Self> {
+        let last = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { open: AtomicUsize::new(0), draining: AtomicBool::new(false), last })
+    }
+
+    fn acknowledge(&self) {
+        // Read already, or about to be.
+        let _ = rustix::io::read(&self.last, &mut [0; 8]);
+    }
+
     fn handle(this: &Arc<Self>, connection: OwnedFd) {
-        this.open.fetch_add(1, Ordering::AcqRel);
+        this.open.fetch_add(1, Ordering::SeqCst);
         let socket = Arc::new(Socket::from(connection));
         let work = {
             let (this, socket) = (Arc::clone(this), Arc::clone(&socket));
@@ -514,9 +539,9 @@ impl Connections {
         }
         // Before the count goes down: the process may end as soon as it is 0.
         let _ = socket.shutdown(Shutdown::Both);
-        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // The loop may be waiting for the last one.
-            let _ = self.poller.notify();
+        if self.open.fetch_sub(1, Ordering::SeqCst) == 1 && self.draining.load(Ordering::SeqCst) {
+            // The loop may be waiting for this one. A full counter is one that it will see.
+            let _ = rustix::io::write(&self.last, &1_u64.to_ne_bytes());
         }
     }
 }

@@ -343,14 +343,15 @@ fn attempt(task: &Task, image: &mut Image<'_>) -> Result<Infallible, Error> {
     }
     fill_stdio(task, image.stdio)?;
     task.close_on_exec_from(first_free).map_err(|errno| Error::call(Call::CloseRange, errno))?;
-    if let Some(line) = image.pid {
-        write_digits(line, Variable::Pid, task.pid().into());
-    }
-    if let Some((line, slot)) = image.pidfd_id {
-        match task.pidfd_id() {
-            Some(id) => write_digits(line, Variable::PidfdId, id),
-            // The last slot: the table ends here.
-            None => slot.set(None),
+    if let Some(pid_line) = image.pid {
+        let pid = task.pid();
+        write_digits(pid_line, Variable::Pid, pid.into());
+        if let Some((line, slot)) = image.pidfd_id {
+            match task.pidfd_id(pid) {
+                Some(id) => write_digits(line, Variable::PidfdId, id),
+                // The last slot: the table ends here.
+                None => slot.set(None),
+            }
         }
     }
     if let Some(mask) = image.mask {

@@ -287,9 +287,9 @@ impl Task {
         self.call(nr::GETPID, [0; 6]).unwrap_or(0) as u32
     }
 
-    /// The inode number of this process's pidfd, if the kernel keeps pidfds on a file system of their own.
-    pub(crate) fn pidfd_id(&self) -> Option<u64> {
-        let pidfd = self.call(nr::PIDFD_OPEN, [self.pid() as usize, 0, 0, 0, 0, 0]).ok()?;
+    /// The inode number of the pidfd of this process, whose PID is `pid`, if the kernel keeps pidfds on a file system of their own.
+    pub(crate) fn pidfd_id(&self, pid: u32) -> Option<u64> {
+        let pidfd = self.call(nr::PIDFD_OPEN, [pid as usize, 0, 0, 0, 0, 0]).ok()?;
         let mut statfs = [0_usize; 16];
         self.call(nr::FSTATFS, [pidfd, statfs.as_mut_ptr() as usize, 0, 0, 0, 0]).ok()?;
         let [file_system, ..] = statfs;
