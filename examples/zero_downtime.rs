@@ -151,7 +151,7 @@ fn progress(done: usize, total: usize, load: &Load) {
         if done == total {
             eprintln!();
         }
-    } else if done % 10 == 0 || done == total {
+    } else if done.is_multiple_of(10) || done == total {
         eprintln!("{line}");
     }
 }

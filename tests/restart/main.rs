@@ -1,0 +1,67 @@
+//! Restarts of real processes.
+//!
+//! This binary runs itself in roles. A trial starts a process of its own for a scenario (`scenarios.rs`):
+//! that process is the predecessor, with a table of descriptors that nobody else uses, and asserts for
+//! itself; its exit status is the result. Its successors are this binary again, in the role of a reporter
+//! (`reporter.rs`), which tells what it was given. The trials of `server.rs` restart the `serve` example.
+#![allow(
+    unsafe_code,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::multiple_unsafe_ops_per_block,
+    clippy::panic,
+    clippy::std_instead_of_core,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
+
+mod reporter;
+mod scenarios;
+#[path = "../../examples/serve.rs"]
+mod serve;
+mod server;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::process::{Command, ExitCode, Stdio};
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|arg| arg == "role") {
+        let role = args.next().unwrap().into_string().unwrap();
+        return match role.as_str() {
+            "serve" => serve::run(args),
+            "reporter" => reporter::run(args),
+            "scenario" => scenarios::run(args),
+            other => panic!("no such role: {other}"),
+        };
+    }
+    let mut trials: Vec<_> =
+        scenarios::ALL.iter().map(|scenario| Trial::test(scenario.name, || run(scenario))).collect();
+    trials.extend(server::trials());
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// Runs a scenario in a process of its own, under strace where it asks for a fault.
+fn run(scenario: &scenarios::Scenario) -> Result<(), Failed> {
+    let own = std::env::current_exe()?;
+    let mut command = match scenario.inject {
+        None => Command::new(own),
+        Some(fault) => {
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-qq", "-o", "/dev/null", "-e"]).arg(format!("inject={fault}")).arg(own);
+            strace
+        }
+    };
+    let output = command
+        .args(["role", "scenario", scenario.name])
+        .env("RUST_BACKTRACE", "0")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("{:?}: {error} (package strace?)", command.get_program()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{}\n{said}", output.status).into())
+}

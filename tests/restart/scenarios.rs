@@ -1,0 +1,1072 @@
+//! The predecessors: each scenario is a process of its own, which restarts and asserts what came of it.
+
+use crate::reporter::{descriptors, find};
+use gracenet::error::{Call, Table};
+use gracenet::{Change, Error, Executable, Failure, Id, Launch, Net, Options, Readiness, Reason, Restart};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use rustix::io::{Errno, FdFlags};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, OsString};
+use std::io::Read;
+use std::net::TcpStream;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    run: fn(),
+    /// A fault that strace injects.
+    pub(crate) inject: Option<&'static str>,
+}
+
+macro_rules! scenarios {
+    ($($function:ident),* ; $($name:literal: $fault:literal => $faulty:expr),* $(,)?) => {
+        pub(crate) const ALL: &[Scenario] = &[
+            $(Scenario { name: stringify!($function), run: $function, inject: None },)*
+            $(Scenario { name: $name, run: $faulty, inject: Some($fault) },)*
+        ];
+    };
+}
+
+scenarios! {
+    every_permutation_of_sources,
+    sources_anywhere,
+    closed_stdio_becomes_null,
+    sockets_on_stdio,
+    nothing_leaks,
+    nothing_to_hand_over,
+    capacity_and_one_more,
+    names_budget,
+    environment_of_the_successor,
+    arguments_survive,
+    too_many_arguments,
+    failures_are_told_apart,
+    failures_cost_nothing,
+    one_in_flight,
+    unreaped_by_others,
+    deadline_or_patience,
+    programs_that_report_nothing,
+    queue_survives_spawn,
+    predecessor_is_known,
+    exec_passes_the_debt_on,
+    exec_failure_changes_nothing,
+    signal_mask_is_the_callers,
+    handlers_do_not_run_in_the_clone,
+    missing_programs,
+    open_file_as_program,
+    program_in_the_way,
+    deleted_binary,
+    replaced_binary,
+    looked_up_in_path,
+    launch_directory,
+    renamed_and_deleted_directory,
+    old_kernel,
+    filtering_container,
+    unix_path_of_a_successor;
+    "fault_in_socketpair": "socketpair:error=EMFILE:when=1" => || fault(Call::Socketpair, Errno::MFILE),
+    "fault_in_clone": "clone3:error=EAGAIN:when=1" => || fault(Call::Clone, Errno::AGAIN),
+    "fault_in_fchdir": "chdir,fchdir:error=EIO" => || fault(Call::Chdir, Errno::IO),
+    "fault_in_dup": "dup3:error=EBUSY:when=1" => || fault(Call::Dup, Errno::BUSY),
+    "fault_in_close_range": "close_range:error=ENOMEM:when=1" => || fault(Call::CloseRange, Errno::NOMEM),
+    "pidfd_open_fails": "pidfd_open:error=EMFILE:when=1" => without_pidfd_id,
+    "statx_fails": "fstatfs:error=ENOSYS" => without_pidfd_id,
+}
+
+pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    let name = args.next().unwrap();
+    let scenario = ALL.iter().find(|scenario| name == scenario.name).expect("no such scenario");
+    (scenario.run)();
+    ExitCode::SUCCESS
+}
+
+/// The numbers below this are free in a scenario, but for 0, 1 and 2.
+const FREE: i32 = 30;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A predecessor and the pipe that its successors report on.
+struct Stage {
+    launch: Launch<256>,
+    net: Net<'static, 64>,
+    report: OwnedFd,
+    writer: OwnedFd,
+    own: CString,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let own = std::env::current_exe().unwrap();
+        let mut taken = Vec::new();
+        while let Ok(fd) = rustix::fs::open("/dev/null", rustix::fs::OFlags::CLOEXEC, 0.into()) {
+            if fd.as_raw_fd() >= FREE {
+                break;
+            }
+            taken.push(fd);
+        }
+        let launch = unsafe { Launch::from_libc() }.unwrap();
+        let (report, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        Self {
+            launch,
+            net: Net::new(),
+            report,
+            writer,
+            own: CString::new(own.as_os_str().as_bytes()).unwrap(),
+        }
+    }
+
+    fn listen(&mut self) -> Id {
+        self.net.listen("tcp", "127.0.0.1:0").unwrap()
+    }
+
+    /// Starts a reporter. The pipe for the report is the last of the sockets.
+    fn start(&mut self, restart: &Restart<'_>, action: &str) -> Result<(), Error> {
+        let mut args = vec![self.own.clone(), c"role".into(), c"reporter".into()];
+        args.extend(action.split(' ').map(|word| CString::new(word).unwrap()));
+        let args: Vec<&CStr> = args.iter().map(CString::as_c_str).collect();
+        let writer = rustix::io::fcntl_dupfd_cloexec(&self.writer, FREE).unwrap();
+        let report = self.net.add(writer, "report").unwrap();
+        let result = self.net.spawn(&mut self.launch, &restart.args(&args)).map(drop);
+        self.net.close(report).unwrap();
+        result
+    }
+
+    fn report(&self) -> String {
+        let mut report = Vec::new();
+        while !report.ends_with(b"end\n") {
+            assert!(readable(self.report.as_fd()), "no report: {}", String::from_utf8_lossy(&report));
+            let mut buffer = [0; 4096];
+            let read = rustix::io::read(&self.report, &mut buffer).unwrap();
+            assert_ne!(read, 0);
+            report.extend_from_slice(&buffer[..read]);
+        }
+        String::from_utf8(report).unwrap()
+    }
+
+    fn wait_ready(&mut self) -> Result<(), Failure> {
+        self.net.successor().unwrap().wait_ready(PATIENCE)
+    }
+
+    /// Starts a reporter that gets ready, and returns its report.
+    fn succeed(&mut self) -> String {
+        self.start(&Restart::new(), "ready").unwrap();
+        let report = self.report();
+        self.wait_ready().unwrap();
+        report
+    }
+}
+
+fn readable(fd: BorrowedFd<'_>) -> bool {
+    let timeout = Timespec { tv_sec: 20, tv_nsec: 0 };
+    rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).unwrap() > 0
+}
+
+/// What a descriptor leads to, as `/proc` has it.
+fn target(fd: BorrowedFd<'_>) -> String {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    std::fs::read_link(path).unwrap().to_string_lossy().into_owned()
+}
+
+/// The descriptors in a report.
+fn reported_fds(report: &str) -> BTreeMap<i32, String> {
+    report
+        .lines()
+        .filter_map(|line| {
+            let (fd, target) = line.strip_prefix("fd.")?.split_once('=')?;
+            Some((fd.parse().unwrap(), target.to_owned()))
+        })
+        .collect()
+}
+
+/// Puts a descriptor on a number.
+fn move_to(fd: OwnedFd, number: i32) -> OwnedFd {
+    let raw = unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) };
+    assert_eq!(raw, number);
+    unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+fn fresh_listener() -> OwnedFd {
+    let listener: OwnedFd = std::net::TcpListener::bind("127.0.0.1:0").unwrap().into();
+    let high = rustix::io::fcntl_dupfd_cloexec(&listener, FREE).unwrap();
+    drop(listener);
+    high
+}
+
+/// Everything that a restart must leave alone.
+#[derive(PartialEq, Debug)]
+struct Before {
+    fds: Vec<(i32, String, FdFlags)>,
+    vars: Vec<CString>,
+    cwd: PathBuf,
+    masks: String,
+}
+
+impl Before {
+    fn of(stage: &Stage) -> Self {
+        let fds = descriptors().into_iter().map(|(fd, target)| {
+            let flags = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) }).unwrap();
+            (fd, target, flags)
+        });
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        Self {
+            fds: fds.collect(),
+            vars: stage.launch.vars().map(CStr::to_owned).collect(),
+            cwd: std::env::current_dir().unwrap_or_default(),
+            masks: ["SigBlk", "SigIgn", "SigCgt"]
+                .iter()
+                .map(|field| status.lines().find(|line| line.starts_with(field)).unwrap())
+                .collect(),
+        }
+    }
+}
+
+/// No child is left, dead or alive.
+fn assert_no_children() {
+    let found = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
+    assert!(matches!(found, Err(Errno::CHILD)), "{found:?}");
+}
+
+fn permutations(items: &[i32]) -> Vec<Vec<i32>> {
+    let [_, _, ..] = items else { return vec![items.to_vec()] };
+    let mut all = Vec::new();
+    for (position, first) in items.iter().enumerate() {
+        let mut rest = items.to_vec();
+        rest.remove(position);
+        all.extend(permutations(&rest).into_iter().map(|mut tail| {
+            tail.insert(0, *first);
+            tail
+        }));
+    }
+    all
+}
+
+/// Hands over listeners that sit on these numbers; each has to arrive on its own.
+fn hand_over_from(stage: &mut Stage, numbers: &[i32]) {
+    let mut expected = BTreeMap::new();
+    // The last successor's descriptors give up their numbers.
+    stage.net = Net::new();
+    for (position, number) in numbers.iter().enumerate() {
+        let listener = move_to(fresh_listener(), *number);
+        expected.insert(3 + position as i32, target(listener.as_fd()));
+        stage.net.add(listener, "listener").unwrap();
+    }
+    let report = stage.succeed();
+    let mut found = reported_fds(&report);
+    for stdio in 0..3 {
+        found.remove(&stdio).unwrap();
+    }
+    let report_fd = 3 + numbers.len() as i32;
+    assert!(found.remove(&report_fd).unwrap().starts_with("pipe:"));
+    assert!(found.remove(&(report_fd + 1)).unwrap().starts_with("socket:"));
+    assert_eq!(found, expected, "from {numbers:?}");
+    assert_eq!(find(&report, "env.LISTEN_FDS"), (numbers.len() + 1).to_string());
+    assert_eq!(find(&report, "inherited"), format!("Ok({})", numbers.len() + 1));
+}
+
+fn every_permutation_of_sources() {
+    let mut stage = Stage::new();
+    for permutation in permutations(&[3, 4, 5, 6]) {
+        hand_over_from(&mut stage, &permutation);
+    }
+}
+
+fn sources_anywhere() {
+    let mut stage = Stage::new();
+    // Chains that end outside of the targets, two circles, the readiness socket's target taken.
+    for numbers in [
+        &[4, 5, 6, 7][..],
+        &[7, 3, 4, 5],
+        &[4, 3, 6, 5],
+        &[20, 3, 25, 4],
+        &[8, 7, 6, 5, 4, 3],
+        &[5, 6, 7, 8, 3, 4],
+        &[7],
+    ] {
+        hand_over_from(&mut stage, numbers);
+    }
+}
+
+fn closed_stdio_becomes_null() {
+    let mut stage = Stage::new();
+    let saved: Vec<_> = (0..3)
+        .map(|fd| rustix::io::fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(fd) }, FREE).unwrap())
+        .collect();
+    for closed in 0..8 {
+        stage.net = Net::new();
+        stage.net.add(fresh_listener(), "listener").unwrap();
+        for fd in (0..3).filter(|fd| closed & (1 << fd) != 0) {
+            unsafe { libc::close(fd) };
+        }
+        // The readiness socket takes the numbers that are free.
+        let started = stage.start(&Restart::new(), "ready").map(|()| stage.report());
+        let ready = started.is_ok().then(|| stage.wait_ready());
+        stage.net = Net::new();
+        for (fd, saved) in saved.iter().enumerate() {
+            assert_eq!(unsafe { libc::dup2(saved.as_raw_fd(), fd as i32) }, fd as i32);
+        }
+        let report = started.unwrap();
+        ready.unwrap().unwrap();
+        let found = reported_fds(&report);
+        for fd in 0..3_i32 {
+            let open = target(saved[fd as usize].as_fd());
+            let expected = if closed & (1 << fd) == 0 { open.as_str() } else { "/dev/null" };
+            assert_eq!(found[&fd], expected);
+        }
+        // stdio, the listener, the report, the readiness socket.
+        assert_eq!(found.len(), 6, "{report}");
+    }
+}
+
+fn sockets_on_stdio() {
+    let mut stage = Stage::new();
+    let saved = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), FREE).unwrap();
+    let mut expected = Vec::new();
+    for number in 0..3 {
+        let listener = move_to(fresh_listener(), number);
+        expected.push(target(listener.as_fd()));
+        stage.net.add(listener, "listener").unwrap();
+    }
+    let report = stage.succeed();
+    unsafe { libc::dup2(saved.as_raw_fd(), 2) };
+    let found = reported_fds(&report);
+    for number in 0..3 {
+        assert_eq!(found[&number], "/dev/null");
+        assert_eq!(found[&(3 + number)], expected[number as usize]);
+    }
+    assert_eq!(found.len(), 8);
+    std::process::exit(0);
+}
+
+fn nothing_leaks() {
+    let mut stage = Stage::new();
+    stage.listen();
+    for number in [4, 5, 9, 100, 500] {
+        let leaked = rustix::fs::open("/dev/zero", rustix::fs::OFlags::empty(), 0.into()).unwrap();
+        assert!(unsafe { libc::dup2(leaked.into_raw_fd(), number) } == number);
+    }
+    let report = stage.succeed();
+    assert_eq!(reported_fds(&report).into_keys().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+    assert!(!report.contains("/dev/zero"));
+    assert_eq!(find(&report, "grandchild"), "0");
+}
+
+fn nothing_to_hand_over() {
+    let mut launch: Launch<256> = unsafe { Launch::from_libc() }.unwrap();
+    let mut net = Net::<4>::new();
+    let script =
+        c"test -z \"$LISTEN_FDS$LISTEN_FDNAMES\" && test $LISTEN_PID = $$ && test $LISTEN_READY_FD = 3";
+    let args = [c"sh", c"-c", script];
+    let restart = Restart::new().executable(Executable::Path(c"/bin/sh")).args(&args);
+    let failure = net.spawn(&mut launch, &restart).unwrap().wait_ready(PATIENCE);
+    assert_eq!(failure, Err(Failure::Exited(0)));
+    let script = c"! env | grep LISTEN_";
+    let args = [c"sh", c"-c", script];
+    let restart = restart.args(&args).readiness(Readiness::Alive(PATIENCE));
+    let failure = net.spawn(&mut launch, &restart).unwrap().wait_ready(PATIENCE);
+    assert_eq!(failure, Err(Failure::Exited(0)));
+}
+
+fn capacity_and_one_more() {
+    let mut stage = Stage::new();
+    let ids: Vec<_> = (0..63).map(|_| stage.listen()).collect();
+    let report = stage.succeed();
+    assert_eq!(find(&report, "inherited"), "Ok(64)");
+    assert_eq!(reported_fds(&report).len(), 3 + 64 + 1);
+    stage.listen();
+    let before = Before::of(&stage);
+    let full = Error::Capacity { table: Table::Active, needed: 65, capacity: 64 };
+    assert_eq!(stage.net.listen("tcp", "127.0.0.1:0"), Err(full));
+    assert_eq!(before, Before::of(&stage));
+    stage.net.close(ids[5]).unwrap();
+    stage.listen();
+    assert_eq!(stage.net.fd(ids[5]).unwrap_err(), Error::StaleId);
+}
+
+fn names_budget() {
+    let mut stage = Stage::new();
+    let long: &'static str = Box::leak("n".repeat(255).into_boxed_str());
+    let mut count = 0;
+    let full = loop {
+        match stage.net.listen_with("tcp", "127.0.0.1:0", &Options::new().name(long)) {
+            Ok(_) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, Error::Capacity { table: Table::Names, capacity: 2336, .. }), "{full:?}");
+    assert_eq!(count, 9);
+    let report = stage.succeed();
+    assert_eq!(find(&report, "name.0"), long);
+    assert_eq!(find(&report, "name.9"), "report");
+    assert_eq!(find(&report, "env.LISTEN_FDNAMES"), format!("{}:report", [long; 9].join(":")));
+}
+
+fn environment_of_the_successor() {
+    let mut stage = Stage::new();
+    let vars: Vec<_> = stage.launch.vars().map(CStr::to_owned).collect();
+    let changes = [
+        Change::Set(c"TEST_ADDED=1"),
+        Change::Set(c"TEST_EMPTY="),
+        Change::Set(c"PATH=/nowhere"),
+        Change::Remove(c"HOME"),
+    ];
+    stage.start(&Restart::new().changes(&changes), "ready").unwrap();
+    let report = stage.report();
+    stage.wait_ready().unwrap();
+    assert_eq!(find(&report, "env.TEST_ADDED"), "1");
+    assert_eq!(find(&report, "env.TEST_EMPTY"), "");
+    assert_eq!(find(&report, "env.LISTEN_PID"), find(&report, "pid"));
+    assert_eq!(find(&report, "env.LISTEN_READY_FD"), "4");
+    assert_eq!(find(&report, "env.LISTEN_FDNAMES"), "report");
+    assert_eq!(vars, stage.launch.vars().map(CStr::to_owned).collect::<Vec<_>>());
+    for wrong in
+        [Change::Set(c"NOVALUE"), Change::Set(c"=x"), Change::Set(c"LISTEN_FDS=9"), Change::Remove(c"A=B")]
+    {
+        let changes = [Change::Set(c"TEST_FINE=1"), wrong];
+        let result = stage.start(&Restart::new().changes(&changes), "ready");
+        assert_eq!(result, Err(Error::InvalidChange { position: 1 }));
+        assert_eq!(vars, stage.launch.vars().map(CStr::to_owned).collect::<Vec<_>>());
+    }
+    // Every other variable, in order and to the letter.
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    stage.net.add(write, "output").unwrap();
+    let args = [c"sh", c"-c", c"cat /proc/$$/environ >&3"];
+    let restart = Restart::new()
+        .executable(Executable::Path(c"/bin/sh"))
+        .args(&args)
+        .readiness(Readiness::Alive(PATIENCE));
+    let result = stage.net.spawn(&mut stage.launch, &restart).unwrap().wait_ready(PATIENCE);
+    assert_eq!(result, Err(Failure::Exited(0)));
+    let mut buffer = vec![0; 1 << 16];
+    let read = rustix::io::read(&read, &mut buffer).unwrap();
+    let seen: Vec<_> =
+        buffer[..read].split(|byte| *byte == 0).filter(|var| !var.starts_with(b"LISTEN_")).collect();
+    let expected: Vec<_> = vars.iter().map(|var| var.to_bytes()).chain([&b""[..]]).collect();
+    assert_eq!(seen, expected);
+}
+
+fn arguments_survive() {
+    let mut stage = Stage::new();
+    let odd = CString::new(b"\xff\xfe".to_vec()).unwrap();
+    let writer = rustix::io::fcntl_dupfd_cloexec(&stage.writer, FREE).unwrap();
+    stage.net.add(writer, "report").unwrap();
+    let args =
+        [stage.own.clone(), c"role".into(), c"reporter".into(), c"ready".into(), c"".into(), odd, c"".into()];
+    let args: Vec<_> = args.iter().map(CString::as_c_str).collect();
+    let restart = Restart::new().args(&args);
+    stage.net.spawn(&mut stage.launch, &restart).unwrap().wait_ready(PATIENCE).unwrap();
+    let report = stage.report();
+    assert_eq!(find(&report, "arg.4"), "[]");
+    assert_eq!(find(&report, "arg.5"), "[255, 254]");
+    assert_eq!(find(&report, "arg.6"), "[]");
+    assert!(!report.contains("arg.7"));
+    assert_eq!(stage.launch.args().count(), 4);
+}
+
+fn too_many_arguments() {
+    let mut stage = Stage::new();
+    let args = [c"x"; 300];
+    let before = Before::of(&stage);
+    let error = stage.net.spawn(&mut stage.launch, &Restart::new().args(&args)).unwrap_err();
+    assert_eq!(error, Error::Capacity { table: Table::Arguments, needed: 306, capacity: 256 });
+    assert_eq!(before, Before::of(&stage));
+    assert_eq!(stage.launch.args().count(), 4);
+}
+
+fn failures_are_told_apart() {
+    let mut stage = Stage::new();
+    stage.listen();
+    for (action, failure) in [
+        ("exit 0", Failure::Exited(0)),
+        ("exit 1", Failure::Exited(1)),
+        ("exit 77", Failure::Exited(77)),
+        ("kill", Failure::Killed(9)),
+        ("close", Failure::Closed),
+        ("garbage", Failure::Closed),
+        ("refuse-errno 98", Failure::Refused(Reason::Errno(Errno::ADDRINUSE))),
+        ("refuse-code 7", Failure::Refused(Reason::Code(7))),
+    ] {
+        stage.start(&Restart::new(), action).unwrap();
+        stage.report();
+        assert_eq!(stage.wait_ready(), Err(failure), "{action}");
+        // It stays told.
+        assert_eq!(stage.net.successor().unwrap().poll(), Err(failure));
+        assert_no_children();
+    }
+    let short = Duration::from_millis(150);
+    for (action, failure) in [
+        ("hang", Failure::Deadline),
+        ("stop", Failure::Deadline),
+        ("refuse-and-hang", Failure::Refused(Reason::Code(1))),
+    ] {
+        stage.start(&Restart::new(), action).unwrap();
+        stage.report();
+        assert_eq!(stage.net.successor().unwrap().wait_ready(short), Err(failure), "{action}");
+        assert_no_children();
+    }
+}
+
+fn failures_cost_nothing() {
+    let mut stage = Stage::new();
+    let listener = stage.listen();
+    let before = Before::of(&stage);
+    for action in ["exit 1", "kill", "close", "refuse-code 7"] {
+        stage.start(&Restart::new(), action).unwrap();
+        stage.report();
+        stage.wait_ready().unwrap_err();
+        // The pidfd is kept until the next start, so that the failure can be asked for again.
+        let after = Before::of(&stage);
+        assert_eq!((&before.vars, &before.cwd, &before.masks), (&after.vars, &after.cwd, &after.masks));
+        assert_eq!(after.fds.iter().filter(|fd| !before.fds.contains(fd)).count(), 1);
+    }
+    let address = rustix::net::getsockname(stage.net.fd(listener).unwrap()).unwrap();
+    let address = std::net::SocketAddr::try_from(address).unwrap();
+    TcpStream::connect(address).unwrap();
+    stage.succeed();
+}
+
+fn one_in_flight() {
+    let mut stage = Stage::new();
+    stage.start(&Restart::new(), "hang").unwrap();
+    stage.report();
+    assert!(stage.net.successor().unwrap().is_in_flight());
+    assert_eq!(stage.start(&Restart::new(), "ready"), Err(Error::InFlight));
+    let Err(error) = stage.net.exec(&mut stage.launch, &Restart::new());
+    assert_eq!(error, Error::InFlight);
+    stage.net.successor().unwrap().kill().unwrap();
+    assert_eq!(stage.wait_ready(), Err(Failure::Cancelled));
+    assert_no_children();
+    // One that died unnoticed is not in flight.
+    stage.start(&Restart::new(), "exit 3").unwrap();
+    stage.report();
+    assert!(readable(stage.net.successor().unwrap().pidfd()));
+    stage.succeed();
+    // Nor is one that is ready.
+    stage.succeed();
+}
+
+fn unreaped_by_others() {
+    let mut stage = Stage::new();
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    stage.start(&Restart::new(), "exit 3").unwrap();
+    stage.report();
+    assert_eq!(stage.wait_ready(), Err(Failure::Vanished));
+    // A failing execve is told all the same.
+    let restart = Restart::new().executable(Executable::Path(c"/nonexistent"));
+    assert_eq!(stage.start(&restart, "ready"), Err(execve(Errno::NOENT)));
+    assert_no_children();
+}
+
+fn deadline_or_patience() {
+    let mut stage = Stage::new();
+    stage.start(&Restart::new(), "hang").unwrap();
+    stage.report();
+    let successor = stage.net.successor().unwrap();
+    assert_eq!(successor.poll(), Ok(false));
+    assert_eq!(successor.wait(Duration::from_millis(50)), Ok(false));
+    assert!(successor.is_in_flight());
+    assert_eq!(successor.wait_ready(Duration::from_millis(50)), Err(Failure::Deadline));
+    // An event loop: the descriptors say when to look.
+    stage.start(&Restart::new(), "ready").unwrap();
+    stage.report();
+    let successor = stage.net.successor().unwrap();
+    assert!(readable(successor.socket().unwrap()));
+    assert_eq!(successor.poll(), Ok(true));
+    assert!(successor.is_ready());
+}
+
+fn programs_that_report_nothing() {
+    let mut stage = Stage::new();
+    stage.start(&Restart::new().readiness(Readiness::Executed), "exit 0").unwrap();
+    let report = stage.report();
+    // stdio and the report: no readiness socket.
+    assert_eq!(reported_fds(&report).len(), 4);
+    assert!(!report.contains("LISTEN_READY_FD"));
+    assert_eq!(find(&report, "predecessor"), "none");
+    assert!(stage.net.successor().unwrap().is_ready());
+    let early = Restart::new().readiness(Readiness::Alive(PATIENCE));
+    stage.start(&early, "exit 5").unwrap();
+    stage.report();
+    assert_eq!(stage.wait_ready(), Err(Failure::Exited(5)));
+    let late = Restart::new().readiness(Readiness::Alive(Duration::from_millis(100)));
+    stage.start(&late, "hang").unwrap();
+    stage.report();
+    assert_eq!(stage.wait_ready(), Ok(()));
+    let pidfd = stage.net.successor().unwrap().pidfd();
+    rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL).unwrap();
+}
+
+fn queue_survives_spawn() {
+    let mut stage = Stage::new();
+    let listener = stage.listen();
+    let address = rustix::net::getsockname(stage.net.fd(listener).unwrap()).unwrap();
+    let address = std::net::SocketAddr::try_from(address).unwrap();
+    let mut clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+    stage.start(&Restart::new(), "answer 10").unwrap();
+    stage.report();
+    stage.wait_ready().unwrap();
+    let successor = stage.net.successor().unwrap().pid().as_raw_nonzero().to_string();
+    clients.extend((0..5).map(|_| TcpStream::connect(address).unwrap()));
+    stage.net.close(listener).unwrap();
+    for client in &mut clients {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, successor);
+    }
+}
+
+fn predecessor_is_known() {
+    let mut stage = Stage::new();
+    let report = stage.succeed();
+    assert_eq!(find(&report, "predecessor"), "alive");
+    // A predecessor in the middle, which leaves.
+    match unsafe { libc::fork() } {
+        0 => {
+            stage.start(&Restart::new(), "outlive").unwrap();
+            assert_eq!(find(&stage.report(), "predecessor"), "alive");
+            stage.wait_ready().unwrap();
+            std::process::exit(0);
+        }
+        child => {
+            let mut status = 0;
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            assert_eq!(status, 0);
+        }
+    }
+    assert_eq!(find(&stage.report(), "predecessor"), "exited");
+}
+
+fn exec_passes_the_debt_on() {
+    let mut stage = Stage::new();
+    stage.start(&Restart::new(), "exec").unwrap();
+    let (first, second) = {
+        let both = stage.report();
+        let both = if both.matches("end\n").count() == 2 { both } else { both + &stage.report() };
+        let (first, second) = both.split_once("end\n").unwrap();
+        (first.to_owned(), second.to_owned())
+    };
+    stage.wait_ready().unwrap();
+    assert_eq!(find(&first, "pid"), find(&second, "pid"));
+    assert_eq!(find(&second, "predecessor"), "alive");
+    assert_eq!(find(&first, "env.LISTEN_PIDFDID"), find(&second, "env.LISTEN_PIDFDID"));
+    assert_eq!(find(&second, "inherited"), "Ok(1)");
+}
+
+fn execve(errno: Errno) -> Error {
+    Error::Call { call: Call::Execve, fd: None, errno }
+}
+
+fn exec_failure_changes_nothing() {
+    let mut stage = Stage::new();
+    // Everything in the way: two sockets that swap, somebody else's file on a target, a closed stdin.
+    let a = move_to(fresh_listener(), 4);
+    let b = move_to(fresh_listener(), 3);
+    stage.net.add(a, "a").unwrap();
+    stage.net.add(b, "b").unwrap();
+    let other = rustix::fs::open("/dev/zero", rustix::fs::OFlags::empty(), 0.into()).unwrap();
+    let other = other.into_raw_fd();
+    assert_eq!(other, 5);
+    unsafe { libc::close(0) };
+    std::env::set_current_dir("/").unwrap();
+    // The first thread makes libc install handlers of its own.
+    std::thread::spawn(|| ()).join().unwrap();
+    let before = Before::of(&stage);
+    // Another thread never sees a wrong descriptor.
+    let watched = target(unsafe { BorrowedFd::borrow_raw(4) });
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut looked = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                assert_eq!(target(unsafe { BorrowedFd::borrow_raw(4) }), watched);
+                looked += 1;
+            }
+            looked
+        });
+        for _ in 0..100 {
+            let restart = Restart::new().executable(Executable::Path(c"/nonexistent"));
+            let Err(error) = stage.net.exec(&mut stage.launch, &restart);
+            assert_eq!(error, execve(Errno::NOENT));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(watcher.join().unwrap() > 0);
+    });
+    assert_eq!(before, Before::of(&stage));
+    assert_no_children();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    assert!(status.contains("Threads:\t1\n"), "{status}");
+}
+
+fn signal_mask_is_the_callers() {
+    let mut stage = Stage::new();
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGUSR1);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+        libc::signal(libc::SIGUSR2, libc::SIG_IGN);
+    }
+    let before = Before::of(&stage);
+    let report = stage.succeed();
+    assert_eq!(find(&report, "SigBlk"), "0000000000000200");
+    let ignored = u64::from_str_radix(find(&report, "SigIgn"), 16).unwrap();
+    assert_ne!(ignored & (1 << (libc::SIGUSR2 - 1)), 0);
+    assert_eq!(before.masks, Before::of(&stage).masks);
+    let restart = Restart::new().executable(Executable::Path(c"/nonexistent"));
+    assert_eq!(stage.start(&restart, "ready"), Err(execve(Errno::NOENT)));
+    assert_eq!(before.masks, Before::of(&stage).masks);
+}
+
+/// Signals to the whole group, all the time, with a handler that would show in the predecessor's memory if
+/// it ran in a clone.
+fn handlers_do_not_run_in_the_clone() {
+    use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+    static OWN: AtomicI32 = AtomicI32::new(0);
+    static WRONG: AtomicUsize = AtomicUsize::new(0);
+    static RIGHT: AtomicUsize = AtomicUsize::new(0);
+    extern "C" fn handler(_: i32) {
+        let counter = if unsafe { libc::getpid() } == OWN.load(Ordering::Relaxed) { &RIGHT } else { &WRONG };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+    let mut stage = Stage::new();
+    OWN.store(unsafe { libc::getpid() }, Ordering::Relaxed);
+    unsafe {
+        libc::setpgid(0, 0);
+        libc::signal(libc::SIGWINCH, handler as *const () as usize);
+    }
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                unsafe { libc::kill(0, libc::SIGWINCH) };
+            }
+        });
+        for _ in 0..300 {
+            let restart = Restart::new().executable(Executable::Path(c"/nonexistent"));
+            assert_eq!(stage.start(&restart, "ready"), Err(execve(Errno::NOENT)));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(RIGHT.load(Ordering::Relaxed) > 0);
+    assert_eq!(WRONG.load(Ordering::Relaxed), 0);
+}
+
+fn missing_programs() {
+    let mut stage = Stage::new();
+    stage.listen();
+    let directory = tempfile::tempdir().unwrap();
+    let plain = directory.path().join("plain");
+    std::fs::write(&plain, "not a program").unwrap();
+    let plain = CString::new(plain.as_os_str().as_bytes()).unwrap();
+    let before = Before::of(&stage);
+    for (path, errno) in [
+        (c"/nonexistent", Errno::NOENT),
+        (c"/", Errno::ACCESS),
+        (c"/dev/null/x", Errno::NOTDIR),
+        (plain.as_c_str(), Errno::ACCESS),
+    ] {
+        let restart = Restart::new().executable(Executable::Path(path));
+        assert_eq!(stage.start(&restart, "ready"), Err(execve(errno)), "{path:?}");
+        assert_no_children();
+        assert_eq!(before, Before::of(&stage));
+    }
+    stage.succeed();
+}
+
+fn open_file_as_program() {
+    let mut stage = Stage::new();
+    let program = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+    stage.start(&Restart::new().executable(Executable::Fd(program.as_fd())), "ready").unwrap();
+    let report = stage.report();
+    stage.wait_ready().unwrap();
+    assert_eq!(reported_fds(&report).into_keys().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert_eq!(find(&report, "exe"), std::env::current_exe().unwrap().to_str().unwrap());
+}
+
+fn program_in_the_way() {
+    let mut stage = Stage::new();
+    for number in [3, 4, 5, 6, 0] {
+        stage.net = Net::new();
+        stage.net.add(fresh_listener(), "listener").unwrap();
+        let low = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+        let high = rustix::io::fcntl_dupfd_cloexec(&low, FREE).unwrap();
+        drop(low);
+        let program = move_to(high, number);
+        stage.start(&Restart::new().executable(Executable::Fd(program.as_fd())), "ready").unwrap();
+        let report = stage.report();
+        stage.wait_ready().unwrap();
+        assert!(find(&report, "fd.3").starts_with("socket:"), "{report}");
+        assert!(find(&report, "fd.4").starts_with("pipe:"), "{report}");
+        assert!(find(&report, "fd.5").starts_with("socket:"), "{report}");
+        assert!(!report.contains("fd.6="), "{report}");
+    }
+}
+
+/// Runs a copy of this program as a predecessor of its own, and checks that it is content.
+fn run_copy(program: &Path, scenario: &str, prepare: impl FnOnce(&mut Command)) {
+    let mut command = Command::new(program);
+    command.args(["role", "scenario", scenario]);
+    prepare(&mut command);
+    let status = command.status().unwrap();
+    assert!(status.success(), "{status}");
+}
+
+fn copy_into(directory: &Path) -> PathBuf {
+    let copy = directory.join("program");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    copy
+}
+
+/// Starts the launch's own program, with the reporter's arguments.
+fn start_launched(stage: &mut Stage) -> Result<(), Error> {
+    let writer = rustix::io::fcntl_dupfd_cloexec(&stage.writer, FREE).unwrap();
+    let report = stage.net.add(writer, "report").unwrap();
+    let args = [c"program", c"role", c"reporter", c"ready"];
+    let result = stage.net.spawn(&mut stage.launch, &Restart::new().args(&args)).map(drop);
+    stage.net.close(report).unwrap();
+    result
+}
+
+fn in_copy(of: &str) -> bool {
+    std::env::var("TEST_COPY").is_ok_and(|copy| copy == of)
+}
+
+fn deleted_binary() {
+    if in_copy("deleted") {
+        let mut stage = Stage::new();
+        stage.listen();
+        std::fs::remove_file(std::env::args_os().next().unwrap()).unwrap();
+        let before = Before::of(&stage);
+        assert_eq!(start_launched(&mut stage), Err(execve(Errno::NOENT)));
+        let Err(error) = stage.net.exec(&mut stage.launch, &Restart::new());
+        assert_eq!(error, execve(Errno::NOENT));
+        assert_eq!(before, Before::of(&stage));
+        stage.start(&Restart::new().executable(Executable::SameImage), "ready").unwrap();
+        let report = stage.report();
+        stage.wait_ready().unwrap();
+        assert!(find(&report, "exe").ends_with("(deleted)"));
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let copy = copy_into(directory.path());
+    run_copy(&copy, "deleted_binary", |command| {
+        command.env("TEST_COPY", "deleted");
+    });
+}
+
+fn replaced_binary() {
+    if in_copy("replaced") {
+        let mut stage = Stage::new();
+        let link = PathBuf::from(std::env::args_os().next().unwrap());
+        let new = link.with_file_name("new");
+        std::fs::copy(std::env::current_exe().unwrap(), &new).unwrap();
+        let staged = link.with_file_name("staged");
+        std::os::unix::fs::symlink(&new, &staged).unwrap();
+        std::fs::rename(&staged, &link).unwrap();
+        start_launched(&mut stage).unwrap();
+        let report = stage.report();
+        stage.wait_ready().unwrap();
+        assert_eq!(find(&report, "exe"), new.to_str().unwrap());
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let copy = copy_into(directory.path());
+    let link = directory.path().join("current");
+    std::os::unix::fs::symlink(&copy, &link).unwrap();
+    run_copy(&link, "replaced_binary", |command| {
+        command.env("TEST_COPY", "replaced");
+    });
+}
+
+fn looked_up_in_path() {
+    if in_copy("path") {
+        let mut stage = Stage::new();
+        let found = start_launched(&mut stage);
+        if std::env::var_os("TEST_EXPECT_REFUSED").is_some() {
+            assert_eq!(found, Err(Error::RelativePath));
+        } else if std::env::var_os("TEST_EXPECT_MISSING").is_some() {
+            assert_eq!(found, Err(execve(Errno::NOENT)));
+        } else {
+            found.unwrap();
+            let report = stage.report();
+            stage.wait_ready().unwrap();
+            assert_eq!(find(&report, "exe"), std::env::current_exe().unwrap().to_str().unwrap());
+        }
+        return;
+    }
+    use std::os::unix::process::CommandExt;
+    let directory = tempfile::tempdir().unwrap();
+    let copy = copy_into(directory.path());
+    let here = directory.path().display();
+    for (path, expectation) in [
+        (format!("/nonexistent:/dev/null:{here}"), ""),
+        (format!("relative::{here}"), ""),
+        (".:/nonexistent".to_owned(), "TEST_EXPECT_REFUSED"),
+        ("/nonexistent::".to_owned(), "TEST_EXPECT_REFUSED"),
+        ("/nonexistent".to_owned(), "TEST_EXPECT_MISSING"),
+    ] {
+        run_copy(&copy, "looked_up_in_path", |command| {
+            command.arg0("program").env("PATH", path).env("TEST_COPY", "path");
+            command.current_dir(directory.path());
+            if !expectation.is_empty() {
+                command.env(expectation, "1");
+            }
+        });
+    }
+}
+
+fn launch_directory() {
+    if in_copy("directory") {
+        let mut stage = Stage::new();
+        std::env::set_current_dir("/").unwrap();
+        start_launched(&mut stage).unwrap();
+        let report = stage.report();
+        stage.wait_ready().unwrap();
+        assert_eq!(find(&report, "cwd"), std::env::var("TEST_EXPECTED").unwrap());
+        assert_eq!(std::env::current_dir().unwrap(), Path::new("/"));
+        return;
+    }
+    // A relative name, launched from a directory that the program has left since.
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path().canonicalize().unwrap();
+    copy_into(&here);
+    for pwd in ["", "/", "relative", here.to_str().unwrap()] {
+        run_copy(Path::new("./program"), "launch_directory", |command| {
+            command.current_dir(&here).env("PWD", pwd);
+            command.env("TEST_COPY", "directory").env("TEST_EXPECTED", &here);
+        });
+    }
+}
+
+fn renamed_and_deleted_directory() {
+    if in_copy("renamed") {
+        let mut stage = Stage::new();
+        let change = std::env::var("TEST_CHANGE").unwrap();
+        let (from, to) = (std::env::var("TEST_FROM").unwrap(), std::env::var("TEST_TO").unwrap());
+        match change.as_str() {
+            "rename" => std::fs::rename(from, to).unwrap(),
+            "delete" => std::fs::remove_dir(from).unwrap(),
+            _ => {
+                let staged = PathBuf::from(&from).with_extension("staged");
+                std::os::unix::fs::symlink(&to, &staged).unwrap();
+                std::fs::rename(staged, from).unwrap();
+            }
+        }
+        let report = stage.succeed();
+        assert_eq!(find(&report, "cwd"), std::env::var("TEST_EXPECTED").unwrap());
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path().canonicalize().unwrap();
+    let own = std::env::current_exe().unwrap();
+    let run = |change: &str, from: &str, to: &str, expected: String| {
+        let from = here.join(from);
+        run_copy(&own, "renamed_and_deleted_directory", |command| {
+            command.current_dir(&from).env("PWD", &from).env("TEST_COPY", "renamed");
+            command.env("TEST_FROM", &from).env("TEST_TO", here.join(to));
+            command.env("TEST_CHANGE", change).env("TEST_EXPECTED", expected);
+        });
+    };
+    std::fs::create_dir(here.join("a")).unwrap();
+    run("rename", "a", "b", here.join("b").display().to_string());
+    run("delete", "b", "", "gone".to_owned());
+    // A release directory behind a symbolic link: the successor follows the link anew.
+    std::fs::create_dir(here.join("release1")).unwrap();
+    std::fs::create_dir(here.join("release2")).unwrap();
+    std::os::unix::fs::symlink(here.join("release1"), here.join("current")).unwrap();
+    run("relink", "current", "release2", here.join("release2").display().to_string());
+}
+
+/// Answers these calls with an error, for this process and its successors.
+fn filter(calls: &[i64], errno: Errno) {
+    use seccompiler::{SeccompAction, SeccompFilter};
+    let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno.raw_os_error() as u32),
+        std::env::consts::ARCH.try_into().unwrap(),
+    )
+    .unwrap();
+    let program: seccompiler::BpfProgram = filter.try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+}
+
+/// Leaked descriptors stay out, the handlers are reset, the predecessor is known: without the calls that
+/// make it easy.
+fn restart_by_other_means(stage: &mut Stage) {
+    extern "C" fn handler(_: i32) {}
+    unsafe { libc::signal(libc::SIGUSR1, handler as *const () as usize) };
+    stage.listen();
+    let leaked = rustix::fs::open("/dev/zero", rustix::fs::OFlags::empty(), 0.into()).unwrap();
+    for number in [7, 40, 700] {
+        assert!(unsafe { libc::dup2(leaked.as_raw_fd(), number) } == number);
+    }
+    let before = Before::of(stage);
+    let report = stage.succeed();
+    assert_eq!(reported_fds(&report).into_keys().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(find(&report, "inherited"), "Ok(2)");
+    assert_eq!(find(&report, "predecessor"), "alive");
+    let restart = Restart::new().executable(Executable::Path(c"/nonexistent"));
+    assert_eq!(stage.start(&restart, "ready"), Err(execve(Errno::NOENT)));
+    let Err(error) = stage.net.exec(&mut stage.launch, &restart);
+    assert_eq!(error, execve(Errno::NOENT));
+    assert_eq!(before.masks, Before::of(stage).masks);
+}
+
+fn old_kernel() {
+    let mut stage = Stage::new();
+    filter(&[libc::SYS_clone3, libc::SYS_close_range, libc::SYS_statx], Errno::NOSYS);
+    restart_by_other_means(&mut stage);
+}
+
+fn filtering_container() {
+    let mut stage = Stage::new();
+    filter(&[libc::SYS_clone3, libc::SYS_close_range], Errno::PERM);
+    restart_by_other_means(&mut stage);
+}
+
+fn unix_path_of_a_successor() {
+    let mut stage = Stage::new();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let id = stage.net.listen("unix", path.to_str().unwrap()).unwrap();
+    stage.start(&Restart::new(), "hang").unwrap();
+    stage.report();
+    assert_eq!(stage.net.close_and_unlink(id), Err(Error::InFlight));
+    stage.net.successor().unwrap().kill().unwrap();
+    stage.succeed();
+    assert_eq!(stage.net.close_and_unlink(id), Err(Error::HandedOver));
+    stage.start(&Restart::new(), "exit 1").unwrap();
+    stage.report();
+    stage.wait_ready().unwrap_err();
+    assert_eq!(stage.net.close_and_unlink(id), Err(Error::HandedOver));
+    assert!(path.exists());
+    stage.net.close(id).unwrap();
+    assert!(path.exists());
+}
+
+/// A call fails on the way to the successor: the error names it, and everything is as before.
+fn fault(call: Call, errno: Errno) {
+    let mut stage = Stage::new();
+    let listener = stage.listen();
+    let before = Before::of(&stage);
+    match stage.start(&Restart::new(), "ready") {
+        Err(Error::Call { call: found, errno: why, .. }) => assert_eq!((found, why), (call, errno)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(before, Before::of(&stage));
+    assert_no_children();
+    assert!(stage.net.successor().is_none());
+    rustix::net::getsockname(stage.net.fd(listener).unwrap()).unwrap();
+}
+
+/// Without the inode number of its pidfd, the successor is told its PID alone.
+fn without_pidfd_id() {
+    let mut stage = Stage::new();
+    let report = stage.succeed();
+    assert!(!report.contains("LISTEN_PIDFDID"));
+    assert_eq!(find(&report, "env.LISTEN_PID"), find(&report, "pid"));
+    assert_eq!(find(&report, "inherited"), "Ok(1)");
+}
