@@ -65,8 +65,6 @@ pub enum Error {
     HandedOver,
     /// A successor is in flight.
     InFlight,
-    /// No successor was started.
-    NoSuccessor,
     /// There is no argument to tell the program's name from.
     NoArguments,
     /// A change of the environment is not of the form `NAME=value`, or is one of the crate's own variables.
@@ -187,8 +185,6 @@ pub enum Table {
     Active,
     /// The names of all active sockets together, in bytes.
     Names,
-    /// A candidate for the program's path, in bytes.
-    Path,
 }
 
 impl Table {
@@ -200,7 +196,6 @@ impl Table {
             Self::Inherited => "inherited descriptors",
             Self::Active => "active sockets",
             Self::Names => "bytes of names",
-            Self::Path => "bytes of the program's path",
         }
     }
 }
@@ -413,7 +408,6 @@ impl fmt::Display for Error {
             Self::NoPath => f.write_str("the socket has no path of this process's own"),
             Self::HandedOver => f.write_str("the path is a successor's"),
             Self::InFlight => f.write_str("a successor is in flight"),
-            Self::NoSuccessor => f.write_str("no successor was started"),
             Self::NoArguments => f.write_str("no argument names the program"),
             Self::InvalidChange { position } => {
                 write!(f, "environment change {position} is not NAME=value or is reserved")
@@ -471,7 +465,7 @@ impl From<Error> for std::io::Error {
             return Self::from_raw_os_error(errno.raw_os_error());
         }
         let kind = match error {
-            Error::NotInherited | Error::NoSuccessor | Error::RelativePath => ErrorKind::NotFound,
+            Error::NotInherited | Error::RelativePath => ErrorKind::NotFound,
             Error::AlreadyInherited | Error::InFlight | Error::HandedOver => ErrorKind::Other,
             _ => ErrorKind::InvalidInput,
         };

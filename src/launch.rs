@@ -395,3 +395,96 @@ fn read_file<'b>(path: &CStr, buffer: &'b mut [u8]) -> Result<&'b [u8], Errno> {
     }
     Ok(buffer.get(..len).unwrap_or(&[]))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use super::*;
+    use std::vec::Vec as StdVec;
+
+    /// An initial stack: argc, argv, envp, auxiliary vector.
+    fn stack(args: &[&'static CStr], vars: &[&'static CStr], auxv: &[[usize; 2]]) -> StdVec<usize> {
+        let mut words = std::vec![args.len()];
+        for strings in [args, vars] {
+            words.extend(strings.iter().map(|string| string.as_ptr().expose_provenance()));
+            words.push(0);
+        }
+        words.extend(auxv.iter().flatten());
+        words
+    }
+
+    fn capture<const ARGS: usize, const VARS: usize>(stack: &[usize]) -> Result<Launch<ARGS, VARS>, Error> {
+        // SAFETY: laid out as the kernel does, with strings that are static.
+        unsafe { Launch::from_stack(stack.as_ptr()) }
+    }
+
+    #[test]
+    fn reads_the_initial_stack() {
+        let stack = stack(&[c"prog", c"", c"b"], &[c"A=1", c"=", c"B"], &[[6, 4096], [AT_SECURE, 0], [0, 0]]);
+        let launch: Launch<8, 8> = capture(&stack).unwrap();
+        assert!(launch.args().eq([c"prog", c"", c"b"]));
+        assert!(launch.vars().eq([c"A=1", c"=", c"B"]));
+        assert_eq!(launch.var(b"A"), Some(&b"1"[..]));
+        assert_eq!(launch.var(b"B"), None);
+        assert!(!launch.is_secure());
+    }
+
+    #[test]
+    fn believes_the_kernel_about_a_secure_start() {
+        let vars = [c"LISTEN_FDS=1", c"LISTEN_FDNAMES=a:b"];
+        let stack = stack(&[c"prog"], &vars, &[[AT_SECURE, 1], [0, 0]]);
+        let mut launch: Launch<8, 8> = capture(&stack).unwrap();
+        assert!(launch.is_secure());
+        let mut net = crate::Net::<1>::new();
+        // SAFETY: nothing is adopted: the variables are ignored, also that the names are wrong.
+        assert_eq!(unsafe { net.inherit(&mut launch) }, Ok(0));
+        assert_eq!(launch.vars().count(), 0);
+    }
+
+    #[test]
+    fn says_what_does_not_fit_and_how_much_it_is() {
+        let stack = stack(&[c"a", c"b", c"c"], &[c"A=", c"B=", c"C="], &[[0, 0]]);
+        let full = |table| Error::Capacity { table, needed: 4, capacity: 3 };
+        assert_eq!(capture::<3, 4>(&stack).unwrap_err(), full(Table::Arguments));
+        assert_eq!(capture::<4, 3>(&stack).unwrap_err(), full(Table::Variables));
+        assert!(capture::<4, 4>(&stack).is_ok());
+    }
+
+    #[test]
+    fn finds_the_stack_field_whatever_the_program_is_called() {
+        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 4711 26";
+        for name in ["(prog)", "(a b) c)", "())"] {
+            let stat = std::format!("42 {name} {rest}\n");
+            assert_eq!(stack_field(stat.as_bytes()), Some(4711), "{name}");
+        }
+        assert_eq!(stack_field(b"42 (prog) S 1"), None);
+        assert_eq!(stack_field(b""), None);
+    }
+
+    #[test]
+    fn libc_and_the_kernel_agree() {
+        // SAFETY: the test harness changes neither arguments nor environment.
+        let launch: Launch = unsafe { Launch::from_libc() }.unwrap();
+        let args: StdVec<_> = std::env::args().collect();
+        assert!(launch.args().map(|arg| arg.to_str().unwrap()).eq(args.iter()));
+        assert_eq!(launch.vars().count(), std::env::vars_os().count());
+        assert!(!launch.is_secure());
+    }
+
+    #[test]
+    fn closes_the_gaps_in_libc_s_vector() {
+        let string = |string: &'static CStr| Some(CStrPtr::from(string));
+        let mut vector = [
+            string(c"LISTEN_FDS=1"),
+            string(c"A=1"),
+            string(c"LISTEN_PID=1"),
+            string(c"LISTEN_FDS=2"),
+            string(c"LISTEN_FDSX=1"),
+            string(c"LISTEN_READY_FD=4"),
+            None,
+        ];
+        // SAFETY: ends with a `None`, and is used here alone.
+        unsafe { compact(vector.as_mut_ptr()) };
+        assert_eq!(vector[..3], [string(c"A=1"), string(c"LISTEN_FDSX=1"), None]);
+    }
+}

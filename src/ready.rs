@@ -237,3 +237,72 @@ pub(crate) fn poll_until<const N: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn reports_travel() {
+        for report in [
+            Report::Ready,
+            Report::Refused(Reason::Errno(Errno::ADDRINUSE)),
+            Report::Refused(Reason::Code(0)),
+            Report::Refused(Reason::Code(u32::MAX)),
+        ] {
+            let (ours, theirs) = pair().unwrap();
+            assert_eq!(receive(ours.as_fd()), Ok(Received::Nothing));
+            send(theirs.as_fd(), report).unwrap();
+            drop(theirs);
+            assert_eq!(receive(ours.as_fd()), Ok(Received::Report(report)));
+            assert_eq!(receive(ours.as_fd()), Ok(Received::Closed));
+        }
+    }
+
+    #[test]
+    fn reports_are_text() {
+        assert_eq!(Report::parse(b"READY=1\n"), Some(Report::Ready));
+        assert_eq!(Report::parse(b"CODE=7"), Some(Report::Refused(Reason::Code(7))));
+        let wrong: [&[u8]; 9] = [
+            b"",
+            b"READY",
+            b"READY=2",
+            b"ERRNO=0",
+            b"ERRNO=-1",
+            b"ERRNO=4096",
+            b"CODE=4294967296",
+            b"CODE=",
+            b"\xff=1",
+        ];
+        for packet in wrong {
+            assert_eq!(Report::parse(packet), None, "{packet:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_to_report_to_is_no_error() {
+        let (ours, theirs) = pair().unwrap();
+        drop(ours);
+        assert_eq!(send(theirs.as_fd(), Report::Ready), Ok(()));
+    }
+
+    #[test]
+    fn the_maker_of_a_pair_is_known() {
+        let (ours, theirs) = pair().unwrap();
+        let predecessor = Predecessor::of(theirs.as_fd()).unwrap().unwrap();
+        assert_eq!(predecessor.has_exited(), Ok(false));
+        assert_eq!(predecessor.wait(Duration::from_millis(1)), Ok(false));
+        drop(ours);
+    }
+
+    #[test]
+    fn deadlines_pass_or_never_come() {
+        assert!(Deadline::after(Duration::ZERO).has_passed());
+        assert!(!Deadline::after(Duration::from_secs(3600)).has_passed());
+        assert!(!Deadline::after(Duration::MAX).has_passed());
+        let soon = Deadline::after(Duration::ZERO);
+        assert!(Deadline::after(Duration::MAX).earlier(soon).has_passed());
+        assert!(soon.earlier(Deadline::after(Duration::from_secs(3600))).has_passed());
+    }
+}

@@ -55,7 +55,7 @@ pub(crate) fn spawn(
             None => Ok(cloned),
         }
     })?;
-    let pid = Pid::from_raw(cloned.id).ok_or(Error::NoSuccessor)?;
+    let pid = Pid::from_raw(cloned.id).ok_or(Error::call(Call::Clone, Errno::CHILD))?;
     let pidfd = match cloned.pidfd {
         Some(pidfd) => pidfd,
         // An older kernel, or an emulator. Without a pidfd nobody could tell the successor from another
