@@ -7,10 +7,20 @@
 use crate::activation::NAMES_PREFIX;
 use crate::address::{Key, Kind, fnv};
 use crate::error::{Error, Table};
-use crate::restart::image::NamesLine;
 use core::num::NonZeroU32;
 use heapless::{Vec, VecView};
 use rustix::fd::OwnedFd;
+
+/// Room for the variable's name and for a longest name.
+pub(crate) const NAMES_HEAD: usize = 288;
+
+/// Room for the name of each active socket.
+pub(crate) const NAMES_ROW: usize = 32;
+
+/// How many bytes `LISTEN_FDNAMES` may take for up to `sockets` active ones.
+pub(crate) const fn names_capacity(sockets: usize) -> usize {
+    NAMES_HEAD + NAMES_ROW * sockets
+}
 
 /// Names an active socket of one [`Net`](crate::Net).
 ///
@@ -46,8 +56,8 @@ impl<'env, const N: usize> ActiveTable<'env, N> {
             return Err(Error::Capacity { table: Table::Active, needed: N + 1, capacity: N });
         }
         let needed = self.names + name.len() + 1;
-        if needed > NamesLine::<N>::LEN {
-            return Err(Error::Capacity { table: Table::Names, needed, capacity: NamesLine::<N>::LEN });
+        if needed > names_capacity(N) {
+            return Err(Error::Capacity { table: Table::Names, needed, capacity: names_capacity(N) });
         }
         Ok(())
     }

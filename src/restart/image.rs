@@ -16,7 +16,7 @@ use crate::error::{Call, Error, Table, Variable};
 use crate::launch::{Directory, LaunchView};
 use crate::placement::{Placement, Source, Step};
 use crate::sys::{Mask, Task};
-use crate::table::Active;
+use crate::table::{Active, NAMES_HEAD, NAMES_ROW, names_capacity};
 use core::cell::Cell;
 use core::convert::Infallible;
 use core::ffi::{CStr, c_char};
@@ -26,11 +26,6 @@ use rustix::io::Errno;
 
 /// The longest path that execve takes, with its NUL.
 const PATH_MAX: usize = 4096;
-
-/// Room for the variable's name and a longest name.
-const HEAD: usize = 288;
-/// Room for each socket's name.
-const ROW: usize = 32;
 
 /// What is handed over.
 pub(crate) struct HandOver<'r> {
@@ -52,26 +47,23 @@ pub(crate) struct Scratch<const N: usize> {
     pub(crate) names: NamesLine<N>,
 }
 
-/// Room for `LISTEN_FDNAMES`: 32 bytes for each socket, and for a longest name.
+/// Room for `LISTEN_FDNAMES`, as much as the table of active sockets counts on.
 #[repr(C)]
 pub(crate) struct NamesLine<const N: usize> {
-    head: [u8; HEAD],
-    rows: [[u8; ROW]; N],
+    head: [u8; NAMES_HEAD],
+    rows: [[u8; NAMES_ROW]; N],
 }
 
 impl<const N: usize> NamesLine<N> {
-    /// How many bytes it holds.
-    pub(crate) const LEN: usize = HEAD + ROW * N;
-
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
         // SAFETY: nothing but bytes, one field behind the other without a gap, all initialised.
-        unsafe { core::slice::from_raw_parts_mut((&raw mut *self).cast(), Self::LEN) }
+        unsafe { core::slice::from_raw_parts_mut((&raw mut *self).cast(), names_capacity(N)) }
     }
 }
 
 impl<const N: usize> Scratch<N> {
     pub(crate) const fn new() -> Self {
-        Self { sources: Vec::new(), names: NamesLine { head: [0; HEAD], rows: [[0; ROW]; N] } }
+        Self { sources: Vec::new(), names: NamesLine { head: [0; NAMES_HEAD], rows: [[0; NAMES_ROW]; N] } }
     }
 }
 
