@@ -1,0 +1,217 @@
+//! What the integration tests share: launches made of strings, descriptors on reserved numbers, children.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::ffi::{CString, c_char};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::process::Command;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use gracenet::{Id, Inherit, Launch, Net};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+/// A launch with these variables and one argument.
+pub(crate) fn launch(vars: &[&str]) -> Launch {
+    launch_of(&[b"test"], &vars.iter().map(|var| var.as_bytes()).collect::<Vec<_>>()).unwrap()
+}
+
+/// A launch of any capacity, with strings that are leaked.
+pub(crate) fn launch_of<const ARGS: usize, const VARS: usize>(
+    args: &[&[u8]],
+    vars: &[&[u8]],
+) -> Result<Launch<ARGS, VARS>, gracenet::Error> {
+    // SAFETY: the tables end with a null pointer, and neither they nor the strings are ever freed.
+    unsafe { Launch::new(args.len() as i32, table(args), table(vars)) }
+}
+
+/// A leaked table of leaked strings, with the null pointer that ends it.
+pub(crate) fn table(strings: &[&[u8]]) -> *const *const c_char {
+    let pointer = |string: &&[u8]| CString::new(*string).unwrap().into_raw().cast_const();
+    let pointers = strings.iter().map(pointer).chain([std::ptr::null()]);
+    pointers.collect::<Vec<_>>().leak().as_ptr()
+}
+
+/// The environment that `launch` holds now.
+pub(crate) fn vars<const ARGS: usize, const VARS: usize>(launch: &Launch<ARGS, VARS>) -> Vec<String> {
+    launch.vars().map(|var| var.to_str().unwrap().to_owned()).collect()
+}
+
+/// Sets aside `count` descriptor numbers, which nothing is open on and no other test uses.
+pub(crate) fn reserve(count: usize) -> RawFd {
+    static NEXT: AtomicI32 = AtomicI32::new(200);
+    let first = NEXT.fetch_add(count as i32, Ordering::Relaxed);
+    assert!(first + (count as i32) < 1024, "out of numbers");
+    first
+}
+
+/// Duplicates `fds` onto numbers in a row, which nobody owns then, and returns the first. `FD_CLOEXEC` is
+/// set, so that no child of another test keeps them: a test about that flag clears it.
+pub(crate) fn place<'f>(fds: impl IntoIterator<Item = BorrowedFd<'f>, IntoIter: ExactSizeIterator>) -> RawFd {
+    let fds = fds.into_iter();
+    let first = reserve(fds.len());
+    for (number, fd) in (first..).zip(fds) {
+        place_at(fd, number);
+    }
+    first
+}
+
+/// The same, onto one number.
+pub(crate) fn place_at(fd: BorrowedFd<'_>, number: RawFd) {
+    let placed = rustix::io::fcntl_dupfd_cloexec(fd, number).unwrap();
+    assert_eq!(placed.into_raw_fd(), number, "number was in use");
+}
+
+/// Owns what [`place`] placed and a failed inherit left alone.
+pub(crate) fn reclaim(first: RawFd, count: usize) -> Vec<OwnedFd> {
+    // SAFETY: the test placed them, and whatever it tried has not adopted them.
+    let own = |number| unsafe { OwnedFd::from_raw_fd(number) };
+    (first..).take(count).map(own).inspect(|fd| assert!(is_open(fd.as_raw_fd()))).collect()
+}
+
+/// Inherits `count` descriptors from `first` on, with these variables.
+pub(crate) fn inherit_from<const N: usize>(
+    net: &mut Net<'_, N>,
+    launch: &mut Launch,
+    first: RawFd,
+    options: Inherit,
+) -> Result<usize, gracenet::Error> {
+    // SAFETY: the numbers are the test's own, and it gives them up; the launch's strings are leaked.
+    unsafe { net.inherit_with(launch, options.first_fd(first)) }
+}
+
+/// Whether something is open on this number.
+pub(crate) fn is_open(number: RawFd) -> bool {
+    std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok()
+}
+
+/// Which file a descriptor is open on.
+pub(crate) fn inode(fd: impl AsFd) -> (u64, u64) {
+    let stat = rustix::fs::fstat(fd).unwrap();
+    (stat.st_dev, stat.st_ino)
+}
+
+/// A net that has inherited duplicates of `fds`, without names.
+pub(crate) fn inherited<const N: usize>(fds: &[&dyn AsFd]) -> Net<'static, N> {
+    inherited_as(fds, None)
+}
+
+/// The same, with `LISTEN_FDNAMES`.
+pub(crate) fn inherited_as<const N: usize>(fds: &[&dyn AsFd], names: Option<&str>) -> Net<'static, N> {
+    let first = place(fds.iter().map(|fd| fd.as_fd()));
+    let count = format!("LISTEN_FDS={}", fds.len());
+    let names = names.map(|names| format!("LISTEN_FDNAMES={names}"));
+    let mut launch = launch(&[&count].into_iter().chain(&names).map(String::as_str).collect::<Vec<_>>());
+    let mut net = Net::new();
+    assert_eq!(inherit_from(&mut net, &mut launch, first, Inherit::new()), Ok(fds.len()));
+    net
+}
+
+/// Tells whether two descriptors are one socket, as only `SO_COOKIE` can.
+pub(crate) fn cookie(fd: impl AsFd) -> u64 {
+    rustix::net::sockopt::socket_cookie(fd).unwrap()
+}
+
+/// The cookie of an active socket.
+pub(crate) fn cookie_of<const N: usize>(net: &Net<'_, N>, id: Id) -> u64 {
+    cookie(net.fd(id).unwrap())
+}
+
+/// The IP address a socket is bound to.
+pub(crate) fn local(fd: impl AsFd) -> SocketAddr {
+    rustix::net::getsockname(fd).unwrap().try_into().unwrap()
+}
+
+/// The IP address an active socket is bound to.
+pub(crate) fn local_of<const N: usize>(net: &Net<'_, N>, id: Id) -> SocketAddr {
+    local(net.fd(id).unwrap())
+}
+
+/// The errno of a failed system call.
+pub(crate) fn errno<T>(result: Result<T, gracenet::Error>) -> Errno {
+    match result.map(drop) {
+        Err(gracenet::Error::Call { errno, .. }) => errno,
+        other => panic!("not a failed call: {other:?}"),
+    }
+}
+
+/// Whether this machine has IPv6; says so if it has not.
+pub(crate) fn has_v6() -> bool {
+    match TcpListener::bind("[::1]:0") {
+        Err(error) => {
+            let errno = Errno::from_io_error(&error);
+            assert!(matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)), "bind [::1]:0: {error}");
+            eprintln!("no IPv6 on this machine: not tested");
+            false
+        }
+        Ok(_) => true,
+    }
+}
+
+/// A bound IP socket, listening if it is TCP's.
+pub(crate) fn bound(protocol: Protocol, address: SocketAddr, v6only: bool) -> std::io::Result<Socket> {
+    let kind = if protocol == Protocol::TCP { Type::STREAM } else { Type::DGRAM };
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(v6only)?;
+    }
+    socket.bind(&SockAddr::from(address))?;
+    if protocol == Protocol::TCP {
+        socket.listen(16)?;
+    }
+    Ok(socket)
+}
+
+/// Two sockets on one port, which `second` is made for; tried again with another port if that one is taken.
+pub(crate) fn on_one_port(
+    first: impl Fn() -> std::io::Result<Socket>,
+    second: impl Fn(u16) -> std::io::Result<Socket>,
+) -> (Socket, Socket, u16) {
+    for _ in 0..100 {
+        let first = first().unwrap();
+        let port = local(&first).port();
+        match second(port) {
+            Ok(second) => return (first, second, port),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse),
+        }
+    }
+    panic!("no port is free for both");
+}
+
+const ROLE: &str = "GRACENET_TEST_ROLE";
+
+/// Runs the test called `name` once more, in a process of its own that `configure` may change, and wants it
+/// to pass there; returns true in that process, which does the work.
+pub(crate) fn in_child(name: &str, configure: impl FnOnce(&mut Command)) -> bool {
+    if std::env::var_os(ROLE).is_some_and(|role| role == name) {
+        return true;
+    }
+    let mut command = role(name);
+    configure(&mut command);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{}\n{text}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    false
+}
+
+/// This program, about to run one test of its own in the role of a child.
+pub(crate) fn role(name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(role_args(name)).env(ROLE, name);
+    command
+}
+
+/// The arguments that choose one test.
+pub(crate) fn role_args(name: &str) -> [&str; 4] {
+    ["--exact", name, "--nocapture", "--test-threads=1"]
+}
+
+/// The variable that puts the program in that role.
+pub(crate) fn role_var(name: &str) -> (&'static str, &str) {
+    (ROLE, name)
+}
