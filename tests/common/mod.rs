@@ -37,12 +37,18 @@ pub(crate) fn vars<const ARGS: usize, const VARS: usize>(launch: &Launch<ARGS, V
     launch.vars().map(|var| var.to_str().unwrap().to_owned()).collect()
 }
 
-/// Sets aside `count` descriptor numbers, which nothing is open on and no other test uses.
+/// Sets aside `count` descriptor numbers, which nothing is open on and no other test uses. Whoever started
+/// the tests may have left something open: a range that holds such a number is passed over.
 pub(crate) fn reserve(count: usize) -> RawFd {
     static NEXT: AtomicI32 = AtomicI32::new(200);
-    let first = NEXT.fetch_add(count as i32, Ordering::Relaxed);
-    assert!(first + (count as i32) < 1024, "out of numbers");
-    first
+    loop {
+        let first = NEXT.fetch_add(count as i32, Ordering::Relaxed);
+        let mut range = first..first + count as i32;
+        assert!(range.end < 1024, "out of numbers");
+        if !range.any(is_open) {
+            return first;
+        }
+    }
 }
 
 /// Duplicates `fds` onto numbers in a row, which nobody owns then, and returns the first. `FD_CLOEXEC` is
