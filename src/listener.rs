@@ -155,7 +155,8 @@ pub(crate) fn describe(fd: BorrowedFd<'_>) -> Result<Option<Description>, Error>
     let number = fd.as_raw_fd();
     let address = match rustix::net::getsockname(fd) {
         Ok(address) => address,
-        Err(Errno::NOTSOCK) => return Ok(None),
+        // EBADF of a descriptor that is open: open for its path alone.
+        Err(Errno::NOTSOCK | Errno::BADF) => return Ok(None),
         Err(errno) => return Err(Error::call_on(Call::Getsockname, number, errno)),
     };
     let kind = sockopt::socket_type(fd).map_err(|errno| Error::call_on(Call::Getsockopt, number, errno))?;
