@@ -4,7 +4,9 @@
 //! every copy of it in every process, and nothing touches the flags or options of one that was inherited:
 //! `O_NONBLOCK` and all socket options belong to the open socket that predecessor and successor share.
 
-use crate::address::{Address, Endpoint, Equivalent, Family, Key, Keys, Kind, Network, Zone, scoped};
+use crate::address::{
+    Address, Endpoint, Equivalent, Family, Key, Keys, Kind, Network, UNIX_MAX, Zone, scoped,
+};
 use crate::error::{Call, Error};
 use crate::table::{Inherited, InheritedView};
 use core::ffi::CStr;
@@ -176,12 +178,29 @@ fn key(address: SocketAddrAny) -> Option<Key> {
     if let Ok(address) = SocketAddr::try_from(address.clone()) {
         return Some(Key::inet(address));
     }
-    let address = SocketAddrUnix::try_from(address).ok()?;
-    match (address.path_bytes(), address.abstract_name()) {
+    let address = unix(address)?;
+    match (path(&address), address.abstract_name()) {
         (Some(path), _) => Some(Key::unix(path)),
         (None, Some(name)) => Some(Key::unix_abstract(name)),
         (None, None) => None,
     }
+}
+
+/// A Unix address that can be asked for; `None` for a socket that was never bound, and for a path that fills
+/// `sun_path` without a NUL. Of that one Linux tells a length beyond `sockaddr_un`, where rustix panics.
+fn unix(address: SocketAddrAny) -> Option<SocketAddrUnix> {
+    const FAMILY: usize = size_of::<u16>();
+    let len = address.addr_len() as usize;
+    if len <= FAMILY || len > FAMILY + UNIX_MAX + 1 {
+        return None;
+    }
+    SocketAddrUnix::try_from(address).ok()
+}
+
+/// The path of a Unix address, without the NUL, which rustix leaves at the end of a path of 107 bytes.
+fn path(address: &SocketAddrUnix) -> Option<&[u8]> {
+    let path = address.path_bytes()?;
+    Some(path.strip_suffix(b"\0").unwrap_or(path))
 }
 
 /// What an inherited socket has to be to be claimed for an endpoint.
@@ -309,13 +328,12 @@ impl<'a> Wanted<'a> {
             return Ok(false);
         };
         let address = rustix::net::getsockname(fd)
-            .and_then(SocketAddrUnix::try_from)
             .map_err(|errno| Error::call_on(Call::Getsockname, fd.as_raw_fd(), errno))?;
-        Ok(match self.endpoint.address {
-            Address::Path(path) => address.path_bytes() == Some(path),
-            Address::Abstract(name) => address.abstract_name() == Some(name),
+        Ok(unix(address).is_some_and(|address| match self.endpoint.address {
+            Address::Path(wanted) => path(&address) == Some(wanted),
+            Address::Abstract(wanted) => address.abstract_name() == Some(wanted),
             _ => false,
-        })
+        }))
     }
 
     /// Whether `IPV6_V6ONLY` of an IPv6 socket on the wildcard address is as asked for.
@@ -480,9 +498,8 @@ pub(crate) fn unlink(fd: BorrowedFd<'_>) -> Result<(), Error> {
     use rustix::fs::FileType;
     let number = fd.as_raw_fd();
     let error = |call| move |errno| Error::call_on(call, number, errno);
-    let address =
-        rustix::net::getsockname(fd).and_then(SocketAddrUnix::try_from).map_err(|_| Error::NoPath)?;
-    let path = terminated(address.path_bytes().ok_or(Error::NoPath)?).map_err(error(Call::Unlink))?;
+    let address = rustix::net::getsockname(fd).ok().and_then(unix).ok_or(Error::NoPath)?;
+    let path = terminated(path(&address).ok_or(Error::NoPath)?).map_err(error(Call::Unlink))?;
     let path = CStr::from_bytes_until_nul(&path).map_err(|_| Error::NoPath)?;
     let stat = rustix::fs::lstat(path).map_err(error(Call::Unlink))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
@@ -492,7 +509,7 @@ pub(crate) fn unlink(fd: BorrowedFd<'_>) -> Result<(), Error> {
 }
 
 /// The path with a NUL behind it.
-fn terminated(path: &[u8]) -> Result<Vec<u8, { crate::address::UNIX_MAX + 1 }>, Errno> {
+fn terminated(path: &[u8]) -> Result<Vec<u8, { UNIX_MAX + 1 }>, Errno> {
     let mut terminated = Vec::new();
     terminated.extend_from_slice(path).map_err(|_| Errno::NAMETOOLONG)?;
     terminated.push(0).map_err(|_| Errno::NAMETOOLONG)?;
