@@ -310,7 +310,7 @@ pub enum Key {
         ip: [u8; 16],
         /// The port.
         port: u16,
-        /// The index of the zone, or 0.
+        /// The index of the zone, or 0 where the address means the same in all zones.
         scope: u32,
     },
     /// A path or an abstract name: its bytes, or of a long one the first 20 and a digest of all.
@@ -323,12 +323,16 @@ pub enum Key {
 }
 
 impl Key {
-    /// The key of an IP address. The flow label is not part of an address.
+    /// The key of an IP address. The flow label is not part of an address, and a zone only of one that is
+    /// valid within a link or an interface: the kernel takes any for the others, and tells none.
     #[must_use]
     pub const fn inet(address: SocketAddr) -> Self {
         match address {
             SocketAddr::V4(v4) => Self::V4 { ip: v4.ip().octets(), port: v4.port() },
-            SocketAddr::V6(v6) => Self::V6 { ip: v6.ip().octets(), port: v6.port(), scope: v6.scope_id() },
+            SocketAddr::V6(v6) => {
+                let scope = if has_zone(v6.ip()) { v6.scope_id() } else { 0 };
+                Self::V6 { ip: v6.ip().octets(), port: v6.port(), scope }
+            }
         }
     }
 
@@ -396,6 +400,15 @@ impl Key {
             Self::Unix { bytes, .. } => fnv(bytes.iter().copied()),
         };
         (hash ^ (hash >> 32)) as u32
+    }
+}
+
+/// Whether the address means something else in each zone, as `__ipv6_addr_needs_scope_id` in Linux has it:
+/// link-local ones, and multicast ones of the interface or the link.
+const fn has_zone(ip: &Ipv6Addr) -> bool {
+    match ip.octets() {
+        [0xff, scope, ..] => matches!(scope & 0x0f, 1 | 2),
+        _ => ip.is_unicast_link_local(),
     }
 }
 
