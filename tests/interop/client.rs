@@ -1,0 +1,219 @@
+//! Clients: an address, asked once or without pause, and the sockets that the kernel has on it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::process::PATIENCE;
+
+/// Where a server listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    Tcp(SocketAddrV4),
+    Udp(SocketAddrV4),
+    Unix(PathBuf),
+    Packet(PathBuf),
+    Gram(PathBuf),
+}
+
+impl Place {
+    /// A TCP address that nobody listens on, on a loopback address that no other test has.
+    pub(crate) fn tcp() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        // Several runs of this test may share a machine: the PID keeps them apart.
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let ip = Ipv4Addr::new(127, 64 | high & 63, low, NEXT.fetch_add(1, Ordering::Relaxed) as u8);
+        let port = TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap().port();
+        Self::Tcp(SocketAddrV4::new(ip, port))
+    }
+
+    /// A UDP address, likewise.
+    pub(crate) fn udp() -> Self {
+        match Self::tcp() {
+            Self::Tcp(address) => Self::Udp(address),
+            other => other,
+        }
+    }
+
+    /// What `serve` calls it.
+    pub(crate) fn argument(&self) -> String {
+        match self {
+            Self::Tcp(address) => address.to_string(),
+            Self::Udp(address) => format!("udp={address}"),
+            Self::Unix(path) => path.display().to_string(),
+            Self::Packet(path) => format!("unixpacket={}", path.display()),
+            Self::Gram(path) => format!("unixgram={}", path.display()),
+        }
+    }
+
+    /// Asks for the PID of whoever serves here.
+    pub(crate) fn ask(&self) -> io::Result<i32> {
+        match self {
+            Self::Tcp(address) => {
+                let stream = TcpStream::connect_timeout(&(*address).into(), PATIENCE)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                converse(stream)
+            }
+            Self::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                converse(stream)
+            }
+            Self::Packet(path) => {
+                let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
+                socket.set_read_timeout(Some(PATIENCE))?;
+                socket.connect(&SockAddr::unix(path)?)?;
+                converse(socket)
+            }
+            Self::Udp(address) => {
+                let socket = UdpSocket::bind((*address.ip(), 0))?;
+                socket.set_read_timeout(Some(PATIENCE))?;
+                socket.connect(address)?;
+                socket.send(b"who?")?;
+                let mut answer = [0; 64];
+                let len = socket.recv(&mut answer)?;
+                pid(&answer[..len])
+            }
+            Self::Gram(path) => {
+                let directory = tempfile::tempdir()?;
+                let socket = UnixDatagram::bind(directory.path().join("client"))?;
+                socket.set_read_timeout(Some(PATIENCE))?;
+                socket.send_to(b"who?", path)?;
+                let mut answer = [0; 64];
+                let len = socket.recv(&mut answer)?;
+                pid(&answer[..len])
+            }
+        }
+    }
+
+    /// Asks, and is answered by this process.
+    #[track_caller]
+    pub(crate) fn is_served_by(&self, pid: i32) {
+        match self.ask() {
+            Ok(answer) => assert_eq!(answer, pid, "{self} is served by another process"),
+            Err(error) => panic!("{self}: {error}"),
+        }
+    }
+
+    /// The inode of the one socket that listens here, or is bound here.
+    #[track_caller]
+    pub(crate) fn inode(&self) -> u64 {
+        let found = match self {
+            Self::Tcp(address) => inet("/proc/net/tcp", address, "0A"),
+            Self::Udp(address) => inet("/proc/net/udp", address, "07"),
+            Self::Unix(path) => unix(path, "00010000", "0001"),
+            Self::Packet(path) => unix(path, "00010000", "0005"),
+            Self::Gram(path) => unix(path, "00000000", "0002"),
+        };
+        assert_eq!(found.len(), 1, "sockets at {self}");
+        found[0]
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.argument())
+    }
+}
+
+/// The sockets of the kernel's table at this address, in this state.
+fn inet(table: &str, address: &SocketAddrV4, state: &str) -> Vec<u64> {
+    let ip = u32::from_ne_bytes(address.ip().octets());
+    let local = format!("{ip:08X}:{:04X}", address.port());
+    let table = std::fs::read_to_string(table).unwrap();
+    let rows = table.lines().map(|row| row.split_ascii_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row[1] == local && row[3] == state).map(|row| row[9].parse().unwrap()).collect()
+}
+
+/// The Unix sockets at this path, of these flags and this type.
+fn unix(path: &Path, flags: &str, kind: &str) -> Vec<u64> {
+    let table = std::fs::read_to_string("/proc/net/unix").unwrap();
+    let rows = table.lines().map(|row| row.split_ascii_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row.get(7) == path.to_str().as_ref() && row[3] == flags && row[4] == kind)
+        .map(|row| row[6].parse().unwrap())
+        .collect()
+}
+
+/// One request, answered with the connection's end.
+fn converse(mut stream: impl Read + Write) -> io::Result<i32> {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: interop\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    loop {
+        // Large enough for all of a packet.
+        let mut bytes = [0; 4096];
+        match stream.read(&mut bytes)? {
+            0 => break,
+            len => answer.extend_from_slice(&bytes[..len]),
+        }
+    }
+    let text = String::from_utf8_lossy(&answer);
+    match text.split_once("\r\n\r\n") {
+        Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => pid(body.as_bytes()),
+        _ => Err(io::Error::other(format!("not an answer: {text:?}"))),
+    }
+}
+
+fn pid(body: &[u8]) -> io::Result<i32> {
+    let text = String::from_utf8_lossy(body);
+    let pid = text.strip_suffix('\n').and_then(|pid| pid.parse().ok());
+    pid.ok_or_else(|| io::Error::other(format!("not a PID: {text:?}")))
+}
+
+/// Clients that ask without pause.
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    failures: Arc<Mutex<Vec<String>>>,
+    threads: Vec<JoinHandle<BTreeMap<i32, usize>>>,
+}
+
+impl Load {
+    /// Two clients for each place.
+    pub(crate) fn start(places: &[Place]) -> Self {
+        let (stop, failures) = <(Arc<AtomicBool>, Arc<Mutex<Vec<String>>>)>::default();
+        let client = |place: &Place| {
+            let (stop, failures, place) = (Arc::clone(&stop), Arc::clone(&failures), place.clone());
+            std::thread::spawn(move || {
+                let mut answers = BTreeMap::new();
+                while !stop.load(Ordering::Relaxed) {
+                    match place.ask() {
+                        Ok(pid) => *answers.entry(pid).or_default() += 1,
+                        Err(error) => failures.lock().unwrap().push(format!("{place}: {error}")),
+                    }
+                }
+                answers
+            })
+        };
+        let threads = places.iter().chain(places).map(client).collect();
+        Self { stop, failures, threads }
+    }
+
+    /// Ends it; not one request may have failed. How many each process has answered.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> BTreeMap<i32, usize> {
+        let mut sum = BTreeMap::new();
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            for (pid, count) in thread.join().unwrap() {
+                *sum.entry(pid).or_default() += count;
+            }
+        }
+        let failures = self.failures.lock().unwrap();
+        assert!(failures.is_empty(), "{} of {sum:?} requests failed: {:?}", failures.len(), failures.first());
+        sum
+    }
+}
+
+impl Drop for Load {
+    /// A test that fails ends its load before the servers go.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
