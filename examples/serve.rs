@@ -554,7 +554,7 @@ fn answer(mut socket: &Socket) -> io::Result<()> {
     let mut len = 0;
     let (status, body) = loop {
         let read = match buffer.get_mut(len..) {
-            Some(rest) if !rest.is_empty() => socket.read(rest)?,
+            Some(rest) if !rest.is_empty() => read(socket, rest)?,
             _ => break ("400 Bad Request", "too long\n".to_owned()),
         };
         len += read;
@@ -579,14 +579,25 @@ fn answer(mut socket: &Socket) -> io::Result<()> {
         socket.shutdown(Shutdown::Write)?;
         socket.set_read_timeout(Some(Duration::from_millis(200)))?;
         let mut rest = 0;
-        while let Ok(read @ 1..) = socket.read(&mut buffer) {
-            rest += read;
+        while let Ok(len @ 1..) = read(socket, &mut buffer) {
+            rest += len;
             if rest > 1 << 20 {
                 break;
             }
         }
     }
     Ok(())
+}
+
+/// Reads, whatever signals come: one that asks for a restart may reach any thread, and a read with a timeout
+/// is not started again by the kernel, `SA_RESTART` or not.
+fn read(mut socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match socket.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 fn respond(request: &httparse::Request<'_, '_>) -> (&'static str, String) {
