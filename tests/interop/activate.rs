@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "activate::unix_datagram_socket", needs: NEEDS, run: unix_datagram_socket },
     Test { name: "activate::unclaimed_socket", needs: NEEDS, run: unclaimed_socket },
     Test { name: "activate::restarts_under_load", needs: NEEDS, run: restarts_under_load },
+    Test { name: "activate::signals_during_requests", needs: NEEDS, run: signals_during_requests },
     Test { name: "activate::burst_then_silence", needs: NEEDS, run: burst_then_silence },
 ];
 
@@ -180,6 +181,32 @@ fn restarts_under_load(programs: &Programs) {
     assert!(answered.keys().all(|pid| pids.contains(pid)), "{answered:?} by other than {pids:?}");
     assert_eq!([a.inode(), b.inode()], inodes);
     assert_eq!([3, 4].map(|fd| server.socket(fd).unwrap()), inodes);
+}
+
+/// A signal may reach any thread, one that reads a request included: of two that come at once, the second
+/// goes to whoever has none pending.
+fn signals_during_requests(programs: &Programs) {
+    let place = Place::tcp();
+    let mut group = activate(programs, &[], &[&place], &arguments(&[&place]));
+    place.is_served_by(group.leader.number());
+    let server = group.claims(1);
+    let begun: Vec<_> = (0..8).map(|_| place.begin().unwrap()).collect();
+    // Those before it in the queue are accepted by then.
+    place.is_served_by(server.number());
+    server.signal(Signal::USR2);
+    let successor = group.claims(1);
+    for _ in 0..30 {
+        // Time for the first thread to fall asleep.
+        place.is_served_by(successor.number());
+        // It drains, and does nothing for either.
+        server.signal(Signal::USR2);
+        server.signal(Signal::HUP);
+    }
+    for begun in begun {
+        assert_eq!(begun.finish().unwrap(), server.number());
+    }
+    assert_eq!(server.end(), End::Exit(0));
+    place.is_served_by(successor.number());
 }
 
 /// Predecessor and successor wake up for the same connections, and one of them finds none left. On a socket

@@ -94,6 +94,15 @@ impl Place {
         }
     }
 
+    /// Sends half a request.
+    pub(crate) fn begin(&self) -> io::Result<Begun> {
+        let Self::Tcp(address) = self else { panic!("{self} is not TCP") };
+        let mut stream = TcpStream::connect_timeout(&(*address).into(), PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(REQUEST.0)?;
+        Ok(Begun(stream))
+    }
+
     /// Asks, and is answered by this process.
     #[track_caller]
     pub(crate) fn is_served_by(&self, pid: i32) {
@@ -142,9 +151,26 @@ fn unix(path: &Path, flags: &str, kind: &str) -> Vec<u64> {
         .collect()
 }
 
+/// A request, of which half was sent.
+pub(crate) struct Begun(TcpStream);
+
+impl Begun {
+    /// Sends the rest and reads the answer.
+    pub(crate) fn finish(mut self) -> io::Result<i32> {
+        self.0.write_all(REQUEST.1)?;
+        hear(self.0)
+    }
+}
+
+const REQUEST: (&[u8], &[u8]) = (b"GET / HTTP/1.1\r\nHost: inter", b"op\r\nConnection: close\r\n\r\n");
+
 /// One request, answered with the connection's end.
 fn converse(mut stream: impl Read + Write) -> io::Result<i32> {
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: interop\r\nConnection: close\r\n\r\n")?;
+    stream.write_all(&[REQUEST.0, REQUEST.1].concat())?;
+    hear(stream)
+}
+
+fn hear(mut stream: impl Read) -> io::Result<i32> {
     let mut answer = Vec::new();
     loop {
         // Large enough for all of a packet.
