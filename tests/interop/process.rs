@@ -228,6 +228,15 @@ impl Process {
         rustix::process::pidfd_send_signal(&self.pidfd, signal).unwrap();
     }
 
+    /// Sends the signal to each of its threads.
+    pub(crate) fn signal_threads(&self, signal: Signal) {
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.number())).unwrap() {
+            let task: i32 = task.unwrap().file_name().to_str().unwrap().parse().unwrap();
+            // SAFETY: it touches no memory. A thread that has ended by now is no loss.
+            unsafe { libc::syscall(libc::SYS_tgkill, self.number(), task, signal.as_raw()) };
+        }
+    }
+
     /// Waits until it has ended; the process stays to be collected with its group.
     #[track_caller]
     pub(crate) fn end(&self) -> End {
