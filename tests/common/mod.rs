@@ -186,14 +186,19 @@ pub(crate) fn on_one_port(
 
 const ROLE: &str = "GRACENET_TEST_ROLE";
 
-/// Runs the test called `name` once more, in a process of its own that `configure` may change, and wants it
-/// to pass there; returns true in that process, which does the work.
-pub(crate) fn in_child(name: &str, configure: impl FnOnce(&mut Command)) -> bool {
-    if std::env::var_os(ROLE).is_some_and(|role| role == name) {
-        return true;
-    }
-    let mut command = role(name);
-    configure(&mut command);
+/// Whether this process was started to play the child in the test called `name`.
+pub(crate) fn is_role(name: &str) -> bool {
+    std::env::var_os(ROLE).is_some_and(|role| role == name)
+}
+
+/// Makes `command`, which runs this program with what was added to its arguments so far, run the test called
+/// `name` and nothing else, in the role of the child.
+pub(crate) fn in_role<'c>(command: &'c mut Command, name: &str) -> &'c mut Command {
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(ROLE, name)
+}
+
+/// Runs `command`, which [`in_role`] made, and wants that test to pass.
+pub(crate) fn passes(command: &mut Command) {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
@@ -202,22 +207,16 @@ pub(crate) fn in_child(name: &str, configure: impl FnOnce(&mut Command)) -> bool
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-    false
 }
 
-/// This program, about to run one test of its own in the role of a child.
-pub(crate) fn role(name: &str) -> Command {
+/// Runs the test called `name` once more, in a process of its own that `configure` may change, and wants it
+/// to pass there; returns true in that process, which does the work.
+pub(crate) fn in_child(name: &str, configure: impl FnOnce(&mut Command)) -> bool {
+    if is_role(name) {
+        return true;
+    }
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(role_args(name)).env(ROLE, name);
-    command
-}
-
-/// The arguments that choose one test.
-pub(crate) fn role_args(name: &str) -> [&str; 4] {
-    ["--exact", name, "--nocapture", "--test-threads=1"]
-}
-
-/// The variable that puts the program in that role.
-pub(crate) fn role_var(name: &str) -> (&'static str, &str) {
-    (ROLE, name)
+    configure(in_role(&mut command, name));
+    passes(&mut command);
+    false
 }

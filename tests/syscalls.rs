@@ -1,0 +1,267 @@
+//! What inheriting, claiming and restarting cost in system calls, counted by strace, and what happens where a
+//! kernel lacks one, which strace plays.
+//!
+//! Without strace these tests fail, unless `GRACENET_NO_STRACE=1` says that this is known.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::std_instead_of_core,
+    unsafe_code,
+    reason = "tests"
+)]
+
+mod common;
+
+use common::{in_role, inherit_from, is_open, is_role, launch, passes, place_at, reclaim};
+use gracenet::{Inherit, Net};
+use rustix::fs::Access;
+use rustix::io::FdFlags;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, IntoRawFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// Where strace writes what it saw.
+struct Trace(TempDir);
+
+impl Trace {
+    /// `None` if the caller of the tests knows that there is no strace.
+    fn new() -> Option<Self> {
+        if std::env::var_os("GRACENET_NO_STRACE").is_some_and(|value| value == "1") {
+            eprintln!("GRACENET_NO_STRACE=1: not tested");
+            return None;
+        }
+        let found = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
+        assert!(
+            found.as_ref().is_ok_and(|status| status.success()),
+            "strace cannot be run: {found:?}; install it, or set GRACENET_NO_STRACE=1 to go without these tests"
+        );
+        Some(Self(tempfile::tempdir().unwrap()))
+    }
+
+    /// A strace of `program`, to which arguments can be added.
+    fn command(&self, options: &[&str], program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-s", "64", "-o"]).arg(self.0.path().join("trace"));
+        command.args(options).arg(program);
+        command
+    }
+
+    /// Runs the test called `name` as a child under strace.
+    fn run_role(&self, options: &[&str], name: &str) {
+        passes(in_role(&mut self.command(options, std::env::current_exe().unwrap()), name));
+    }
+
+    /// The system calls in the order of their beginnings: who called, and the line.
+    fn calls(&self) -> Vec<(i32, String)> {
+        let text = std::fs::read_to_string(self.0.path().join("trace")).unwrap();
+        let call = |line: &str| {
+            let (pid, call) = line.split_once(' ')?;
+            let call = call.trim_start();
+            let is_call = !["<...", "---", "+++"].iter().any(|other| call.starts_with(other));
+            is_call.then(|| (pid.parse().unwrap(), call.to_owned()))
+        };
+        text.lines().filter_map(call).collect()
+    }
+
+    /// The calls that one thread made between its two marks.
+    fn between_marks(&self) -> Vec<String> {
+        let calls = self.calls();
+        let mark = |name| calls.iter().position(|(_, call)| call.contains(name)).unwrap();
+        let (begin, end) = (mark(BEGIN), mark(END));
+        let thread = calls[begin].0;
+        assert_eq!(calls[end].0, thread);
+        calls[begin + 1..end].iter().filter(|call| call.0 == thread).map(|call| call.1.clone()).collect()
+    }
+}
+
+const BEGIN: &str = "/gracenet-begin";
+const END: &str = "/gracenet-end";
+
+/// A call that does nothing but show up in the trace.
+fn mark(name: &str) {
+    rustix::fs::access(name, Access::EXISTS).unwrap_err();
+}
+
+/// How often each call was made.
+fn summary(calls: &[String]) -> String {
+    let mut names: Vec<_> = calls.iter().map(|call| call.split('(').next().unwrap()).collect();
+    names.sort_unstable();
+    let runs = names.chunk_by(|one, other| one == other);
+    runs.map(|run| format!("{} {}", run.len(), run[0])).collect::<Vec<_>>().join(", ")
+}
+
+/// As many descriptors as the limit allows, up to 1000: the number to begin at, and how many.
+fn room() -> (RawFd, usize) {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    let most = limit.maximum.unwrap_or(u64::MAX).min(1 << 16) as RawFd;
+    // Whoever started the tests may have left something open among the first few hundred.
+    let count = (most - 300).min(1000);
+    let free = |first: &RawFd| !(*first..first + count).any(is_open);
+    ((10..=most - count).find(free).expect("no numbers in a row"), count as usize)
+}
+
+/// Inherits from `first` on what was placed there, and listens on all of it, last address first.
+fn claim_all(first: RawFd, network: &str, addresses: &[String]) {
+    let count = addresses.len();
+    let mut launch = launch(&[&format!("LISTEN_FDS={count}"), &format!("LISTEN_PID={}", getpid())]);
+    let mut net = Box::new(Net::<1000>::new());
+    mark(BEGIN);
+    assert_eq!(inherit_from(&mut net, &mut launch, first, Inherit::new()), Ok(count));
+    for address in addresses.iter().rev() {
+        net.listen(network, address).unwrap();
+    }
+    mark(END);
+    assert_eq!(net.active().len(), count);
+    assert_eq!(net.inherited().count(), 0);
+}
+
+#[test]
+fn claiming_a_thousand_tcp_listeners_costs_two_calls_for_each() {
+    const NAME: &str = "claiming_a_thousand_tcp_listeners_costs_two_calls_for_each";
+    if is_role(NAME) {
+        let (first, count) = room();
+        let bind = |number| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            place_at(listener.as_fd(), number);
+            listener.local_addr().unwrap().to_string()
+        };
+        let addresses: Vec<_> = (first..).take(count).map(bind).collect();
+        eprintln!("sockets={count}");
+        return claim_all(first, "tcp", &addresses);
+    }
+    let Some(trace) = Trace::new() else { return };
+    trace.run_role(&[], NAME);
+    let calls = trace.between_marks();
+    let sockets = calls.iter().filter(|call| call.starts_with("getsockname(")).count();
+    assert!(sockets >= 100, "{}", summary(&calls));
+    assert!(calls.len() <= 2 * sockets + 20, "{}", summary(&calls));
+    assert!(!calls.iter().any(|call| call.starts_with("socket(")), "{}", summary(&calls));
+}
+
+#[test]
+fn reading_the_addresses_of_a_thousand_unix_listeners_costs_two_calls_for_each() {
+    const NAME: &str = "reading_the_addresses_of_a_thousand_unix_listeners_costs_two_calls_for_each";
+    if is_role(NAME) {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, count) = room();
+        // So long that only part of it is kept.
+        let bind = |number| {
+            let path = dir.path().join(format!("{:060}", number));
+            place_at(UnixListener::bind(&path).unwrap().as_fd(), number);
+            path.to_str().unwrap().to_owned()
+        };
+        let addresses: Vec<_> = (first..).take(count).map(bind).collect();
+        return claim_all(first, "unix", &addresses);
+    }
+    let Some(trace) = Trace::new() else { return };
+    trace.run_role(&[], NAME);
+    let calls = trace.between_marks();
+    let (addresses, rest): (Vec<_>, Vec<_>) =
+        calls.iter().cloned().partition(|call| call.starts_with("getsockname("));
+    let sockets = addresses.len() / 2;
+    assert!(sockets >= 100, "{}", summary(&calls));
+    // Beside its address, whether it listens, and its type.
+    assert!(rest.len() <= 2 * sockets + 20, "{}", summary(&calls));
+}
+
+#[test]
+fn a_restart_costs_twenty_calls_at_most() {
+    let Some(trace) = Trace::new() else { return };
+    // Examples are built beside the tests.
+    let exe = std::env::current_exe().unwrap();
+    let serve = exe.ancestors().nth(2).unwrap().join("examples/serve");
+    assert!(Path::new(&serve).exists(), "{} is not built: cargo build --example serve", serve.display());
+
+    let mut command = trace.command(&[], &serve);
+    let mut child = command.args(["--name", "web", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut ready = || -> (Pid, String) {
+        let line = lines.next().expect("serve ended").unwrap();
+        let pid = line.strip_prefix("ready pid=").unwrap().split(' ').next().unwrap().parse().unwrap();
+        (Pid::from_raw(pid).unwrap(), line)
+    };
+    let (predecessor, _) = ready();
+    kill_process(predecessor, Signal::USR2).unwrap();
+    let (successor, line) = ready();
+    assert!(line.ends_with(" inherited=1 listeners=1"), "{line}");
+    kill_process(successor, Signal::TERM).unwrap();
+    // Both close their end of the pipe when they end.
+    assert!(lines.next().is_none());
+    assert!(child.wait().unwrap().success());
+
+    let (old, new) = (predecessor.as_raw_nonzero().get(), successor.as_raw_nonzero().get());
+    let calls = trace.calls();
+    let pair = |call: &str| call.starts_with("socketpair(") && call.contains("SOCK_SEQPACKET");
+    let begin = calls.iter().position(|(pid, call)| *pid == old && pair(call)).unwrap();
+    let end = calls.iter().position(|(pid, call)| *pid == new && call.starts_with("execve")).unwrap();
+    let counted: Vec<_> = calls[begin..=end]
+        .iter()
+        .filter(|(pid, call)| [old, new].contains(pid) && !call.starts_with("epoll_wait"))
+        .map(|(_, call)| call.clone())
+        .collect();
+    eprintln!("{} calls: {}", counted.len(), summary(&counted));
+    assert!(counted.len() <= 20, "{}", counted.join("\n"));
+}
+
+/// Listeners on numbers of the child's own, without `FD_CLOEXEC`.
+fn passed(count: usize) -> RawFd {
+    let first = common::reserve(count);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    for number in (first..).take(count) {
+        place_at(listener.as_fd(), number);
+    }
+    for fd in reclaim(first, count) {
+        rustix::io::fcntl_setfd(&fd, FdFlags::empty()).unwrap();
+        let _ = fd.into_raw_fd();
+    }
+    first
+}
+
+#[test]
+fn cloexec_is_set_one_by_one_where_there_is_no_close_range() {
+    const NAME: &str = "cloexec_is_set_one_by_one_where_there_is_no_close_range";
+    if is_role(NAME) {
+        let first = passed(5);
+        let mut net = Net::<5>::new();
+        let result = inherit_from(&mut net, &mut launch(&["LISTEN_FDS=5"]), first, Inherit::new());
+        assert_eq!(result, Ok(5));
+        for (_, socket) in net.inherited() {
+            assert_eq!(rustix::io::fcntl_getfd(socket), Ok(FdFlags::CLOEXEC));
+        }
+        return;
+    }
+    let Some(trace) = Trace::new() else { return };
+    for error in ["ENOSYS", "EINVAL", "EPERM"] {
+        trace.run_role(&["-e", &format!("inject=close_range:error={error}")], NAME);
+        assert!(trace.calls().iter().any(|(_, call)| call.contains("(INJECTED)")), "{error}");
+    }
+    trace.run_role(&[], NAME);
+    let ranges = trace.calls().iter().filter(|(_, call)| call.contains("CLOSE_RANGE_CLOEXEC")).count();
+    let flags = trace.calls().iter().filter(|(_, call)| call.contains("F_SETFD, FD_CLOEXEC")).count();
+    assert!((ranges, flags) == (1, 0) || ranges == 0, "{ranges} close_range, {flags} fcntl");
+}
+
+#[test]
+fn a_pidfd_id_is_not_compared_where_there_is_no_pidfd() {
+    const NAME: &str = "a_pidfd_id_is_not_compared_where_there_is_no_pidfd";
+    if is_role(NAME) {
+        let first = passed(1);
+        let pid = format!("LISTEN_PID={}", getpid());
+        let mut launch = launch(&["LISTEN_FDS=1", &pid, "LISTEN_PIDFDID=1"]);
+        let mut net = Net::<1>::new();
+        assert_eq!(inherit_from(&mut net, &mut launch, first, Inherit::new()), Ok(1));
+        return;
+    }
+    let Some(trace) = Trace::new() else { return };
+    trace.run_role(&["-e", "inject=pidfd_open:error=ENOSYS"], NAME);
+    assert!(trace.calls().iter().any(|(_, call)| call.contains("(INJECTED)")));
+}
