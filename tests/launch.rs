@@ -353,6 +353,9 @@ fn the_working_directory_is_pwd_if_that_names_it_and_the_directory_itself_if_not
     let mut anywhere = shell("printf %s started >&3", &[]);
     std::fs::remove_dir(&moved).unwrap();
     assert_eq!(text(output(&mut anywhere, &Restart::new()).unwrap()), "started");
+    // Nor does being launched in one.
+    let mut nowhere = shell("printf %s started >&3", &[b"PWD=/nonexistent"]);
+    assert_eq!(text(output(&mut nowhere, &Restart::new()).unwrap()), "started");
 }
 
 #[test]

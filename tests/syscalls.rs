@@ -15,13 +15,13 @@
 mod common;
 
 use common::{in_role, inherit_from, is_open, is_role, launch, passes, place_at, reclaim};
-use gracenet::{Inherit, Net};
+use gracenet::{Inherit, Net, Options};
 use rustix::fs::Access;
-use rustix::io::FdFlags;
+use rustix::io::{Errno, FdFlags};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd, IntoRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -264,4 +264,31 @@ fn a_pidfd_id_is_not_compared_where_there_is_no_pidfd() {
     let Some(trace) = Trace::new() else { return };
     trace.run_role(&["-e", "inject=pidfd_open:error=ENOSYS"], NAME);
     assert!(trace.calls().iter().any(|(_, call)| call.contains("(INJECTED)")));
+}
+
+#[test]
+fn the_wildcard_is_ipv4s_where_there_is_no_ipv6() {
+    const NAME: &str = "the_wildcard_is_ipv4s_where_there_is_no_ipv6";
+    if is_role(NAME) {
+        // Every other call of socket fails; the one behind it is for IPv4.
+        for network in ["tcp", "udp"] {
+            let mut net = Net::<1>::new();
+            let id = net.listen(network, ":0").unwrap();
+            let address = common::local_of(&net, id);
+            assert_eq!(address.ip(), Ipv4Addr::UNSPECIFIED);
+            let mut successor: Net<'_, 1> = common::inherited(&[&net.fd(id).unwrap()]);
+            successor.claim(network, &format!(":{}", address.port())).unwrap();
+        }
+        for (network, options) in [("tcp", Options::new().v6only(true)), ("tcp6", Options::new())] {
+            let error = Net::<1>::new().listen_with(network, ":0", &options).unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::AFNOSUPPORT), "{network}");
+            // The call that does not fail.
+            TcpListener::bind("127.0.0.1:0").unwrap();
+        }
+        return;
+    }
+    let Some(trace) = Trace::new() else { return };
+    trace.run_role(&["-e", "inject=socket:error=EAFNOSUPPORT:when=1+2"], NAME);
+    let injected = trace.calls().iter().filter(|(_, call)| call.contains("(INJECTED)")).count();
+    assert_eq!(injected, 4);
 }
