@@ -320,7 +320,8 @@ fn request(url: &str) -> Result<(), String> {
     })?;
     let body = response.as_str().map_err(|_| "answer is not text".to_owned())?;
     if response.status_code != 200 {
-        return Err(format!("status {}", response.status_code));
+        // What minreq makes of an answer without a status line is a status, too.
+        return Err(format!("{} {}", response.status_code, response.reason_phrase));
     }
     match body.strip_suffix('\n').map(str::parse::<u32>) {
         Some(Ok(_)) => Ok(()),
