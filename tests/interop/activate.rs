@@ -203,8 +203,8 @@ fn signals_during_requests(programs: &Programs) {
     place.is_served_by(successor.number());
 }
 
-/// Predecessor and successor wake up for the same connections, and one of them finds none left. On a socket
-/// that blocks, as the manager hands it over, it would sleep in accept until the next one, and not leave.
+/// Predecessor and successor wake up for the same connection, and one of them finds it gone. On a socket that
+/// blocks, as the manager hands it over, it would sleep in accept until the next one, and not leave.
 fn burst_then_silence(programs: &Programs) {
     const ROUNDS: usize = 40;
     let place = Place::tcp();
@@ -213,17 +213,16 @@ fn burst_then_silence(programs: &Programs) {
     let mut server = group.claims(1);
     for round in 0..ROUNDS {
         assert!(server.flags(3) & OFlags::NONBLOCK.bits() != 0, "round {round}: the listener blocks");
-        let clients: Vec<_> = (0..6)
-            .map(|_| {
-                let place = place.clone();
-                std::thread::spawn(move || (0..=round % 8).try_for_each(|_| place.ask().map(drop)))
-            })
-            .collect();
+        // Each client falls silent with the first answer of the successor's: that was the connection the
+        // predecessor may have lost, and no other will wake it.
+        let (pid, clients) = (server.number(), 1 + round % 4);
+        let client = |_| {
+            let place = place.clone();
+            std::thread::spawn(move || while place.ask().unwrap() == pid {})
+        };
+        let clients: Vec<_> = (0..clients).map(client).collect();
         server.signal(Signal::USR2);
-        for client in clients {
-            client.join().unwrap().unwrap();
-        }
-        // Silence from here on: nothing but the restart can wake the predecessor.
+        clients.into_iter().for_each(|client| client.join().unwrap());
         let successor = group.claims(1);
         assert_eq!(server.end(), End::Exit(0), "round {round}");
         server = successor;
