@@ -405,10 +405,10 @@ impl<'c> Server<'c> {
     }
 
     fn give_up(&mut self, why: &str) {
-        eprintln!("restart failed: {why}");
         if let Some(Err(error)) = self.net.successor().map(|successor| successor.kill()) {
             eprintln!("restart: {error}");
         }
+        eprintln!("restart failed: {why}");
         self.forget_successor();
         self.phase = Phase::Serving;
     }
