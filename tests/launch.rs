@@ -384,6 +384,43 @@ fn from_libc_sees_what_std_sees() {
     assert_eq!(small, Err(Error::Capacity { table: Table::Arguments, needed, capacity: 2 }));
 }
 
+/// A set-user-ID start for real, which takes root to arrange; what the auxiliary vector's word does is tested
+/// beside inherit for everybody.
+#[test]
+fn a_set_user_id_start_is_seen_through_every_door() {
+    const NAME: &str = "a_set_user_id_start_is_seen_through_every_door";
+    const NOBODY: u32 = 65534;
+    if is_role(NAME) {
+        if rustix::process::geteuid() == rustix::process::getuid() {
+            eprintln!("set-user-ID programs have no effect here: not tested");
+            return;
+        }
+        // SAFETY: nobody changes the environment.
+        let mut launch: Launch = unsafe { Launch::from_libc() }.unwrap();
+        assert!(launch.is_secure());
+        assert!(common::launch(&[]).is_secure());
+        assert_eq!(launch.var(b"LISTEN_FDS"), Some(&b"1"[..]));
+        let mut net = Net::<1>::new();
+        let number = common::reserve(1);
+        assert_eq!(common::inherit_from(&mut net, &mut launch, number, gracenet::Inherit::new()), Ok(0));
+        assert_eq!(launch.var(b"LISTEN_FDS"), None);
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("only root can arrange a set-user-ID start: not tested");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("program");
+    // By another process: a child of another test could still have it open for writing when it is executed.
+    let exe = std::env::current_exe().unwrap();
+    assert!(Command::new("cp").arg(exe).arg(&program).status().unwrap().success());
+    std::os::unix::fs::chown(&program, Some(NOBODY), None).unwrap();
+    std::fs::set_permissions(&program, Permissions::from_mode(0o4755)).unwrap();
+    let mut command = Command::new(&program);
+    common::passes(common::in_role(&mut command, NAME).env("LISTEN_FDS", "1"));
+}
+
 const ALL: [(&str, &str); 5] = [
     ("LISTEN_FDS", "0"),
     ("LISTEN_PID", "1"),
