@@ -34,12 +34,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use gracenet::address::Kind;
 use gracenet::{Endpoint, Id, Launch, Net, Network, Options, Reason, Restart};
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType};
+use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
@@ -496,8 +497,7 @@ fn listen<'c>(
             rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?;
         }
     }
-    let datagram = rustix::net::sockopt::socket_type(fd)? == SocketType::DGRAM;
-    Ok(Listener { id, datagram })
+    Ok(Listener { id, datagram: endpoint.network().kind() == Kind::Datagram })
 }
 
 /// The connections that were accepted and are not done: each has a thread.

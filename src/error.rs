@@ -57,7 +57,7 @@ pub enum Error {
     Name(NameFault),
     /// No inherited socket fits.
     NotInherited,
-    /// The id is of a socket that was closed or taken, or of another [`Net`](crate::Net).
+    /// The id's socket was closed or taken.
     StaleId,
     /// The socket has no path, or not this process's.
     NoPath,

@@ -452,7 +452,8 @@ impl<'env, const N: usize> Net<'env, N> {
     }
 
     /// Removes the path of an active Unix socket, then closes it. For the last process that serves it: never
-    /// do this to a path that a service manager made.
+    /// do this to a path that a service manager made. (What is removed is the socket that the path leads to
+    /// now: whoever bound another one there since is not told apart.)
     ///
     /// # Errors
     ///

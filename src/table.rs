@@ -24,7 +24,8 @@ pub(crate) const fn names_capacity(sockets: usize) -> usize {
 
 /// Names an active socket of one [`Net`](crate::Net).
 ///
-/// An id stays good until the socket is closed or taken; from then on it is stale for ever.
+/// An id stays good until the socket is closed or taken; from then on it is stale for ever. It means nothing
+/// to another `Net`, which numbers its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Id(NonZeroU32);
 
