@@ -163,9 +163,11 @@ pub const NAMES_PREFIX: usize = "LISTEN_FDNAMES=".len();
 /// - [`Error::Capacity`]: `line` is too short.
 pub fn render_names<'n>(names: impl Iterator<Item = &'n str>, line: &mut [u8]) -> Result<usize, Error> {
     let mut line = Line { bytes: line, len: 0 };
-    line.append(b"LISTEN_FDNAMES")?;
+    line.append(b"LISTEN_FDNAMES=")?;
     for (position, name) in names.enumerate() {
-        line.append(if position == 0 { b"=" } else { b":" })?;
+        if position > 0 {
+            line.append(b":")?;
+        }
         line.append(name.as_bytes())?;
     }
     line.append(b"\0")?;
