@@ -246,3 +246,321 @@ impl Line<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::std_instead_of_core
+)]
+mod tests {
+    use super::*;
+    use std::string::String;
+    use std::vec::Vec;
+
+    const PID: u32 = 42;
+    const PIDFD_ID: u64 = 7;
+
+    /// Variables from lines of an environment.
+    fn variables<'e>(lines: &[&'e str]) -> Variables<'e> {
+        let value = |variable: Variable| {
+            let value = |line: &&'e str| line.strip_prefix(variable.name())?.strip_prefix('=');
+            lines.iter().find_map(value).map(str::as_bytes)
+        };
+        Variables {
+            pid: value(Variable::Pid),
+            pidfd_id: value(Variable::PidfdId),
+            fds: value(Variable::Fds),
+            names: value(Variable::Names),
+            ready_fd: value(Variable::ReadyFd),
+        }
+    }
+
+    fn parse<'e>(lines: &[&'e str], strict: bool) -> Result<Activation<'e>, Error> {
+        Activation::parse(&variables(lines), strict, PID, || Some(PIDFD_ID))
+    }
+
+    fn names<'e>(activation: &Activation<'e>) -> Vec<&'e str> {
+        activation.names().collect()
+    }
+
+    #[test]
+    fn pid() {
+        use Fault::{NotANumber, OutOfRange};
+        let granted = |pid: &str, strict| {
+            let line = std::format!("LISTEN_PID={pid}");
+            parse(&[&line, "LISTEN_FDS=1"], strict).map(|activation| activation.count)
+        };
+        for (pid, expected) in [
+            ("42", Ok(1)),
+            ("00042", Ok(1)),
+            ("43", Ok(0)),
+            ("2147483647", Ok(0)),
+            ("2147483648", Err(OutOfRange)),
+            ("18446744073709551658", Err(OutOfRange)), // 2^64 + 42
+            ("0", Err(OutOfRange)),
+            ("-42", Err(OutOfRange)),
+            ("", Err(NotANumber)),
+            ("-", Err(NotANumber)),
+            ("+42", Err(NotANumber)),
+            (" 42", Err(NotANumber)),
+            ("42 ", Err(NotANumber)),
+            ("42\n", Err(NotANumber)),
+            ("0x2a", Err(NotANumber)),
+            ("٤٢", Err(NotANumber)),
+        ] {
+            let expected = expected.map_err(|fault| Error::Variable { variable: Variable::Pid, fault });
+            assert_eq!(granted(pid, false), expected, "{pid:?}");
+            assert_eq!(granted(pid, true), expected, "{pid:?}, strict");
+        }
+    }
+
+    #[test]
+    fn absent_pid_is_accepted_unless_strict() {
+        assert_eq!(parse(&["LISTEN_FDS=1"], false).unwrap().count, 1);
+        assert_eq!(parse(&["LISTEN_FDS=1"], true), Ok(Activation::default()));
+        assert_eq!(parse(&["LISTEN_FDS=nonsense"], true), Ok(Activation::default()));
+    }
+
+    #[test]
+    fn another_process_gets_nothing_whatever_else_is_there() {
+        let rest = ["LISTEN_FDS=x", "LISTEN_FDNAMES=\u{e9}", "LISTEN_READY_FD=x"];
+        for meant_for in [&["LISTEN_PID=43", "LISTEN_PIDFDID=x"][..], &["LISTEN_PID=42", "LISTEN_PIDFDID=8"]]
+        {
+            let lines: Vec<&str> = meant_for.iter().copied().chain(rest).collect();
+            assert_eq!(parse(&lines, false), Ok(Activation::default()), "{meant_for:?}");
+        }
+    }
+
+    #[test]
+    fn pidfd_id() {
+        use Fault::{NotANumber, OutOfRange};
+        for (value, own, expected) in [
+            ("7", Some(7), Ok(1)),
+            ("8", Some(7), Ok(0)),
+            // A kernel that has no such number cannot disagree.
+            ("8", None, Ok(1)),
+            ("18446744073709551615", Some(u64::MAX), Ok(1)),
+            ("18446744073709551616", Some(u64::MAX), Err(OutOfRange)),
+            ("99999999999999999999", None, Err(OutOfRange)),
+            ("-7", Some(7), Err(OutOfRange)),
+            ("", Some(7), Err(NotANumber)),
+            ("7a", Some(7), Err(NotANumber)),
+        ] {
+            let line = std::format!("LISTEN_PIDFDID={value}");
+            let lines = [&*line, "LISTEN_FDS=1"];
+            let found = Activation::parse(&variables(&lines), false, PID, || own).map(|found| found.count);
+            let expected = expected.map_err(|fault| Variable::PidfdId.fault(fault));
+            assert_eq!(found, expected, "{value:?} for {own:?}");
+        }
+    }
+
+    #[test]
+    fn own_pidfd_is_asked_for_only_if_a_variable_names_one() {
+        let unasked = || panic!("nobody named a pidfd");
+        let found = Activation::parse(&variables(&["LISTEN_PID=42", "LISTEN_FDS=1"]), false, PID, unasked);
+        assert_eq!(found.unwrap().count, 1);
+        let other = variables(&["LISTEN_PID=43", "LISTEN_PIDFDID=7", "LISTEN_FDS=1"]);
+        assert_eq!(Activation::parse(&other, false, PID, unasked), Ok(Activation::default()));
+    }
+
+    #[test]
+    fn fds() {
+        use Fault::{NotANumber, OutOfRange};
+        assert_eq!(parse(&[], false), Ok(Activation::default()));
+        for (value, expected) in [
+            ("", Ok(0)),
+            ("0", Ok(0)),
+            ("1", Ok(1)),
+            ("000000000000000000000000000000003", Ok(3)),
+            // The last descriptor's number is INT_MAX - 1.
+            ("2147483644", Ok(i32::MAX as usize - 3)),
+            ("2147483645", Err(OutOfRange)),
+            ("4294967297", Err(OutOfRange)),
+            ("18446744073709551617", Err(OutOfRange)),
+            ("-1", Err(OutOfRange)),
+            ("-0", Err(OutOfRange)),
+            ("-", Err(NotANumber)),
+            ("--1", Err(NotANumber)),
+            ("+1", Err(NotANumber)),
+            (" 1", Err(NotANumber)),
+            ("1 ", Err(NotANumber)),
+            ("1.0", Err(NotANumber)),
+            ("one", Err(NotANumber)),
+        ] {
+            let line = std::format!("LISTEN_FDS={value}");
+            let found = parse(&[&line], false).map(|activation| activation.count);
+            assert_eq!(found, expected.map_err(|fault| Variable::Fds.fault(fault)), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_one_per_descriptor() {
+        use Fault::{InvalidName, NameCount};
+        let longest = "n".repeat(NAME_MAX);
+        let too_long = "n".repeat(NAME_MAX + 1);
+        let behind = std::format!("a:{too_long}");
+        for (fds, value, expected) in [
+            ("1", "http", Ok(&["http"][..])),
+            ("2", "http:admin", Ok(&["http", "admin"])),
+            ("2", "http:http", Ok(&["http", "http"])),
+            ("1", "", Ok(&[""])),
+            ("2", ":", Ok(&["", ""])),
+            ("4", ":a::", Ok(&["", "a", "", ""])),
+            ("1", " ~!", Ok(&[" ~!"])),
+            ("1", &longest, Ok(&[&*longest])),
+            ("2", "", Err(NameCount { names: 1, fds: 2 })),
+            ("1", "a:b", Err(NameCount { names: 2, fds: 1 })),
+            ("3", "a:b", Err(NameCount { names: 2, fds: 3 })),
+            ("2147483644", "a", Err(NameCount { names: 1, fds: 2_147_483_644 })),
+            ("1", &too_long, Err(InvalidName { position: 0 })),
+            ("2", &behind, Err(InvalidName { position: 1 })),
+            ("2", "a:b\u{7f}", Err(InvalidName { position: 1 })),
+            ("2", "a:\t", Err(InvalidName { position: 1 })),
+            ("3", "a:b:é", Err(InvalidName { position: 2 })),
+        ] {
+            let lines = [&*std::format!("LISTEN_FDS={fds}"), &*std::format!("LISTEN_FDNAMES={value}")];
+            match (parse(&lines, false), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(names(&found), expected, "{value:?}"),
+                (found, expected) => {
+                    assert_eq!(found.unwrap_err(), Variable::Names.fault(expected.unwrap_err()), "{value:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_are_not_text_are_invalid() {
+        let variables = Variables { fds: Some(b"1"), names: Some(b"\xff"), ..Variables::default() };
+        let found = Activation::parse(&variables, false, PID, || None);
+        assert_eq!(found, Err(Variable::Names.fault(Fault::InvalidName { position: 0 })));
+    }
+
+    #[test]
+    fn without_names_each_is_unknown() {
+        let found = parse(&["LISTEN_FDS=3"], false).unwrap();
+        assert_eq!(names(&found), [UNKNOWN; 3]);
+    }
+
+    #[test]
+    fn names_of_no_descriptor_are_not_read() {
+        for fds in ["LISTEN_FDS=0", "LISTEN_FDS=", "NOTHING=1"] {
+            let found = parse(&[fds, "LISTEN_FDNAMES=a:\u{e9}"], false).unwrap();
+            assert_eq!((found.count, names(&found)), (0, Vec::new()), "{fds}");
+        }
+    }
+
+    #[test]
+    fn ready_fd() {
+        use Fault::{NotANumber, OutOfRange};
+        for (value, expected) in [
+            ("5", Ok(Some(5))),
+            ("2147483647", Ok(Some(i32::MAX))),
+            ("2147483648", Err(OutOfRange)),
+            ("-1", Err(OutOfRange)),
+            ("", Err(NotANumber)),
+            ("x", Err(NotANumber)),
+        ] {
+            let line = std::format!("LISTEN_READY_FD={value}");
+            let found = parse(&["LISTEN_PID=42", &line], false).map(|found| found.ready_fd);
+            assert_eq!(found, expected.map_err(|fault| Variable::ReadyFd.fault(fault)), "{value:?}");
+            // Whom it was meant for, nobody knows.
+            assert_eq!(parse(&[&line], false), Ok(Activation::default()), "{value:?} without a PID");
+            assert_eq!(parse(&["LISTEN_PID=43", &line], false), Ok(Activation::default()), "{value:?}");
+        }
+        assert_eq!(parse(&["LISTEN_PID=42"], false).unwrap().ready_fd, None);
+    }
+
+    #[test]
+    fn the_first_fault_is_named() {
+        let wrong =
+            ["LISTEN_PID=x", "LISTEN_PIDFDID=x", "LISTEN_FDS=x", "LISTEN_FDNAMES=\t", "LISTEN_READY_FD=x"];
+        let right = ["LISTEN_PID=42", "LISTEN_PIDFDID=7", "LISTEN_FDS=1", "LISTEN_FDNAMES=a"];
+        for (position, variable) in Variable::ALL.into_iter().enumerate() {
+            let lines: Vec<&str> = right[..position].iter().chain(&wrong[position..]).copied().collect();
+            match parse(&lines, false) {
+                Err(Error::Variable { variable: named, .. }) => assert_eq!(named, variable),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn check_name_takes_printable_ascii_but_colons() {
+        for byte in 0..=0x7f_u8 {
+            let mut name = String::from("a");
+            name.push(byte.into());
+            let expected = match byte {
+                0x20..=0x39 | 0x3b..=0x7e => Ok(()),
+                _ => Err(Error::Name(NameFault::Byte(byte))),
+            };
+            assert_eq!(check_name(&name), expected, "{byte:#04x}");
+        }
+        assert_eq!(check_name(""), Ok(()));
+        assert_eq!(check_name("é"), Err(Error::Name(NameFault::Byte(0xc3))));
+        assert_eq!(check_name(&"n".repeat(255)), Ok(()));
+        assert_eq!(check_name(&"n".repeat(256)), Err(Error::Name(NameFault::TooLong { bytes: 256 })));
+    }
+
+    #[test]
+    fn decimal_writes_every_length() {
+        let mut digits = [0; DIGITS];
+        let mut value = 0_u64;
+        loop {
+            assert_eq!(decimal(value, &mut digits), std::format!("{value}").as_bytes());
+            assert_eq!(decimal(value / 10 * 10, &mut digits), std::format!("{}", value / 10 * 10).as_bytes());
+            let Some(next) = value.checked_mul(10).and_then(|value| value.checked_add(9)) else {
+                break;
+            };
+            value = next;
+        }
+        assert_eq!(decimal(u64::MAX, &mut digits), b"18446744073709551615");
+        assert_eq!(decimal(0, &mut digits), b"0");
+    }
+
+    #[test]
+    fn a_number_fits_its_line() {
+        for variable in Variable::ALL {
+            let mut line = [0xff; NUMBER_LINE];
+            let len = render_number(variable, u64::MAX, &mut line).unwrap();
+            let expected = std::format!("{}=18446744073709551615\0", variable.name());
+            assert_eq!(&line[..len], expected.as_bytes());
+            for room in 0..len {
+                let short = render_number(variable, u64::MAX, &mut line[..room]);
+                assert!(
+                    matches!(short, Err(Error::Capacity { table: Table::Names, needed, capacity })
+                        if capacity == room && needed > room),
+                    "{short:?}"
+                );
+            }
+        }
+        let longest = Variable::ALL.map(|variable| variable.name().len()).into_iter().max();
+        assert_eq!(longest.map(|name| name + 1 + DIGITS + 1), Some(NUMBER_LINE));
+    }
+
+    #[test]
+    fn names_are_joined() {
+        for (names, expected) in [
+            (&[][..], "LISTEN_FDNAMES=\0"),
+            (&[""], "LISTEN_FDNAMES=\0"),
+            (&["a"], "LISTEN_FDNAMES=a\0"),
+            (&["", ""], "LISTEN_FDNAMES=:\0"),
+            (&["a", "", "unknown"], "LISTEN_FDNAMES=a::unknown\0"),
+        ] {
+            let mut line = [0xff; 64];
+            let len = render_names(names.iter().copied(), &mut line).unwrap();
+            assert_eq!(&line[..len], expected.as_bytes());
+            assert_eq!(line[len], 0xff);
+            if !names.is_empty() {
+                assert_eq!(len, NAMES_PREFIX + names.iter().map(|name| name.len() + 1).sum::<usize>());
+            }
+            assert!(render_names(names.iter().copied(), &mut line[..len]).is_ok());
+            assert!(matches!(
+                render_names(names.iter().copied(), &mut line[..len - 1]),
+                Err(Error::Capacity { table: Table::Names, .. })
+            ));
+        }
+    }
+}

@@ -531,3 +531,359 @@ fn not_an_address(host: &str) -> AddressFault {
         AddressFault::Host
     }
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::std_instead_of_core
+)]
+mod tests {
+    use super::*;
+    use std::string::String;
+    use std::vec::Vec;
+
+    const NETWORKS: [(&str, Network, Kind, &[Family]); 9] = [
+        ("tcp", Network::Tcp, Kind::Stream, &[Family::V4, Family::V6]),
+        ("tcp4", Network::Tcp4, Kind::Stream, &[Family::V4]),
+        ("tcp6", Network::Tcp6, Kind::Stream, &[Family::V6]),
+        ("udp", Network::Udp, Kind::Datagram, &[Family::V4, Family::V6]),
+        ("udp4", Network::Udp4, Kind::Datagram, &[Family::V4]),
+        ("udp6", Network::Udp6, Kind::Datagram, &[Family::V6]),
+        ("unix", Network::Unix, Kind::Stream, &[Family::Unix]),
+        ("unixpacket", Network::UnixPacket, Kind::Packet, &[Family::Unix]),
+        ("unixgram", Network::Unixgram, Kind::Datagram, &[Family::Unix]),
+    ];
+
+    fn parse<'a>(network: &str, address: &'a str) -> Result<Address<'a>, AddressFault> {
+        match Endpoint::parse(network, address) {
+            Ok(endpoint) => Ok(endpoint.address()),
+            Err(Error::Address(fault)) => Err(fault),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    fn socket_address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn key(text: &str) -> Key {
+        Key::inet(socket_address(text))
+    }
+
+    fn keys(network: &str, address: &str, scope: u32) -> Keys {
+        Endpoint::parse(network, address).unwrap().keys(scope)
+    }
+
+    #[test]
+    fn networks() {
+        for (name, network, kind, families) in NETWORKS {
+            assert_eq!(Network::parse(name), Ok(network));
+            assert_eq!(network.kind(), kind, "{name}");
+            for family in [Family::V4, Family::V6, Family::Unix] {
+                assert_eq!(network.allows(family), families.contains(&family), "{name}, {family:?}");
+            }
+        }
+        for name in ["", "TCP", "tcp5", "tcp ", "ip4:icmp", "unixpackets", "unixé"] {
+            assert_eq!(Network::parse(name), Err(Error::UnknownNetwork(Word::new(name))));
+            assert_eq!(Endpoint::parse(name, ":80"), Err(Error::UnknownNetwork(Word::new(name))));
+        }
+    }
+
+    #[test]
+    fn internet_addresses() {
+        let v6 = |text| Address::Inet(socket_address(text));
+        let zoned = |text, zone| Address::Zoned(socket_address(text), zone);
+        for (network, text, expected) in [
+            ("tcp", "127.0.0.1:80", Address::Inet(socket_address("127.0.0.1:80"))),
+            ("udp4", "255.255.255.255:1", Address::Inet(socket_address("255.255.255.255:1"))),
+            ("tcp", "0.0.0.0:0080", Address::Inet(socket_address("0.0.0.0:80"))),
+            ("tcp", "[::1]:80", v6("[::1]:80")),
+            ("udp6", "[2001:DB8::1]:53", v6("[2001:db8::1]:53")),
+            ("tcp6", "[::ffff:1.2.3.4]:80", v6("[::ffff:1.2.3.4]:80")),
+            ("tcp", "[fe80::1%eth0]:80", zoned("[fe80::1]:80", Zone::Name("eth0"))),
+            ("tcp", "[fe80::1%2]:80", zoned("[fe80::1]:80", Zone::Index(2))),
+            ("tcp", "[fe80::1%4294967295]:80", zoned("[fe80::1]:80", Zone::Index(u32::MAX))),
+            ("tcp", "[fe80::1%0eth]:80", zoned("[fe80::1]:80", Zone::Name("0eth"))),
+            ("tcp", "[fe80::1%a%b]:80", zoned("[fe80::1]:80", Zone::Name("a%b"))),
+            ("tcp", "[fe80::1%fifteen_letters]:1", zoned("[fe80::1]:1", Zone::Name("fifteen_letters"))),
+            ("tcp", ":80", Address::Any { port: 80 }),
+            ("tcp4", ":0", Address::Any { port: 0 }),
+            ("udp6", ":65535", Address::Any { port: 65535 }),
+            ("tcp", ":000000000000000000000000000065535", Address::Any { port: 65535 }),
+            ("tcp", "localhost:80", Address::Loopback { port: 80 }),
+            ("udp6", "localhost:0", Address::Loopback { port: 0 }),
+        ] {
+            assert_eq!(parse(network, text), Ok(expected), "{network} {text}");
+        }
+    }
+
+    #[test]
+    fn internet_address_faults() {
+        use AddressFault::*;
+        for (network, text, expected) in [
+            ("tcp", "", MissingPort),
+            ("tcp", ":", MissingPort),
+            ("tcp", "127.0.0.1", MissingPort),
+            ("tcp", "127.0.0.1:", MissingPort),
+            ("tcp", "localhost", MissingPort),
+            ("tcp", "[::1]", MissingPort),
+            ("tcp", "[::1]:", MissingPort),
+            ("tcp", ":+80", PortSign),
+            ("tcp", ":-80", PortSign),
+            ("tcp", ":http", PortNotANumber),
+            ("tcp", ":8o", PortNotANumber),
+            ("tcp", ":0x50", PortNotANumber),
+            ("tcp", ":٨٠", PortNotANumber),
+            ("tcp", ":65536", PortOutOfRange),
+            ("tcp", ":99999999999999999999", PortOutOfRange),
+            ("tcp", " :80", Space),
+            ("tcp", ":80\n", Space),
+            ("tcp", "127.0.0.1 :80", Space),
+            ("tcp", "[::1%\t]:80", Space),
+            ("tcp", "127.0.0.1\0:80", Nul),
+            ("tcp", "\0", Nul),
+            ("tcp", "1.2.3:80", Ipv4),
+            ("tcp", "1.2.3.4.5:80", Ipv4),
+            ("tcp", "256.0.0.1:80", Ipv4),
+            ("tcp", "01.2.3.4:80", Ipv4),
+            ("tcp", "80:80", Ipv4),
+            ("tcp6", "1.2.3:80", Ipv4),
+            ("tcp", "[]:80", Ipv6),
+            ("tcp", "[:::]:80", Ipv6),
+            ("tcp", "[127.0.0.1]:80", Ipv6),
+            ("tcp", "[localhost]:80", Ipv6),
+            ("tcp", "[[::1]:80", Ipv6),
+            ("tcp", "[%eth0]:80", Ipv6),
+            ("tcp4", "[::g]:80", Ipv6),
+            ("tcp", "::1:80", Bracket),
+            ("tcp", "::1", Bracket),
+            ("tcp", "fe80::1%eth0:80", Bracket),
+            ("tcp", "[::1", Bracket),
+            ("tcp", "[::1:80", Bracket),
+            ("tcp", "[::1]80", Bracket),
+            ("tcp", "[::1]]:80", Bracket),
+            ("tcp", "::1]:80", Bracket),
+            ("tcp", "1.2.3.4]:80", Bracket),
+            ("tcp", "1.[2].3.4:80", Bracket),
+            ("tcp", "[fe80::1%]:80", Zone),
+            ("tcp", "[fe80::1%0]:80", Zone),
+            ("tcp", "[fe80::1%000]:80", Zone),
+            ("tcp", "[fe80::1%4294967296]:80", Zone),
+            ("tcp", "[fe80::1%sixteen__letters]:80", Zone),
+            ("tcp", "example.org:80", Host),
+            ("tcp", "LOCALHOST:80", Host),
+            ("tcp", "*:80", Host),
+            ("tcp", "1.2.3.4%eth0:80", Host),
+            ("tcp", "é:80", Host),
+            ("tcp4", "[::1]:80", Family),
+            ("udp4", "[fe80::1%eth0]:80", Family),
+            ("tcp6", "127.0.0.1:80", Family),
+            ("udp6", "0.0.0.0:80", Family),
+        ] {
+            assert_eq!(parse(network, text), Err(expected), "{network} {text}");
+        }
+        let not_text = Endpoint::parse_in(Network::Tcp, b"\xff:80");
+        assert_eq!(not_text, Err(Error::Address(Host)));
+    }
+
+    #[test]
+    fn unix_addresses() {
+        let longest = "p".repeat(UNIX_MAX);
+        let longest_name = std::format!("@{longest}");
+        for network in ["unix", "unixpacket", "unixgram"] {
+            for (text, expected) in [
+                ("/run/app.sock", Address::Path(b"/run/app.sock")),
+                ("app.sock", Address::Path(b"app.sock")),
+                (" ", Address::Path(b" ")),
+                ("127.0.0.1:80", Address::Path(b"127.0.0.1:80")),
+                ("@app", Address::Abstract(b"app")),
+                ("@@", Address::Abstract(b"@")),
+                (&longest, Address::Path(longest.as_bytes())),
+                (&longest_name, Address::Abstract(longest.as_bytes())),
+            ] {
+                assert_eq!(parse(network, text), Ok(expected), "{network} {text}");
+            }
+        }
+        let path = Endpoint::parse_in(Network::Unix, b"/\xff").unwrap();
+        assert_eq!(path.address(), Address::Path(b"/\xff"));
+        assert_eq!(path.network(), Network::Unix);
+        let literal = Endpoint::unix_path(Network::Unix, b"@app").unwrap();
+        assert_eq!(literal.address(), Address::Path(b"@app"));
+    }
+
+    #[test]
+    fn unix_address_faults() {
+        let too_long = "p".repeat(UNIX_MAX + 1);
+        let too_long_name = std::format!("@{too_long}");
+        for (text, expected) in [
+            ("", AddressFault::Empty),
+            ("@", AddressFault::Empty),
+            ("/a\0", AddressFault::Nul),
+            ("@\0", AddressFault::Nul),
+            (&too_long, AddressFault::PathTooLong { bytes: 108 }),
+            (&too_long_name, AddressFault::PathTooLong { bytes: 108 }),
+        ] {
+            assert_eq!(parse("unix", text), Err(expected), "{text:?}");
+        }
+        for (_, network, _, _) in &NETWORKS[..6] {
+            let family = Err(Error::Address(AddressFault::Family));
+            assert_eq!(Endpoint::unix_path(*network, b"/a"), family);
+            assert_eq!(Endpoint::unix_abstract(*network, b"a"), family);
+        }
+    }
+
+    #[test]
+    fn addresses_as_values() {
+        let address = socket_address("[::1]:80");
+        assert_eq!(Endpoint::tcp(address), Endpoint::parse("tcp", "[::1]:80").unwrap());
+        assert_eq!(Endpoint::udp(address), Endpoint::parse("udp", "[::1]:80").unwrap());
+    }
+
+    #[test]
+    fn exact_keys() {
+        for (network, text, expected) in [
+            ("tcp", "127.0.0.1:80", "127.0.0.1:80"),
+            ("tcp", "[::1]:80", "[::1]:80"),
+            ("tcp", ":80", "[::]:80"),
+            ("tcp4", ":80", "0.0.0.0:80"),
+            ("udp6", ":80", "[::]:80"),
+            ("tcp", "localhost:80", "127.0.0.1:80"),
+            ("tcp4", "localhost:80", "127.0.0.1:80"),
+            ("tcp6", "localhost:80", "[::1]:80"),
+            // An address of IPv6, whatever it maps to.
+            ("tcp", "[::ffff:127.0.0.1]:80", "[::ffff:127.0.0.1]:80"),
+        ] {
+            assert_eq!(keys(network, text, 0).exact, Some(key(expected)), "{network} {text}");
+        }
+        assert_eq!(keys("unix", "/a", 0), Keys { exact: Some(Key::unix(b"/a")), equivalent: None });
+        assert_eq!(keys("unix", "@a", 0), Keys { exact: Some(Key::unix_abstract(b"a")), equivalent: None });
+    }
+
+    #[test]
+    fn a_zone_counts_where_the_kernel_keeps_it() {
+        for (ip, kept) in [
+            ("fe80::1", true),
+            ("febf:ffff::1", true),
+            ("fec0::1", false),
+            ("ff01::1", true),
+            ("ff12::1", true),
+            ("ff02::fb", true),
+            ("ff05::2", false),
+            ("ff0e::1", false),
+            ("fd00::1", false),
+            ("2001:db8::1", false),
+            ("::1", false),
+            ("::", false),
+        ] {
+            let zoned = keys("tcp6", &std::format!("[{ip}%eth0]:80"), 3).exact;
+            let told = key(&std::format!("[{ip}%{}]:80", if kept { 3 } else { 0 }));
+            assert_eq!(zoned, Some(told), "{ip}");
+            // As a program may have put it together.
+            assert_eq!(key(&std::format!("[{ip}%3]:80")), told, "{ip}");
+        }
+        // The wildcard with a zone is the wildcard.
+        assert_eq!(keys("tcp", "[::%eth0]:80", 3), keys("tcp", "[::]:80", 0));
+    }
+
+    #[test]
+    fn wildcards_are_equivalent_where_the_network_has_both_families() {
+        let v4 = key("0.0.0.0:80");
+        let v6 = key("[::]:80");
+        for (network, text, equivalent) in [
+            ("tcp", ":80", Some(Equivalent::V4(v4))),
+            ("tcp", "[::]:80", Some(Equivalent::V4(v4))),
+            ("tcp", "0.0.0.0:80", Some(Equivalent::DualStack(v6))),
+            ("udp", ":80", Some(Equivalent::V4(v4))),
+            ("udp", "0.0.0.0:80", Some(Equivalent::DualStack(v6))),
+            ("tcp4", ":80", None),
+            ("tcp4", "0.0.0.0:80", None),
+            ("tcp6", ":80", None),
+            ("tcp6", "[::]:80", None),
+            ("udp4", ":80", None),
+            ("udp6", ":80", None),
+            ("tcp", "127.0.0.1:80", None),
+            ("tcp", "[::1]:80", None),
+            ("tcp", "localhost:80", None),
+            ("tcp", "[::ffff:0.0.0.0]:80", None),
+        ] {
+            assert_eq!(keys(network, text, 0).equivalent, equivalent, "{network} {text}");
+        }
+    }
+
+    #[test]
+    fn port_0_claims_nothing() {
+        for (network, text) in [
+            ("tcp", ":0"),
+            ("tcp", "[::]:0"),
+            ("tcp", "0.0.0.0:0"),
+            ("tcp6", "localhost:0"),
+            ("udp", "[::1]:0"),
+        ] {
+            assert_eq!(keys(network, text, 0), Keys { exact: None, equivalent: None }, "{network} {text}");
+        }
+    }
+
+    #[test]
+    fn keys_of_the_internet() {
+        let same_but = [
+            key("127.0.0.1:80"),
+            key("127.0.0.1:81"),
+            key("127.0.0.2:80"),
+            key("[::1]:80"),
+            key("[::ffff:127.0.0.1]:80"),
+            key("[fe80::1]:80"),
+            key("[fe80::1%1]:80"),
+            key("[fe80::1%2]:80"),
+            key("0.0.0.0:80"),
+            key("[::]:80"),
+        ];
+        for (i, a) in same_but.iter().enumerate() {
+            assert!(a.is_exact());
+            assert_eq!(a.port(), Some(if i == 1 { 81 } else { 80 }));
+            for (j, b) in same_but.iter().enumerate() {
+                assert_eq!(a == b, i == j, "{a:?} {b:?}");
+            }
+        }
+        let mut labelled = socket_address("[::1]:80");
+        if let SocketAddr::V6(v6) = &mut labelled {
+            v6.set_flowinfo(1);
+        }
+        assert_eq!(Key::inet(labelled), key("[::1]:80"));
+        assert_eq!(Key::inet(labelled).hash(), key("[::1]:80").hash());
+        assert_eq!(key("1.1.1.1:1").family(), Family::V4);
+        assert_eq!(key("[::1]:1").family(), Family::V6);
+    }
+
+    #[test]
+    fn keys_of_unix_sockets() {
+        let text: String = ('!'..='~').chain('!'..='~').collect();
+        let text = text.as_bytes();
+        let mut seen = Vec::new();
+        for len in 0..=UNIX_MAX {
+            for key in [Key::unix(&text[..len]), Key::unix_abstract(&text[..len])] {
+                assert_eq!(key.family(), Family::Unix);
+                assert_eq!(key.port(), None);
+                assert!(!seen.contains(&key));
+                seen.push(key);
+            }
+            assert_eq!(Key::unix(&text[..len]).is_exact(), len <= 28, "path of {len}");
+            assert_eq!(Key::unix_abstract(&text[..len]).is_exact(), len <= 27, "name of {len}");
+        }
+        // A digest of all: the bytes that are not kept count as well.
+        for len in 1..=UNIX_MAX {
+            for changed in 0..len {
+                let mut other = [0; UNIX_MAX];
+                other[..len].copy_from_slice(&text[..len]);
+                other[changed] ^= 1;
+                assert_ne!(Key::unix(&text[..len]), Key::unix(&other[..len]), "{changed} of {len}");
+            }
+        }
+        assert_ne!(Key::unix(b"a"), Key::unix(b"a\0"));
+        assert_eq!(Key::unix(b"/run/app.sock").hash(), Key::unix(b"/run/app.sock").hash());
+        // Longer than any address, and still no exact key.
+        assert!(!Key::unix(&[b'p'; 256 + 28]).is_exact());
+    }
+}

@@ -91,3 +91,100 @@ impl From<&'static CStr> for CStrPtr {
         Self(NonNull::from(string).cast())
     }
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::std_instead_of_core
+)]
+mod tests {
+    use super::*;
+    use core::ptr;
+    use std::boxed::Box;
+    use std::ffi::CString;
+    use std::vec::Vec;
+
+    #[test]
+    fn is_a_char_pointer_that_may_be_null() {
+        assert_eq!(size_of::<Option<CStrPtr>>(), size_of::<*const c_char>());
+        // SAFETY: null.
+        assert_eq!(unsafe { CStrPtr::new(ptr::null()) }, None);
+        let string = c"A=1";
+        // SAFETY: a string of the program's own.
+        let wrapped = unsafe { CStrPtr::new(string.as_ptr()) };
+        assert_eq!(wrapped, Some(string.into()));
+        let table = [wrapped, None];
+        // SAFETY: a pointer and an `Option<CStrPtr>` have the same size, as was seen above.
+        let words: [*const c_char; 2] = unsafe { core::mem::transmute(table) };
+        assert_eq!(words, [string.as_ptr(), ptr::null()]);
+    }
+
+    #[test]
+    fn reads_through_the_pointer() {
+        for string in [c"", c"A", c"A=1", c"\xff\x01"] {
+            let wrapped = CStrPtr::from(string);
+            assert_eq!(wrapped.as_c_str(), string);
+            assert_eq!(wrapped.to_bytes(), string.to_bytes());
+            // SAFETY: it is the program's own for ever.
+            assert_eq!(unsafe { wrapped.detach() }, string.to_bytes());
+        }
+    }
+
+    #[test]
+    fn equal_means_the_same_string_and_not_the_same_bytes() {
+        let [a, b] = [c"A=1", c"A=1"].map(CString::from);
+        // SAFETY: both live to the end of the test.
+        let wrap = |string: &CString| unsafe { CStrPtr::new(string.as_ptr()) }.unwrap();
+        assert_eq!(wrap(&a), wrap(&a));
+        assert_ne!(wrap(&a), wrap(&b));
+        assert_eq!(wrap(&a).as_c_str(), wrap(&b).as_c_str());
+    }
+
+    #[test]
+    fn behind_goes_as_far_as_the_nul() {
+        let wrapped = CStrPtr::from(c"A=1");
+        for (bytes, expected) in
+            [(0, Some(c"A=1")), (2, Some(c"1")), (3, Some(c"")), (4, None), (usize::MAX, None)]
+        {
+            assert_eq!(wrapped.behind(bytes).as_ref().map(CStrPtr::as_c_str), expected, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_variable_begins_with_its_name_and_an_equals_sign() {
+        for (string, name, expected) in [
+            (c"A=1", &b"A"[..], true),
+            (c"A=", b"A", true),
+            (c"A=B=1", b"A", true),
+            (c"A=B=1", b"A=B", true),
+            (c"=1", b"", true),
+            (c"A", b"A", false),
+            (c"", b"A", false),
+            (c"", b"", false),
+            (c"AB=1", b"A", false),
+            (c"A=1", b"AB", false),
+            (c"a=1", b"A", false),
+            (c"A=1", b"A=", false),
+            (c"A", b"A\0", false),
+            (c"", b"\0", false),
+            (c"A=1", b"A=1\0", false),
+            (c"LISTEN_FDNAMES=a", b"LISTEN_FDS", false),
+        ] {
+            assert_eq!(CStrPtr::from(string).is_variable(name), expected, "{string:?} {name:?}");
+        }
+    }
+
+    #[test]
+    fn is_variable_reads_no_further_than_the_nul() {
+        // What stands behind the NUL would make it the variable.
+        let bytes: Box<[u8]> = Vec::from(*b"A\0=1\0").into();
+        // SAFETY: the bytes hold a NUL and live to the end of the test.
+        let wrapped = unsafe { CStrPtr::new(bytes.as_ptr().cast()) }.unwrap();
+        assert!(!wrapped.is_variable(b"A"));
+        assert!(!wrapped.is_variable(b"A\0"));
+        assert_eq!(wrapped.to_bytes(), b"A");
+    }
+}

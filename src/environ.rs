@@ -76,7 +76,8 @@ impl<'t> Environ<'t> {
         Cell::from_mut(table).as_slice_of_cells()
     }
 
-    /// Takes every variable called `name` out for good.
+    /// Takes every variable called `name` out for good. Not for between a change and its undoing, which
+    /// would not find the slots where they were.
     pub fn consume(&mut self, name: &[u8]) {
         self.table.retain(|slot| !slot.is_some_and(|string| string.is_variable(name)));
     }
@@ -208,5 +209,253 @@ fn take(table: &mut VecView<Option<CStrPtr>>, slot: usize) {
             tail.rotate_left(1);
             table.pop();
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::std_instead_of_core
+)]
+mod tests {
+    use super::*;
+    use core::ffi::CStr;
+    use std::vec::Vec as Unbounded;
+
+    type Variables<const N: usize> = Vec<Option<CStrPtr>, N>;
+
+    fn table<const N: usize>(strings: &[&'static CStr]) -> Variables<N> {
+        strings.iter().map(|string| Some(CStrPtr::from(*string))).collect()
+    }
+
+    fn read(environ: &Environ<'_>) -> Unbounded<Unbounded<u8>> {
+        environ.iter().map(|string| string.to_bytes().to_vec()).collect()
+    }
+
+    /// Applies `change` to a table of these strings, compares, undoes it and compares again.
+    #[track_caller]
+    fn check(
+        before: &[&'static CStr],
+        change: impl FnOnce(&mut Environ<'_>, &mut Changes) -> Result<(), Error>,
+        outcome: Result<(), Error>,
+        after: &[&CStr],
+    ) {
+        let mut table = table::<6>(before);
+        let mut environ = Environ::new(table.as_mut_view()).unwrap();
+        let pointers: Unbounded<CStrPtr> = environ.iter().collect();
+        let mut changes = Changes::new();
+        assert_eq!(change(&mut environ, &mut changes), outcome);
+        let after: Unbounded<&[u8]> = after.iter().map(|string| string.to_bytes()).collect();
+        assert_eq!(read(&environ), after);
+        environ.undo(&mut changes);
+        assert!(environ.iter().eq(pointers), "not the same pointers, or not in the same order");
+        assert_eq!(table.last(), Some(&None));
+        assert_eq!(table.len(), before.len() + 1);
+    }
+
+    #[test]
+    fn the_table_ends_with_its_first_none() {
+        let a = Some(CStrPtr::from(c"A=1"));
+        let b = Some(CStrPtr::from(c"B=2"));
+        for (given, kept) in [
+            (&[][..], &[None][..]),
+            (&[None], &[None]),
+            (&[a], &[a, None]),
+            (&[a, b], &[a, b, None]),
+            (&[a, None, b], &[a, None]),
+            (&[a, None, None], &[a, None]),
+            (&[None, a, b], &[None]),
+        ] {
+            let mut table = Variables::<3>::from_slice(given).unwrap();
+            let environ = Environ::new(table.as_mut_view()).unwrap();
+            assert_eq!(environ.len(), kept.len() - 1);
+            assert_eq!(environ.is_empty(), kept.len() == 1);
+            assert_eq!(table, kept);
+        }
+    }
+
+    #[test]
+    fn a_table_without_room_for_its_end_is_refused_unchanged() {
+        let before = table::<2>(&[c"A=1", c"B=2"]);
+        let mut table = before.clone();
+        let refused = Environ::new(table.as_mut_view()).unwrap_err();
+        assert_eq!(refused, Error::Capacity { table: Table::Variables, needed: 3, capacity: 2 });
+        assert_eq!(table, before);
+    }
+
+    #[test]
+    fn var_is_the_first_of_its_name() {
+        let mut table = table::<12>(&[
+            c"A=1", c"AB=2", c"A=3", c"EMPTY=", c"NONE", c"", c"=C:=x", c"E=a=b", c"é=ü", c"B", c"B=4",
+        ]);
+        let environ = Environ::new(table.as_mut_view()).unwrap();
+        for (name, value) in [
+            (&b"A"[..], Some(&b"1"[..])),
+            (b"AB", Some(b"2")),
+            (b"EMPTY", Some(b"")),
+            (b"NONE", None),
+            (b"a", None),
+            (b"ABC", None),
+            (b"", Some(b"C:=x")),
+            (b"E", Some(b"a=b")),
+            (b"E=a", Some(b"b")),
+            ("é".as_bytes(), Some("ü".as_bytes())),
+            (b"B", Some(b"4")),
+            (b"A\0", None),
+        ] {
+            assert_eq!(environ.var(name), value, "{name:?}");
+            assert_eq!(environ.find(name).is_some(), value.is_some(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn set() {
+        let new = CStrPtr::from(c"A=new");
+        for (before, after) in [
+            (&[][..], &[c"A=new"][..]),
+            (&[c"B=1"], &[c"B=1", c"A=new"]),
+            (&[c"A=1"], &[c"A=new"]),
+            (&[c"B=1", c"A=1", c"C=1"], &[c"B=1", c"A=new", c"C=1"]),
+            // Others of its name go; strings that only look like it stay.
+            (&[c"A=1", c"A=2", c"A=3"], &[c"A=new"]),
+            (&[c"A", c"A=1", c"AB=1", c"A=2", c""], &[c"A", c"A=new", c"AB=1", c""]),
+            (&[c"a=1", c"=A=1"], &[c"a=1", c"=A=1", c"A=new"]),
+        ] {
+            check(before, |environ, changes| environ.set(b"A", new, changes), Ok(()), after);
+        }
+    }
+
+    #[test]
+    fn remove() {
+        for (before, after) in [
+            (&[][..], &[][..]),
+            (&[c"A=1"], &[]),
+            (&[c"A=1", c"B=1", c"A=2"], &[c"B=1"]),
+            (&[c"B=1", c"A=", c"C=1"], &[c"B=1", c"C=1"]),
+            (&[c"A", c"AB=1", c"", c"=A"], &[c"A", c"AB=1", c"", c"=A"]),
+        ] {
+            check(before, |environ, changes| environ.remove(b"A", changes), Ok(()), after);
+        }
+    }
+
+    #[test]
+    fn push_takes_any_string() {
+        for string in [c"A=2", c"B", c""] {
+            let push =
+                |environ: &mut Environ<'_>, changes: &mut Changes| environ.push(string.into(), changes);
+            check(&[c"A=1"], push, Ok(()), &[c"A=1", string]);
+        }
+    }
+
+    #[test]
+    fn changes_are_undone_last_first() {
+        let new = CStrPtr::from(c"A=new");
+        let rewrite = |environ: &mut Environ<'_>, changes: &mut Changes| {
+            environ.remove(b"B", changes)?;
+            environ.set(b"A", new, changes)?;
+            environ.push(c"B=late".into(), changes)?;
+            environ.set(b"C", c"C=new".into(), changes)?;
+            environ.remove(b"A", changes)?;
+            environ.set(b"A", new, changes)
+        };
+        let before = [c"A=1", c"B=1", c"A=2", c"B=2", c"D=1"];
+        check(&before, rewrite, Ok(()), &[c"D=1", c"B=late", c"C=new", c"A=new"]);
+    }
+
+    #[test]
+    fn a_full_table_takes_no_more() {
+        let full = Err(Error::Capacity { table: Table::Variables, needed: 7, capacity: 6 });
+        let before = [c"A=1", c"B=1", c"C=1", c"D=1", c"E=1"];
+        let new = CStrPtr::from(c"F=1");
+        check(&before, |environ, changes| environ.push(new, changes), full, &before);
+        check(&before, |environ, changes| environ.set(b"F", new, changes), full, &before);
+        // What was done before stays, until it is undone.
+        let remove_then_push_twice = |environ: &mut Environ<'_>, changes: &mut Changes| {
+            environ.remove(b"A", changes)?;
+            environ.push(new, changes)?;
+            environ.push(new, changes)
+        };
+        check(&before, remove_then_push_twice, full, &[c"B=1", c"C=1", c"D=1", c"E=1", c"F=1"]);
+        // To replace takes no room.
+        let replace = |environ: &mut Environ<'_>, changes: &mut Changes| environ.set(b"E", new, changes);
+        check(&before, replace, Ok(()), &[c"A=1", c"B=1", c"C=1", c"D=1", c"F=1"]);
+    }
+
+    #[test]
+    fn full_changes_take_no_more() {
+        let full = Err(Error::Capacity { table: Table::Changes, needed: CHANGES + 1, capacity: CHANGES });
+        let before = [c"A=1", c"B=1", c"A=2", c"A=3"];
+        let new = CStrPtr::from(c"B=new");
+        let fill = |left: usize, environ: &mut Environ<'_>, changes: &mut Changes| {
+            for _ in left..CHANGES {
+                environ.set(b"B", new, changes).unwrap();
+            }
+        };
+        let set_a =
+            |environ: &mut Environ<'_>, changes: &mut Changes| environ.set(b"A", c"A=new".into(), changes);
+        for (left, outcome, after) in [
+            (0, full, &[c"A=1", c"B=new", c"A=2", c"A=3"][..]),
+            (1, full, &[c"A=new", c"B=new", c"A=2", c"A=3"]),
+            (2, full, &[c"A=new", c"B=new", c"A=3"]),
+            (3, Ok(()), &[c"A=new", c"B=new"]),
+        ] {
+            let change = |environ: &mut Environ<'_>, changes: &mut Changes| {
+                fill(left, environ, changes);
+                set_a(environ, changes)
+            };
+            check(&before, change, outcome, after);
+        }
+        let remove = |environ: &mut Environ<'_>, changes: &mut Changes| {
+            fill(2, environ, changes);
+            environ.remove(b"A", changes)
+        };
+        check(&before, remove, full, &[c"B=new", c"A=3"]);
+        let push = |environ: &mut Environ<'_>, changes: &mut Changes| {
+            fill(0, environ, changes);
+            environ.push(new, changes)
+        };
+        check(&before, push, full, &[c"A=1", c"B=new", c"A=2", c"A=3"]);
+    }
+
+    #[test]
+    fn changes_serve_again_once_undone() {
+        let mut table = table::<3>(&[c"A=1"]);
+        let mut environ = Environ::new(table.as_mut_view()).unwrap();
+        let mut changes = Changes::default();
+        for _ in 0..=CHANGES {
+            environ.set(b"A", c"A=2".into(), &mut changes).unwrap();
+            environ.push(c"B=1".into(), &mut changes).unwrap();
+            environ.undo(&mut changes);
+            assert_eq!(read(&environ), [b"A=1"]);
+        }
+        environ.undo(&mut changes);
+        assert_eq!(read(&environ), [b"A=1"]);
+    }
+
+    #[test]
+    fn consume_takes_every_one_for_good() {
+        let mut table = table::<8>(&[c"A=1", c"B=1", c"A=2", c"AB=1", c"A", c"A="]);
+        let mut environ = Environ::new(table.as_mut_view()).unwrap();
+        environ.consume(b"A");
+        assert_eq!(read(&environ), [&b"B=1"[..], b"AB=1", b"A"]);
+        environ.consume(b"A");
+        environ.undo(&mut Changes::new());
+        assert_eq!(read(&environ), [&b"B=1"[..], b"AB=1", b"A"]);
+        assert_eq!(table.len(), 4);
+        assert_eq!(table.last(), Some(&None));
+    }
+
+    #[test]
+    fn cells_end_with_none() {
+        let mut table = table::<4>(&[c"A=1", c"B=1"]);
+        let mut environ = Environ::new(table.as_mut_view()).unwrap();
+        environ.push(c"C=1".into(), &mut Changes::new()).unwrap();
+        let cells: Unbounded<Option<CStrPtr>> = environ.cells().iter().map(Cell::get).collect();
+        let read: Unbounded<Option<&[u8]>> =
+            cells.iter().map(|cell| cell.as_ref().map(CStrPtr::to_bytes)).collect();
+        assert_eq!(read, [Some(&b"A=1"[..]), Some(b"B=1"), Some(b"C=1"), None]);
     }
 }

@@ -153,3 +153,171 @@ impl Iterator for Placement<'_> {
 fn target_index(fd: i32, first: i32, len: usize) -> Option<usize> {
     usize::try_from(fd.checked_sub(first)?).ok().filter(|index| *index < len)
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::std_instead_of_core
+)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::vec::Vec;
+
+    const FIRST: i32 = 3;
+
+    /// The steps for these numbers.
+    fn steps(numbers: &[i32]) -> Vec<Step> {
+        let mut sources: Vec<Source> = numbers.iter().map(|fd| Source::new(*fd)).collect();
+        let mut placement = Placement::new(&mut sources, FIRST);
+        let steps: Vec<Step> = placement.by_ref().collect();
+        assert_eq!(placement.next(), None, "goes on behind its end");
+        steps
+    }
+
+    /// Takes the steps on a table of which source each number is a duplicate of, and whether it is closed
+    /// on exec, and checks that every source ends on its target, having been open somewhere all the time.
+    fn check(numbers: &[i32]) {
+        let behind = FIRST + numbers.len() as i32;
+        let mut fds: BTreeMap<i32, (usize, bool)> =
+            numbers.iter().enumerate().map(|(source, fd)| (*fd, (source, true))).collect();
+        let mut spare = None;
+        let steps = steps(numbers);
+        for step in &steps {
+            let (from, to) = match *step {
+                Step::Keep { fd } => {
+                    fds.get_mut(&fd).unwrap().1 = false;
+                    continue;
+                }
+                Step::Move { from, to } => (from, to),
+                Step::Park { from } => {
+                    assert_eq!(spare, None, "{numbers:?}: the spare is in use");
+                    let free = (behind..).find(|fd| !fds.contains_key(fd)).unwrap();
+                    spare = Some(free);
+                    fds.insert(free, (fds[&from].0, true));
+                    continue;
+                }
+                Step::Unpark { to } => (spare.take().unwrap(), to),
+            };
+            assert_ne!(from, to, "{numbers:?}");
+            assert!((FIRST..behind).contains(&to), "{numbers:?}");
+            fds.insert(to, (fds[&from].0, false));
+            for source in 0..numbers.len() {
+                assert!(
+                    fds.values().any(|(held, _)| *held == source),
+                    "{numbers:?}: lost {source} at {step:?}"
+                );
+            }
+        }
+        for (source, fd) in (FIRST..behind).enumerate() {
+            assert_eq!(fds[&fd], (source, false), "{numbers:?}");
+        }
+        assert_eq!(spare, None, "{numbers:?}");
+        let parked = steps.iter().filter(|step| matches!(step, Step::Park { .. })).count();
+        assert_eq!(parked, circles(numbers), "{numbers:?}");
+        assert_eq!(steps.len(), numbers.len() + parked, "{numbers:?}");
+    }
+
+    /// How many circles of two and more there are.
+    fn circles(numbers: &[i32]) -> usize {
+        let mut seen = Vec::new();
+        let mut circles = 0;
+        for start in 0..numbers.len() {
+            let mut path = Vec::new();
+            let mut at = Some(start);
+            while let Some(source) = at.filter(|source| !seen.contains(source)) {
+                seen.push(source);
+                path.push(source);
+                at = usize::try_from(numbers[source] - FIRST).ok().filter(|on| *on < numbers.len());
+            }
+            let is_circle = at.is_some_and(|end| path.first() == Some(&end));
+            circles += usize::from(is_circle && path.len() > 1);
+        }
+        circles
+    }
+
+    /// Calls `visit` with every arrangement of `count` of the numbers.
+    fn arrangements(
+        numbers: &mut Vec<i32>,
+        chosen: &mut Vec<i32>,
+        count: usize,
+        visit: &mut impl FnMut(&[i32]),
+    ) {
+        if chosen.len() == count {
+            return visit(chosen);
+        }
+        for index in 0..numbers.len() {
+            chosen.push(numbers.swap_remove(index));
+            arrangements(numbers, chosen, count, visit);
+            let back = chosen.pop().unwrap();
+            numbers.push(back);
+            let last = numbers.len() - 1;
+            numbers.swap(index, last);
+        }
+    }
+
+    #[test]
+    fn every_arrangement_of_up_to_six_sources() {
+        // On the targets, on two numbers before them, and on as many behind them as keep this quick.
+        for (count, elsewhere) in [(0, 2), (1, 3), (2, 4), (3, 4), (4, 3), (5, 2), (6, 1)] {
+            let mut numbers: Vec<i32> = (FIRST..).take(count).collect();
+            numbers.extend((FIRST + count as i32..).take(elsewhere));
+            numbers.extend([0, 2]);
+            let mut visited = 0_usize;
+            arrangements(&mut numbers.clone(), &mut Vec::new(), count, &mut |numbers| {
+                visited += 1;
+                check(numbers);
+            });
+            let all = numbers.len();
+            assert_eq!(visited, (all - count + 1..=all).product(), "{count} of {all}");
+        }
+    }
+
+    #[test]
+    fn steps_of_each_shape() {
+        use Step::{Keep, Move, Park, Unpark};
+        for (numbers, expected) in [
+            (&[][..], &[][..]),
+            (&[3], &[Keep { fd: 3 }]),
+            (&[9], &[Move { from: 9, to: 3 }]),
+            (&[0, 7], &[Move { from: 0, to: 3 }, Move { from: 7, to: 4 }]),
+            // A chain: the free end first.
+            (&[4, 5, 9], &[Move { from: 4, to: 3 }, Move { from: 5, to: 4 }, Move { from: 9, to: 5 }]),
+            (&[9, 3, 4], &[Move { from: 4, to: 5 }, Move { from: 3, to: 4 }, Move { from: 9, to: 3 }]),
+            // A circle.
+            (&[4, 3], &[Park { from: 3 }, Move { from: 4, to: 3 }, Unpark { to: 4 }]),
+            // A circle around one that is in its place.
+            (&[5, 4, 3], &[Keep { fd: 4 }, Park { from: 3 }, Move { from: 5, to: 3 }, Unpark { to: 5 }]),
+        ] {
+            assert_eq!(steps(numbers), expected, "{numbers:?}");
+        }
+    }
+
+    #[test]
+    fn circles_take_turns_with_the_spare() {
+        // Thirty-two circles of two.
+        let pairs: Vec<i32> = (0..64).map(|index| FIRST + (index ^ 1)).collect();
+        check(&pairs);
+        assert_eq!(steps(&pairs).len(), 96);
+        // One of sixty-four.
+        let ring: Vec<i32> = (0..64).map(|index| FIRST + (index + 1) % 64).collect();
+        check(&ring);
+        assert_eq!(steps(&ring).len(), 65);
+    }
+
+    #[test]
+    fn many_sources_stay_linear() {
+        let reversed: Vec<i32> = (FIRST..FIRST + 1000).rev().collect();
+        assert_eq!(steps(&reversed).len(), 1500);
+        let behind: Vec<i32> = (FIRST + 1..FIRST + 1001).collect();
+        assert_eq!(steps(&behind).len(), 1000);
+    }
+
+    #[test]
+    fn the_largest_numbers_are_no_targets() {
+        check(&[i32::MAX, 3, i32::MAX - 1]);
+    }
+}
