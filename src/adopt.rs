@@ -58,7 +58,8 @@ pub(crate) fn own_pidfd_id() -> Option<u64> {
 }
 
 /// Takes ownership of the descriptors `first..first + activation.count` and of the readiness socket, with
-/// `FD_CLOEXEC` set on all of them.
+/// `FD_CLOEXEC` set on all of them. `own_fd` is the one that this crate opened since the process started:
+/// where it sits, nothing was inherited.
 ///
 /// # Safety
 ///
@@ -67,13 +68,14 @@ pub(crate) unsafe fn adopt<'env, const N: usize>(
     activation: &Activation<'env>,
     first: RawFd,
     listeners_only: bool,
+    own_fd: Option<RawFd>,
     table: &mut InheritedTable<'env, N>,
 ) -> Result<Adopted, Error> {
     if activation.count > N {
         return Err(Error::Capacity { table: Table::Inherited, needed: activation.count, capacity: N });
     }
     // SAFETY: the caller's promise.
-    let adopted = unsafe { inspect(activation, first, listeners_only, table) }
+    let adopted = unsafe { inspect(activation, first, listeners_only, own_fd, table) }
         // SAFETY: as above; each of the numbers was found open.
         .and_then(|predecessor| unsafe { own(activation, first, table, predecessor) });
     if adopted.is_err() {
@@ -91,9 +93,13 @@ unsafe fn inspect<'env, const N: usize>(
     activation: &Activation<'env>,
     first: RawFd,
     listeners_only: bool,
+    own_fd: Option<RawFd>,
     table: &mut InheritedTable<'env, N>,
 ) -> Result<Option<Predecessor>, Error> {
     for (fd, name) in (first..).zip(activation.names()) {
+        if own_fd == Some(fd) {
+            return Err(Error::NotOpen { fd });
+        }
         // SAFETY: if it is open, then for the process and nobody closes it meanwhile; if not, the first
         // call on it says so.
         let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
@@ -118,6 +124,9 @@ unsafe fn inspect<'env, const N: usize>(
     let sockets = first..first.saturating_add(activation.count as RawFd);
     if fd < 3 || sockets.contains(&fd) {
         return Err(Variable::ReadyFd.fault(Fault::OutOfRange));
+    }
+    if own_fd == Some(fd) {
+        return Err(Error::NotOpen { fd });
     }
     // SAFETY: as above.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };

@@ -251,9 +251,10 @@ impl<'env, const N: usize> Net<'env, N> {
         let variables = unsafe { adopt::variables(launch.view().vars) };
         let pid = getpid().as_raw_nonzero().get() as u32;
         let activation = Activation::parse(&variables, options.strict, pid, adopt::own_pidfd_id)?;
+        let own_fd = launch.view().directory.fd().map(|fd| fd.as_raw_fd());
         // SAFETY: nobody else owns the descriptors.
         let adopted = unsafe {
-            adopt::adopt(&activation, options.first_fd, options.listeners_only, &mut self.inherited)
+            adopt::adopt(&activation, options.first_fd, options.listeners_only, own_fd, &mut self.inherited)
         }?;
         self.readiness = adopted.readiness;
         self.predecessor = adopted.predecessor;
