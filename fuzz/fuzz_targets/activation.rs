@@ -1,0 +1,209 @@
+//! The `LISTEN_*` variables: the parser against a second reading of the rules, and parse after render.
+#![no_main]
+
+use arbitrary::Arbitrary;
+use gracenet::Error;
+use gracenet::activation::{
+    Activation, FIRST_FD, NAMES_PREFIX, NUMBER_LINE, UNKNOWN, Variables, check_name, render_names,
+    render_number,
+};
+use gracenet::error::Variable;
+use libfuzzer_sys::fuzz_target;
+
+const MOST_ROOM: usize = 1024;
+
+#[derive(Arbitrary, Debug)]
+struct Input<'d> {
+    /// This process.
+    pid: u32,
+    /// The number of its pidfd, where the kernel has one.
+    pidfd_id: u64,
+    has_pidfd_id: bool,
+    strict: bool,
+    ready_fd: u32,
+    /// How long a line the names are rendered into, modulo [`MOST_ROOM`].
+    room: u16,
+    /// Lines, one variable each; also, cut at every colon and newline, the names to render.
+    text: &'d [u8],
+}
+
+fuzz_target!(|input: Input<'_>| {
+    read(&input);
+    render_and_read_back(&input);
+});
+
+/// Whatever the variables hold, the parser answers what the rules say.
+fn read(input: &Input<'_>) {
+    let value = |variable: Variable| {
+        let lines = input.text.split(|byte| *byte == b'\n');
+        lines.into_iter().find_map(|line| line.strip_prefix(variable.name().as_bytes())?.strip_prefix(b"="))
+    };
+    let variables = Variables {
+        pid: value(Variable::Pid),
+        pidfd_id: value(Variable::PidfdId),
+        fds: value(Variable::Fds),
+        names: value(Variable::Names),
+        ready_fd: value(Variable::ReadyFd),
+    };
+    let own = input.has_pidfd_id.then_some(input.pidfd_id);
+    let found = Activation::parse(&variables, input.strict, input.pid, || {
+        assert!(variables.pidfd_id.is_some(), "asked for a pidfd that no variable is about");
+        own
+    });
+    match (found, expected(&variables, input.strict, input.pid, own)) {
+        (Ok(found), Ok(expected)) => {
+            assert_eq!(found.count, expected.count);
+            assert_eq!(found.ready_fd, expected.ready_fd);
+            match expected.names {
+                Some(names) => assert!(found.names().eq(names.iter().copied())),
+                None => {
+                    assert_eq!(found.names().size_hint(), (found.count, Some(found.count)));
+                    assert!(found.names().take(8).all(|name| name == UNKNOWN));
+                }
+            }
+            // Without names given, every name is the same one.
+            assert!(found.names().take(1024).all(|name| check_name(name).is_ok()));
+        }
+        (Err(Error::Variable { variable, .. }), Err(expected)) => assert_eq!(variable, expected),
+        (found, expected) => panic!("{found:?} is not {expected:?}"),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Granted<'d> {
+    count: usize,
+    /// `None`: each is unknown.
+    names: Option<Vec<&'d str>>,
+    ready_fd: Option<i32>,
+}
+
+/// What the variables grant, or which of them is the first that cannot be read.
+fn expected<'d>(
+    variables: &Variables<'d>,
+    strict: bool,
+    pid: u32,
+    pidfd_id: Option<u64>,
+) -> Result<Granted<'d>, Variable> {
+    let nothing = Granted::default();
+    if let Some(value) = variables.pid {
+        match decimal(value) {
+            Some(named @ 1..=0x7fff_ffff) if named == u128::from(pid) => {}
+            Some(1..=0x7fff_ffff) => return Ok(nothing),
+            _ => return Err(Variable::Pid),
+        }
+    } else if strict {
+        return Ok(nothing);
+    }
+    if let Some(value) = variables.pidfd_id {
+        let named = decimal(value).and_then(|named| u64::try_from(named).ok()).ok_or(Variable::PidfdId)?;
+        if pidfd_id.is_some_and(|own| own != named) {
+            return Ok(nothing);
+        }
+    }
+    let count = match variables.fds.unwrap_or(b"") {
+        b"" => 0,
+        value => match decimal(value) {
+            Some(count @ 0..=0x7fff_fffc) => count as usize,
+            _ => return Err(Variable::Fds),
+        },
+    };
+    let names = match variables.names {
+        Some(value) if count > 0 => {
+            let joined = str::from_utf8(value).map_err(|_| Variable::Names)?;
+            let names: Vec<&str> = joined.split(':').collect();
+            if names.len() != count || names.iter().any(|name| check_name(name).is_err()) {
+                return Err(Variable::Names);
+            }
+            Some(names)
+        }
+        _ => None,
+    };
+    let ready_fd = match variables.ready_fd {
+        Some(value) if variables.pid.is_some() => {
+            let number = decimal(value).and_then(|number| i32::try_from(number).ok());
+            Some(number.ok_or(Variable::ReadyFd)?)
+        }
+        _ => None,
+    };
+    Ok(Granted { count, names, ready_fd })
+}
+
+/// A number without sign, space or prefix; `None` also if it is beyond all limits.
+fn decimal(value: &[u8]) -> Option<u128> {
+    if !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// What is rendered reads as it was, to the process that it is meant for and to no other.
+fn render_and_read_back(input: &Input<'_>) {
+    let Ok(text) = str::from_utf8(input.text) else {
+        return;
+    };
+    let names = text.split([':', '\n']).filter(|name| check_name(name).is_ok());
+    let count = names.clone().count();
+    let pid = input.pid & 0x7fff_ffff | 1;
+    let ready_fd = input.ready_fd & 0x7fff_ffff;
+
+    let needed =
+        NAMES_PREFIX + names.clone().map(|name| name.len() + 1).sum::<usize>() + usize::from(count == 0);
+    let mut line = vec![0xff; usize::from(input.room) % MOST_ROOM];
+    let rendered = render_names(names.clone(), &mut line);
+    if line.len() < needed {
+        assert!(matches!(rendered, Err(Error::Capacity { capacity, .. }) if capacity == line.len()));
+        line.resize(needed, 0xff);
+        assert_eq!(render_names(names.clone(), &mut line), Ok(needed));
+    } else {
+        assert_eq!(rendered, Ok(needed));
+        assert!(line[needed..].iter().all(|byte| *byte == 0xff), "wrote behind its end");
+    }
+    let lines = [
+        number(Variable::Pid, pid.into()),
+        number(Variable::PidfdId, input.pidfd_id),
+        number(Variable::Fds, count as u64),
+        number(Variable::ReadyFd, ready_fd.into()),
+    ];
+    let [pid_line, pidfd_id_line, fds_line, ready_fd_line] = &lines;
+    let variables = Variables {
+        pid: Some(value_of(Variable::Pid, pid_line)),
+        pidfd_id: Some(value_of(Variable::PidfdId, pidfd_id_line)),
+        fds: Some(value_of(Variable::Fds, fds_line)),
+        names: Some(value_of(Variable::Names, &line)),
+        ready_fd: Some(value_of(Variable::ReadyFd, ready_fd_line)),
+    };
+    let parse = |variables: &Variables<'_>, pid: u32, pidfd_id: Option<u64>| {
+        let found = Activation::parse(variables, input.strict, pid, || pidfd_id).expect("rendered variables");
+        (found.count, found.ready_fd, found.names().eq(names.clone()))
+    };
+    let all = (count, Some(ready_fd as i32), true);
+    let nothing = (0, None, count == 0);
+    let own = Some(input.pidfd_id);
+    assert_eq!(parse(&variables, pid, own), all);
+    assert_eq!(parse(&variables, pid, None), all);
+    assert_eq!(parse(&Variables { pidfd_id: None, ..variables }, pid, own), all);
+    assert_eq!(parse(&variables, pid ^ 2, own), nothing);
+    assert_eq!(parse(&variables, pid, Some(!input.pidfd_id)), nothing);
+    let anyone = Variables { pid: None, ..variables };
+    assert_eq!(parse(&anyone, pid, own), if input.strict { nothing } else { (count, None, true) });
+
+    let unnamed =
+        Activation::parse(&Variables { names: None, ..variables }, true, pid, || own).expect("as above");
+    assert!(unnamed.names().eq(std::iter::repeat_n(UNKNOWN, count)));
+    assert!(i32::try_from(count).is_ok_and(|count| count <= i32::MAX - FIRST_FD));
+}
+
+fn number(variable: Variable, value: u64) -> [u8; NUMBER_LINE] {
+    let mut line = [0xff; NUMBER_LINE];
+    let len = render_number(variable, value, &mut line).expect("a line of this length is never too short");
+    assert!(line[len..].iter().all(|byte| *byte == 0xff));
+    assert!(render_number(variable, value, &mut [0; NUMBER_LINE][..len - 1]).is_err());
+    line
+}
+
+/// What stands between the variable's `=` and the NUL.
+fn value_of(variable: Variable, line: &[u8]) -> &[u8] {
+    let end = line.iter().position(|byte| *byte == 0).expect("a NUL at the end");
+    let value = line[..end].strip_prefix(variable.name().as_bytes()).expect("the variable's name");
+    value.strip_prefix(b"=").expect("an equals sign")
+}

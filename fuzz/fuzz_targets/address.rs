@@ -1,0 +1,284 @@
+//! Networks and addresses: what is accepted against std's parser, and the same-address rule.
+#![no_main]
+
+use arbitrary::Arbitrary;
+use gracenet::address::{Address, Equivalent, Family, Key, UNIX_MAX, Zone};
+use gracenet::error::AddressFault;
+use gracenet::{Endpoint, Error, Network};
+use libfuzzer_sys::fuzz_target;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+#[derive(Arbitrary, Debug)]
+struct Input<'d> {
+    /// The networks of the two addresses.
+    networks: [u8; 2],
+    /// The indices of their zones, where they have zones by name.
+    scopes: [u8; 2],
+    /// The second address is the text from here on, or, with `flip`, the first one with the byte here changed.
+    at: u8,
+    flip: u8,
+    text: &'d [u8],
+}
+
+const NETWORKS: [(&str, Network); 9] = [
+    ("tcp", Network::Tcp),
+    ("tcp4", Network::Tcp4),
+    ("tcp6", Network::Tcp6),
+    ("udp", Network::Udp),
+    ("udp4", Network::Udp4),
+    ("udp6", Network::Udp6),
+    ("unix", Network::Unix),
+    ("unixpacket", Network::UnixPacket),
+    ("unixgram", Network::Unixgram),
+];
+
+fuzz_target!(|input: Input<'_>| {
+    let at = usize::from(input.at).min(input.text.len());
+    let mut flipped = input.text.to_vec();
+    let (first, second) = match flipped.get_mut(at) {
+        Some(byte) if input.flip > 0 => {
+            *byte ^= input.flip;
+            (input.text, &flipped[..])
+        }
+        _ => input.text.split_at(at),
+    };
+    let [a, b] = [(0, first), (1, second)].map(|(which, text)| {
+        let (name, network) = NETWORKS[usize::from(input.networks[which]) % NETWORKS.len()];
+        let endpoint = parse(name, network, text);
+        endpoint.map(|endpoint| check_keys(endpoint, input.scopes[which].into()))
+    });
+    if let (Some(a), Some(b)) = (a, b) {
+        compare(&a, &b);
+    }
+    compare_unix(first, second);
+    // No name but the nine is a network's.
+    if let Ok(text) = str::from_utf8(input.text) {
+        let known = NETWORKS.iter().find(|(name, _)| *name == text);
+        assert_eq!(Network::parse(text).ok(), known.map(|(_, network)| *network));
+        assert!(known.is_some() || matches!(Endpoint::parse(text, ":80"), Err(Error::UnknownNetwork(_))));
+    }
+});
+
+fn parse<'d>(name: &str, network: Network, text: &'d [u8]) -> Option<Endpoint<'d>> {
+    let parsed = Endpoint::parse_in(network, text);
+    if let Ok(text) = str::from_utf8(text) {
+        assert_eq!(Endpoint::parse(name, text), parsed);
+    }
+    if network.allows(Family::Unix) {
+        check_unix(network, text, parsed);
+    } else {
+        check_inet(network, text, parsed);
+    }
+    assert!(matches!(parsed, Ok(_) | Err(Error::Address(_))));
+    parsed.ok()
+}
+
+fn check_unix(network: Network, text: &[u8], parsed: Result<Endpoint<'_>, Error>) {
+    let (bytes, expected) = match text.strip_prefix(b"@") {
+        Some(name) => (name, Address::Abstract(name)),
+        None => (text, Address::Path(text)),
+    };
+    let fault = match bytes {
+        [] => Some(AddressFault::Empty),
+        _ if bytes.len() > UNIX_MAX => Some(AddressFault::PathTooLong { bytes: bytes.len() }),
+        _ if bytes.contains(&0) => Some(AddressFault::Nul),
+        _ => None,
+    };
+    match (parsed, fault) {
+        (Ok(endpoint), None) => {
+            assert_eq!(endpoint.address(), expected);
+            assert_eq!(endpoint.network(), network);
+        }
+        (Err(error), Some(fault)) => assert_eq!(error, Error::Address(fault)),
+        (parsed, fault) => panic!("{parsed:?} although {fault:?}"),
+    }
+}
+
+fn check_inet(network: Network, text: &[u8], parsed: Result<Endpoint<'_>, Error>) {
+    let std = str::from_utf8(text).ok().and_then(|text| text.parse::<SocketAddr>().ok());
+    if let Some(std) = std {
+        let zone =
+            text.split(|byte| *byte == b'%').nth(1).and_then(|rest| rest.split(|byte| *byte == b']').next());
+        let family = if std.is_ipv4() { Family::V4 } else { Family::V6 };
+        let expected = match (std, zone) {
+            (SocketAddr::V6(v6), Some(zone)) if v6.scope_id() == 0 || zone.len() > 15 => {
+                Err(AddressFault::Zone)
+            }
+            _ if !network.allows(family) => Err(AddressFault::Family),
+            (SocketAddr::V6(v6), Some(_)) => {
+                let address = SocketAddr::new(IpAddr::V6(*v6.ip()), v6.port());
+                Ok(Address::Zoned(address, Zone::Index(v6.scope_id())))
+            }
+            _ => Ok(Address::Inet(std)),
+        };
+        assert_eq!(parsed.map(|endpoint| endpoint.address()), expected.map_err(Error::Address));
+    }
+    let Ok(endpoint) = parsed else {
+        return;
+    };
+    assert_eq!(endpoint.network(), network);
+    // Written out again, it reads as the same.
+    let again = match endpoint.address() {
+        Address::Any { port } => format!(":{port}"),
+        Address::Loopback { port } => format!("localhost:{port}"),
+        Address::Inet(address) => {
+            assert_eq!(Some(address), std);
+            address.to_string()
+        }
+        Address::Zoned(SocketAddr::V6(address), zone) => {
+            assert_eq!(address.scope_id(), 0);
+            let (ip, port) = (address.ip(), address.port());
+            match zone {
+                Zone::Index(index) => {
+                    assert_eq!(std, Some(scoped(address.into(), index)));
+                    format!("[{ip}%{index}]:{port}")
+                }
+                Zone::Name(name) => {
+                    assert!(
+                        (1..=15).contains(&name.len()) && !name.bytes().all(|byte| byte.is_ascii_digit())
+                    );
+                    format!("[{ip}%{name}]:{port}")
+                }
+            }
+        }
+        other => panic!("{other:?} on {network:?}"),
+    };
+    assert_eq!(
+        Endpoint::parse_in(network, again.as_bytes()).map(|again| again.address()),
+        Ok(endpoint.address())
+    );
+}
+
+fn scoped(address: SocketAddr, scope: u32) -> SocketAddr {
+    match address {
+        SocketAddr::V4(_) => address,
+        SocketAddr::V6(mut v6) => {
+            v6.set_scope_id(scope);
+            v6.into()
+        }
+    }
+}
+
+/// What getsockname would tell of a socket that was bound to an endpoint.
+#[derive(PartialEq, Eq, Debug)]
+enum Bound<'d> {
+    Inet(SocketAddr),
+    Path(&'d [u8]),
+    Abstract(&'d [u8]),
+}
+
+struct Checked<'d> {
+    bound: Bound<'d>,
+    /// `None` with port 0.
+    key: Option<Key>,
+}
+
+fn check_keys(endpoint: Endpoint<'_>, scope: u32) -> Checked<'_> {
+    let network = endpoint.network();
+    let bound = bound(endpoint, scope);
+    let keys = endpoint.keys(scope);
+    let own = match bound {
+        Bound::Inet(address) => Key::inet(address),
+        Bound::Path(path) => Key::unix(path),
+        Bound::Abstract(name) => Key::unix_abstract(name),
+    };
+    if own.port() == Some(0) {
+        assert_eq!((keys.exact, keys.equivalent), (None, None));
+        return Checked { bound, key: None };
+    }
+    assert_eq!(keys.exact, Some(own));
+    assert!(network.allows(own.family()));
+    assert_eq!(
+        own.is_exact(),
+        !matches!(bound, Bound::Path(path) if path.len() > 28)
+            && !matches!(bound, Bound::Abstract(name) if name.len() > 27)
+    );
+    let wildcard = matches!(bound, Bound::Inet(address) if address.ip().is_unspecified());
+    let both = network.allows(Family::V4) && network.allows(Family::V6);
+    assert_eq!(keys.equivalent.is_some(), wildcard && both);
+    if let Some(equivalent) = keys.equivalent {
+        let (key, ip): (Key, IpAddr) = match equivalent {
+            Equivalent::DualStack(key) => (key, Ipv6Addr::UNSPECIFIED.into()),
+            Equivalent::V4(key) => (key, Ipv4Addr::UNSPECIFIED.into()),
+        };
+        let port = own.port().expect("an address of the internet has a port");
+        assert_eq!(key, Key::inet(SocketAddr::new(ip, port)));
+        assert_ne!(key.family(), own.family());
+        // And the other way round.
+        let text = SocketAddr::new(ip, port).to_string();
+        let other = Endpoint::parse_in(network, text.as_bytes()).expect("a wildcard").keys(0);
+        let back = match other.equivalent {
+            Some(Equivalent::DualStack(key) | Equivalent::V4(key)) => Some(key),
+            None => None,
+        };
+        assert_eq!((other.exact, back), (Some(key), Some(own)));
+    }
+    Checked { bound, key: Some(own) }
+}
+
+fn bound(endpoint: Endpoint<'_>, scope: u32) -> Bound<'_> {
+    let inet = |v4: Ipv4Addr, v6: Ipv6Addr, v6_first: bool, port: u16| {
+        let network = endpoint.network();
+        let use_v6 = if v6_first { network.allows(Family::V6) } else { !network.allows(Family::V4) };
+        Bound::Inet(SocketAddr::new(if use_v6 { v6.into() } else { v4.into() }, port))
+    };
+    match endpoint.address() {
+        Address::Any { port } => inet(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED, true, port),
+        Address::Loopback { port } => inet(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, false, port),
+        Address::Inet(address) => Bound::Inet(address),
+        Address::Zoned(address, _) => Bound::Inet(match address.ip() {
+            // fe80::/10, ff?1::/16 and ff?2::/16: the kernel forgets every other zone.
+            IpAddr::V6(ip) if ip.segments()[0] & 0xffc0 == 0xfe80 => scoped(address, scope),
+            IpAddr::V6(ip) if matches!(ip.segments()[0] & 0xff0f, 0xff01 | 0xff02) => scoped(address, scope),
+            _ => address,
+        }),
+        Address::Path(path) => Bound::Path(path),
+        Address::Abstract(name) => Bound::Abstract(name),
+        // The enum is not open, but the target should not have to change when it is.
+        #[allow(unreachable_patterns)]
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Equal keys are equal addresses, unless they say that they do not know.
+fn compare(a: &Checked<'_>, b: &Checked<'_>) {
+    let (Some(a_key), Some(b_key)) = (a.key, b.key) else {
+        return;
+    };
+    if a.bound == b.bound {
+        assert_eq!(a_key, b_key);
+    }
+    if a_key == b_key && a_key.is_exact() {
+        assert_eq!(a.bound, b.bound);
+    }
+    compare_keys(a_key, b_key);
+}
+
+fn compare_keys(a: Key, b: Key) {
+    assert_eq!(a.eq(&b), b.eq(&a));
+    if a == b {
+        assert_eq!(a.hash(), b.hash());
+        assert_eq!(a.is_exact(), b.is_exact());
+        assert_eq!((a.family(), a.port()), (b.family(), b.port()));
+    }
+}
+
+/// The same for any bytes the kernel may tell, beyond what can be asked for.
+fn compare_unix(a: &[u8], b: &[u8]) {
+    let [a_path, b_path] = [a, b].map(Key::unix);
+    let [a_name, b_name] = [a, b].map(Key::unix_abstract);
+    for (key, len) in [(a_path, a.len()), (b_path, b.len()), (a_name, a.len() + 1), (b_name, b.len() + 1)] {
+        assert_eq!(key.is_exact(), len <= 28);
+    }
+    if a_path.is_exact() || b_path.is_exact() {
+        assert_eq!(a_path == b_path, a == b);
+    }
+    if a_name.is_exact() || b_name.is_exact() {
+        assert_eq!(a_name == b_name, a == b);
+    }
+    // A path has no NUL, so it is never taken for an abstract name.
+    assert!(a.contains(&0) || a_path != b_name);
+    compare_keys(a_path, b_path);
+    compare_keys(a_name, b_name);
+    compare_keys(a_path, b_name);
+}
