@@ -82,7 +82,7 @@ impl<'s> Placement<'s> {
 
     /// The number of the target `index`.
     const fn target(&self, index: usize) -> i32 {
-        self.first + index as i32
+        self.first.wrapping_add(index as i32)
     }
 
     /// Marks `index` as placed and goes on to the target that its source sat on, if that one waits for it.
@@ -133,7 +133,7 @@ impl Iterator for Placement<'_> {
             if source.done {
                 continue;
             }
-            if source.fd == self.first + index as i32 {
+            if source.fd == self.first.wrapping_add(index as i32) {
                 source.done = true;
                 return Some(Step::Keep { fd: source.fd });
             }

@@ -63,6 +63,7 @@ scenarios! {
     looked_up_in_path,
     launch_directory,
     renamed_and_deleted_directory,
+    directory_is_not_inherited,
     old_kernel,
     filtering_container,
     unix_path_of_a_successor;
@@ -976,6 +977,22 @@ fn renamed_and_deleted_directory() {
     std::fs::create_dir(here.join("release2")).unwrap();
     std::os::unix::fs::symlink(here.join("release1"), here.join("current")).unwrap();
     run("relink", "current", "release2", here.join("release2").display().to_string());
+}
+
+/// A number that is promised and closed stays so when the launch opens the directory on it.
+fn directory_is_not_inherited() {
+    if in_copy("promised") {
+        unsafe { libc::close_range(3, u32::MAX, 0) };
+        let mut launch: Launch<256> = unsafe { Launch::from_libc() }.unwrap();
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(target(unsafe { BorrowedFd::borrow_raw(3) }), here.to_str().unwrap());
+        let mut net = Net::<4>::new();
+        assert_eq!(unsafe { net.inherit(&mut launch) }, Err(Error::NotOpen { fd: 3 }));
+        return;
+    }
+    run_copy(&std::env::current_exe().unwrap(), "directory_is_not_inherited", |command| {
+        command.env("TEST_COPY", "promised").env("LISTEN_FDS", "1");
+    });
 }
 
 /// Answers these calls with an error, for this process and its successors.
