@@ -47,6 +47,13 @@ pub(crate) struct LaunchView<'l> {
     pub(crate) directory: &'l Directory,
 }
 
+impl LaunchView<'_> {
+    /// The same, for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> LaunchView<'_> {
+        LaunchView { args: self.args, vars: self.vars, directory: self.directory }
+    }
+}
+
 impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     /// Captures the launch from the running libc: the arguments from the initial stack, whose address
     /// `/proc/self/stat` tells, the environment from libc's `environ` as it is now. For std programs; call

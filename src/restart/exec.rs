@@ -7,16 +7,21 @@
 //! every number, flag and directory is as before because none was touched. (The alternative, moving in place
 //! and undoing it all on failure, would have shown every other thread wrong descriptors meanwhile.)
 //!
+//! A handler of the program's must not run in that thread, where a self-pipe's number may be another file's by
+//! then. So all signals are blocked in it, and when one is waiting at the end, just before the mask has to be
+//! what the new image shall have, the thread gives up, the handler runs where it should, and the attempt is
+//! repeated. (That leaves the instant between the last look and execve.)
+//!
 //! What follows from the second table: record locks (`F_SETLK`) belong to the table and end with the old one,
 //! `flock` and open-file-description locks travel. The thread counts against `RLIMIT_NPROC` and `pids.max`
 //! for a moment.
 #![allow(unsafe_code)]
 
 use super::Restart;
-use super::image::{HandOver, become_successor, with_image};
+use super::image::{HandOver, Image, become_successor, with_image};
 use crate::error::{Call, Error};
 use crate::launch::LaunchView;
-use crate::sys::{self, Clone};
+use crate::sys::{self, Clone, Mask, Task};
 use core::convert::Infallible;
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -27,24 +32,52 @@ use rustix::mm::{MapFlags, ProtFlags};
 /// program's may run on it, so it is as large as a small thread's; pages that are not touched cost nothing.
 const STACK: usize = 256 * 1024;
 
+/// How often signals may interrupt an attempt before one goes through whatever comes.
+const ATTEMPTS: usize = 64;
+
 /// Executes in place; returns only if that failed, and then everything is as before.
 pub(crate) fn exec(
-    launch: LaunchView<'_>,
+    mut launch: LaunchView<'_>,
     restart: &Restart<'_>,
-    hand_over: HandOver<'_>,
+    mut hand_over: HandOver<'_>,
 ) -> Result<Infallible, Error> {
-    with_image(launch, restart, hand_over, |image| {
-        let mut stack = Stack::new()?;
-        let mask = sys::block_signals().map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
-        image.mask = Some(mask);
-        // SAFETY: all signals are blocked, and `become_successor` keeps to the rules of its room.
-        let cloned = unsafe { sys::clone_and_run(Clone::Thread, stack.bytes(), image, become_successor) };
-        // The mask was the thread's own a moment ago; there is nothing in it to refuse.
-        let _ = sys::restore_signals(mask);
-        cloned.map_err(|errno| Error::call(Call::Clone, errno))?;
-        // A clone that ended without an outcome was an emulator's copy.
-        Err(image.outcome.take().unwrap_or(Error::call(Call::Clone, Errno::NOSYS)))
-    })
+    let mut stack = Stack::new()?;
+    for left in (0..ATTEMPTS).rev() {
+        let Interrupted = with_image(launch.reborrow(), restart, hand_over.reborrow(), |image| {
+            image.yields = left > 0;
+            attempt(image, &mut stack)
+        })?;
+    }
+    // Not reached: the last attempt yields to nothing.
+    Err(Error::call(Call::Execve, Errno::INTR))
+}
+
+/// A signal came first, and has been handled by now.
+struct Interrupted;
+
+fn attempt(image: &mut Image<'_>, stack: &mut Stack) -> Result<Interrupted, Error> {
+    let mask = sys::block_signals().map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
+    image.mask = Some(mask);
+    // SAFETY: all signals are blocked, and `replace` keeps to the rules of a clone's body.
+    let cloned = unsafe { sys::clone_and_run(Clone::Thread, stack.bytes(), image, replace) };
+    // The mask was the thread's own a moment ago; there is nothing in it to refuse.
+    let _ = sys::restore_signals(mask);
+    cloned.map_err(|errno| Error::call(Call::Clone, errno))?;
+    match image.outcome.take() {
+        Some(_) if image.interrupted => Ok(Interrupted),
+        Some(error) => Err(error),
+        // Without shared memory there is no thread either: not reached.
+        None => Err(Error::call(Call::Clone, Errno::NOSYS)),
+    }
+}
+
+/// Between clone and execve. The caller goes on as soon as this thread is done with memory, which is before
+/// the kernel closes its descriptors: what the caller closes then would still be open here.
+fn replace(task: &Task, image: &mut Image<'_>) {
+    become_successor(task, image);
+    // A handler must not meet what follows.
+    let _ = task.set_mask(Mask::ALL);
+    task.close_all();
 }
 
 /// A mapping of its own, gone when dropped.

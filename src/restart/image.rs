@@ -41,6 +41,13 @@ pub(crate) struct HandOver<'r> {
     pub(crate) names: &'r mut [u8],
 }
 
+impl HandOver<'_> {
+    /// The same, for a shorter time.
+    pub(super) fn reborrow(&mut self) -> HandOver<'_> {
+        HandOver { sources: self.sources, names: self.names, ..*self }
+    }
+}
+
 /// Scratch space for a [`HandOver`] of up to `N` sockets.
 pub(crate) struct Scratch<const N: usize> {
     pub(crate) sources: Vec<Source, N>,
@@ -103,6 +110,10 @@ pub(super) struct Image<'r> {
     candidate: Vec<u8, PATH_MAX>,
     /// The signal mask that the successor gets.
     pub(super) mask: Option<Mask>,
+    /// Whether the clone gives way to signals that came since they were blocked.
+    pub(super) yields: bool,
+    /// Whether it did.
+    pub(super) interrupted: bool,
     /// Why the clone did not become the successor.
     pub(super) outcome: Option<Error>,
 }
@@ -223,6 +234,8 @@ fn prepare<R>(
         stdio,
         candidate: Vec::new(),
         mask: None,
+        yields: false,
+        interrupted: false,
         outcome: None,
     };
     run(&mut image)
@@ -347,6 +360,10 @@ fn attempt(task: &Task, image: &mut Image<'_>) -> Result<Infallible, Error> {
         }
     }
     if let Some(mask) = image.mask {
+        if image.yields && task.is_signalled(mask) {
+            image.interrupted = true;
+            return Err(Error::call(Call::Execve, Errno::INTR));
+        }
         task.set_mask(mask).map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
     }
     Err(execute(task, image, program_fd))

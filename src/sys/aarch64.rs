@@ -13,10 +13,12 @@ pub(super) mod nr {
     pub(in crate::sys) const CHDIR: usize = 49;
     pub(in crate::sys) const FCHDIR: usize = 50;
     pub(in crate::sys) const OPENAT: usize = 56;
+    pub(in crate::sys) const CLOSE: usize = 57;
     pub(in crate::sys) const GETDENTS64: usize = 61;
     pub(in crate::sys) const EXIT: usize = 93;
     pub(in crate::sys) const RT_SIGACTION: usize = 134;
     pub(in crate::sys) const RT_SIGPROCMASK: usize = 135;
+    pub(in crate::sys) const RT_SIGPENDING: usize = 136;
     pub(in crate::sys) const PRCTL: usize = 167;
     pub(in crate::sys) const GETPID: usize = 172;
     pub(in crate::sys) const GETSOCKOPT: usize = 209;

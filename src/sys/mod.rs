@@ -72,7 +72,7 @@ pub(crate) fn set_cloexec(first: RawFd, last: RawFd) -> Result<(), Errno> {
 
 fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     let args = [first as usize, last as usize, CLOSE_RANGE_CLOEXEC, 0, 0, 0];
-    // SAFETY: the call takes numbers only, and with this flag closes nothing.
+    // SAFETY: the call takes numbers only, and closes nothing with this flag.
     let ret = unsafe { arch::syscall(nr::CLOSE_RANGE, args) };
     result(ret).map(drop)
 }
@@ -81,9 +81,14 @@ fn close_range(first: u32, last: u32) -> Result<(), Errno> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mask(u64);
 
+impl Mask {
+    /// Blocks every signal that can be blocked.
+    pub(crate) const ALL: Self = Self(u64::MAX);
+}
+
 /// Blocks every signal in the calling thread and returns its mask as it was.
 pub(crate) fn block_signals() -> Result<Mask, Errno> {
-    set_mask(Mask(u64::MAX))
+    set_mask(Mask::ALL)
 }
 
 /// Sets the calling thread's mask.
@@ -344,13 +349,26 @@ impl Task {
             Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => {}
             other => return other,
         }
-        match self.close_on_exec_listed(first) {
-            Ok(()) => Ok(()),
-            Err(_) => self.close_on_exec_limit(first),
+        let listed = self.each_listed(|fd| {
+            if fd < first {
+                return Ok(());
+            }
+            self.call(nr::FCNTL, [fd as usize, F_SETFD, FD_CLOEXEC, 0, 0, 0]).map(drop)
+        });
+        listed.or_else(|_| self.close_on_exec_limit(first))
+    }
+
+    /// Closes every descriptor: what a task that gives up does not leave to its end, which its process would
+    /// not wait for.
+    pub(crate) fn close_all(&self) {
+        if self.call(nr::CLOSE_RANGE, [0, u32::MAX as usize, 0, 0, 0, 0]).is_err() {
+            // What cannot be closed now closes with the task, a moment later.
+            let _ = self.each_listed(|fd| self.call(nr::CLOSE, [fd as usize, 0, 0, 0, 0, 0]).map(drop));
         }
     }
 
-    fn close_on_exec_listed(&self, first: RawFd) -> Result<(), Errno> {
+    /// Calls `act` for each descriptor that `/proc` lists, but for the one that reads the list.
+    fn each_listed(&self, mut act: impl FnMut(RawFd) -> Result<(), Errno>) -> Result<(), Errno> {
         // The thread's list: a thread made by `Clone::Thread` does not have its process's descriptors.
         let path = c"/proc/thread-self/fd".as_ptr() as usize;
         let list = self.call(nr::OPENAT, [AT_FDCWD, path, O_DIRECTORY | O_CLOEXEC, 0, 0, 0])?;
@@ -366,8 +384,8 @@ impl Task {
             while let Some(len) = entries.get(16..18).and_then(|len| len.first_chunk()) {
                 let len = usize::from(u16::from_ne_bytes(*len));
                 let name = entries.get(19..len).unwrap_or(&[]);
-                if let Some(fd) = parse_fd(name).filter(|fd| *fd >= first) {
-                    self.call(nr::FCNTL, [fd as usize, F_SETFD, FD_CLOEXEC, 0, 0, 0])?;
+                if let Some(fd) = parse_fd(name).filter(|fd| *fd as usize != list) {
+                    act(fd)?;
                 }
                 entries = entries.get(len.max(19)..).unwrap_or(&[]);
             }
@@ -393,6 +411,13 @@ impl Task {
     /// Sets this task's signal mask.
     pub(crate) fn set_mask(&self, mask: Mask) -> Result<(), Errno> {
         set_mask(mask).map(drop)
+    }
+
+    /// Whether a signal waits that `mask` would let through to this task.
+    pub(crate) fn is_signalled(&self, mask: Mask) -> bool {
+        let mut pending = 0_u64;
+        let args = [&raw mut pending as usize, SIGSET, 0, 0, 0, 0];
+        self.call(nr::RT_SIGPENDING, args).is_ok() && pending & !mask.0 != 0
     }
 
     /// Gives every signal with a handler its default action; ignored ones stay ignored, as over execve.

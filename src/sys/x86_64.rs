@@ -8,6 +8,7 @@ use core::ffi::c_void;
 pub(super) mod nr {
     pub(in crate::sys) const RT_SIGACTION: usize = 13;
     pub(in crate::sys) const RT_SIGPROCMASK: usize = 14;
+    pub(in crate::sys) const CLOSE: usize = 3;
     pub(in crate::sys) const GETPID: usize = 39;
     pub(in crate::sys) const CLONE: usize = 56;
     pub(in crate::sys) const EXECVE: usize = 59;
@@ -15,6 +16,7 @@ pub(super) mod nr {
     pub(in crate::sys) const FCNTL: usize = 72;
     pub(in crate::sys) const CHDIR: usize = 80;
     pub(in crate::sys) const FCHDIR: usize = 81;
+    pub(in crate::sys) const RT_SIGPENDING: usize = 127;
     pub(in crate::sys) const FSTATFS: usize = 138;
     pub(in crate::sys) const PRCTL: usize = 157;
     pub(in crate::sys) const GETDENTS64: usize = 217;

@@ -78,17 +78,15 @@ unsafe fn run(stack: *const usize) -> Result<(), i32> {
 
 /// Ends the process.
 fn exit(status: i32) -> ! {
-    loop {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: exit_group(2) touches nothing.
-        unsafe {
-            core::arch::asm!("syscall", in("rax") 231, in("rdi") status, options(noreturn, nostack));
-        }
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: exit_group(2) touches nothing.
-        unsafe {
-            core::arch::asm!("svc 0", in("x8") 94, in("x0") status, options(noreturn, nostack));
-        }
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: exit_group(2) touches nothing.
+    unsafe {
+        core::arch::asm!("syscall", in("rax") 231, in("rdi") status, options(noreturn, nostack));
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: exit_group(2) touches nothing.
+    unsafe {
+        core::arch::asm!("svc 0", in("x8") 94, in("x0") status, options(noreturn, nostack));
     }
 }
 
