@@ -1,12 +1,22 @@
 //! A small HTTP server that restarts without losing a connection.
 //!
 //! ```text
-//! serve [--name NAME] [--ready-timeout SECONDS] [--drain SECONDS] ADDRESS...
+//! serve [--name NAME]... [--ready-timeout SECONDS] [--drain SECONDS] [--reload exec|spawn]
+//!       [--pid-file PATH] [--fd-store] ADDRESS...
 //! ```
 //!
 //! ADDRESS is `[NETWORK=]ADDRESS`; the network is `tcp`, or `unix` if it begins with `/` or `@`. When it can
 //! accept, it prints one line on stdout, `ready pid=<pid> inherited=<n> listeners=<n>`; everything else it
 //! has to say goes to stderr.
+//!
+//! | option | meaning |
+//! |---|---|
+//! | `--name` | the name of all sockets; given once for each address, that of the address in its place |
+//! | `--ready-timeout` | how long a successor may take to get ready; 30 s |
+//! | `--drain` | how long requests may take to end; 30 s |
+//! | `--reload` | what SIGHUP does: `exec` in place, or `spawn` a successor; `exec` |
+//! | `--pid-file` | holds the PID of the process that serves; written anew when a restart is over, however it ended |
+//! | `--fd-store` | the service manager keeps the sockets opened here, and which generation this is, over a crash |
 //!
 //! | request | answer |
 //! |---|---|
@@ -17,17 +27,22 @@
 //! | signal | effect |
 //! |---|---|
 //! | SIGUSR2 | starts a successor; when that is ready, stops accepting, drains, exits |
-//! | SIGHUP | drains, then executes in place |
+//! | SIGHUP | drains, then executes in place; with `--reload spawn` the same as SIGUSR2 |
 //! | SIGTERM, SIGINT | drains, exits; the second one exits at once |
+//!
+//! Where there is a service manager (`NOTIFY_SOCKET`), it is told of all of this, in a status line too, and
+//! hears from the watchdog. `examples/systemd` holds the units.
 #![allow(unsafe_code, reason = "adoption")]
 #![allow(clippy::std_instead_of_core, reason = "a std program")]
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -35,10 +50,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gracenet::address::Kind;
-use gracenet::{Endpoint, Id, Launch, Net, Network, Options, Reason, Restart};
+use gracenet::error::Variable;
+use gracenet::notify::{self, Assignment};
+use gracenet::{Endpoint, Failure, Id, Launch, Net, Network, Options, Reason, Restart, Successor};
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll};
-use rustix::fs::OFlags;
+use rustix::fs::{MemfdFlags, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
@@ -46,8 +63,11 @@ use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 use socket2::Socket;
 
-/// How many addresses it takes.
+/// How many addresses it takes, less one.
 const CAPACITY: usize = 1024;
+
+/// How long to wait before the service manager is told again what it did not hear.
+const RETRY: Duration = Duration::from_secs(1);
 
 #[allow(dead_code, reason = "zero_downtime has this file as a module and calls `run`")]
 fn main() -> ExitCode {
@@ -67,10 +87,20 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 struct Config {
-    name: Option<String>,
+    names: Vec<String>,
     ready_timeout: Duration,
     drain: Duration,
+    reload: Reload,
+    pid_file: Option<PathBuf>,
+    fd_store: bool,
     addresses: Vec<String>,
+}
+
+/// What SIGHUP does.
+#[derive(Clone, Copy)]
+enum Reload {
+    Exec,
+    Spawn,
 }
 
 impl Config {
@@ -80,27 +110,47 @@ impl Config {
             Duration::try_from_secs_f64(value.parse()?).map_err(|error| error.to_string().into())
         };
         let mut config = Self {
-            name: None,
+            names: Vec::new(),
             ready_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(30),
+            reload: Reload::Exec,
+            pid_file: None,
+            fd_store: false,
             addresses: Vec::new(),
         };
         let mut parser = lexopt::Parser::from_args(args);
         while let Some(arg) = parser.next()? {
             match arg {
-                Long("name") => config.name = Some(parser.value()?.string()?),
+                Long("name") => config.names.push(parser.value()?.string()?),
                 Long("ready-timeout") => config.ready_timeout = seconds(parser.value()?)?,
                 Long("drain") => config.drain = seconds(parser.value()?)?,
+                Long("reload") => {
+                    config.reload = match &*parser.value()?.string()? {
+                        "exec" => Reload::Exec,
+                        "spawn" => Reload::Spawn,
+                        other => return Err(format!("--reload is exec or spawn, not {other}").into()),
+                    }
+                }
+                Long("pid-file") => config.pid_file = Some(parser.value()?.into()),
+                Long("fd-store") => config.fd_store = true,
                 Value(address) => config.addresses.push(address.string()?),
                 other => return Err(other.unexpected()),
             }
         }
         if config.addresses.is_empty() {
-            return Err(
-                "usage: serve [--name NAME] [--ready-timeout SECONDS] [--drain SECONDS] ADDRESS...".into()
-            );
+            return Err("usage: serve [--name NAME]... [--ready-timeout SECONDS] [--drain SECONDS] \
+                 [--reload exec|spawn] [--pid-file PATH] [--fd-store] ADDRESS..."
+                .into());
+        }
+        if config.names.len() > 1 && config.names.len() != config.addresses.len() {
+            return Err("--name is given once, or once for each address".into());
         }
         Ok(config)
+    }
+
+    /// The name of the address at this position.
+    fn name(&self, position: usize) -> Option<&str> {
+        self.names.get(position).or(self.names.first()).map(String::as_str)
     }
 
     /// The network and the address of an argument.
@@ -120,8 +170,10 @@ fn serve(config: &Config) -> Result<ExitCode, Box<dyn Error>> {
     let mut net = Box::new(Net::<CAPACITY>::new());
     // SAFETY: nothing has been opened yet but what this process was started with.
     unsafe { net.inherit(&mut launch) }?;
-    // SAFETY: there is one thread.
-    unsafe { gracenet::launch::consume_from_libc() };
+    for variables in [&Variable::ACTIVATION[..], &Variable::NOTIFICATION] {
+        // SAFETY: there is one thread.
+        unsafe { gracenet::launch::consume_from_libc(variables) };
+    }
 
     let signals = Signals::new()?;
     let mut server = match Server::new(config, launch, net, signals) {
@@ -211,6 +263,8 @@ impl Watch {
 struct Listener {
     id: Id,
     datagram: bool,
+    /// Opened here, not inherited.
+    fresh: bool,
 }
 
 enum Phase {
@@ -238,11 +292,22 @@ struct Server<'c> {
     net: Box<Net<'c, CAPACITY>>,
     listeners: Vec<Listener>,
     claimed: usize,
+    generation: Option<Generation>,
     signals: Signals,
     watch: Watch,
     connections: Arc<Connections>,
     phase: Phase,
     terminations: usize,
+    /// Whether this is the main process of the service: not before the predecessor has ended, and not once
+    /// a successor has taken over.
+    is_main: bool,
+    watchdog: Option<Watchdog>,
+}
+
+/// When the service manager wants to hear from the main process.
+struct Watchdog {
+    interval: Duration,
+    next: Instant,
 }
 
 impl<'c> Server<'c> {
@@ -254,31 +319,42 @@ impl<'c> Server<'c> {
         mut net: Box<Net<'c, CAPACITY>>,
         signals: Signals,
     ) -> Result<Self, (Box<Net<'c, CAPACITY>>, Box<dyn Error>)> {
-        let inherited = net.inherited().count();
-        let mut listeners = Vec::new();
-        for address in &config.addresses {
-            match listen(&mut net, config, address) {
-                Ok(listener) => listeners.push(listener),
-                Err(error) => return Err((net, error)),
-            }
+        match Self::open(config, &launch, &mut net) {
+            Ok((listeners, generation, watchdog, watch, connections)) => Ok(Self {
+                config,
+                launch,
+                claimed: listeners.iter().filter(|listener| !listener.fresh).count(),
+                is_main: net.predecessor().is_none(),
+                net,
+                listeners,
+                generation,
+                signals,
+                watch,
+                connections: Arc::new(connections),
+                phase: Phase::Serving,
+                terminations: 0,
+                watchdog,
+            }),
+            Err(error) => Err((net, error)),
         }
-        let claimed = inherited - net.inherited().count();
-        let (watch, connections) = match Watch::new().and_then(|watch| Ok((watch, Connections::new()?))) {
-            Ok(pair) => pair,
-            Err(error) => return Err((net, error.into())),
-        };
-        Ok(Self {
-            config,
-            launch,
-            net,
-            listeners,
-            claimed,
-            signals,
-            watch,
-            connections: Arc::new(connections),
-            phase: Phase::Serving,
-            terminations: 0,
-        })
+    }
+
+    #[allow(clippy::type_complexity, reason = "the parts of a server")]
+    fn open(
+        config: &'c Config,
+        launch: &Launch<2048>,
+        net: &mut Net<'c, CAPACITY>,
+    ) -> Result<(Vec<Listener>, Option<Generation>, Option<Watchdog>, Watch, Connections), Box<dyn Error>>
+    {
+        let listeners = (0..config.addresses.len())
+            .map(|position| listen(net, config, position))
+            .collect::<Result<Vec<_>, _>>()?;
+        let generation = if config.fd_store { Some(Generation::claim(net)?) } else { None };
+        let watchdog = notify::watchdog(launch)?.map(|time| {
+            let interval = time / 2;
+            Watchdog { interval, next: Instant::now() + interval }
+        });
+        Ok((listeners, generation, watchdog, Watch::new()?, Connections::new()?))
     }
 
     /// Begins to accept and says so.
@@ -289,10 +365,65 @@ impl<'c> Server<'c> {
             self.watch.add(predecessor, key::PREDECESSOR)?;
         }
         self.accept_from_all()?;
+        if let Some(generation) = &self.generation {
+            generation.begin(&self.net)?;
+        }
         self.net.ready()?;
+        self.write_pid_file();
+        if self.is_main {
+            self.become_main();
+        }
         let (pid, claimed, listeners) = (std::process::id(), self.claimed, self.listeners.len());
         println!("ready pid={pid} inherited={claimed} listeners={listeners}");
         Ok(())
+    }
+
+    /// From now on the service manager hears this process.
+    fn become_main(&mut self) {
+        self.is_main = true;
+        if self.config.fd_store {
+            let opened = self.listeners.iter().filter(|listener| listener.fresh).map(|listener| listener.id);
+            let state = self.generation.iter().filter(|state| state.fresh).map(|state| state.id);
+            for id in opened.chain(state) {
+                if let Err(error) = self.net.store(id) {
+                    eprintln!("file descriptor store: {error}");
+                }
+            }
+        }
+        self.tell(&[Assignment::Status(&self.status())]);
+    }
+
+    /// A line for `systemctl status`.
+    fn status(&self) -> String {
+        let listeners = self.listeners.len();
+        let plural = if listeners == 1 { "" } else { "s" };
+        match &self.generation {
+            Some(Generation { number, .. }) => {
+                format!("serving {listeners} listener{plural}, generation {number}")
+            }
+            None => format!("serving {listeners} listener{plural}"),
+        }
+    }
+
+    /// Tells the service manager, if it listens to this process.
+    fn tell(&self, assignments: &[Assignment<'_>]) {
+        if self.is_main {
+            if let Err(error) = self.net.notifier().send(assignments) {
+                eprintln!("service manager: {error}");
+            }
+        }
+    }
+
+    /// Writes the PID file: as a whole or not at all, and anew each time, for whoever waits for it to change.
+    fn write_pid_file(&self) {
+        let Some(path) = &self.config.pid_file else { return };
+        let pid = std::process::id();
+        let mut temporary = path.clone().into_os_string();
+        temporary.push(format!(".{pid}"));
+        let written = fs::write(&temporary, format!("{pid}\n")).and_then(|()| fs::rename(&temporary, path));
+        if let Err(error) = written {
+            eprintln!("{}: {error}", path.display());
+        }
     }
 
     fn accept_from_all(&self) -> Result<(), Box<dyn Error>> {
@@ -314,13 +445,16 @@ impl<'c> Server<'c> {
             }
             if let Phase::Restarting { deadline } = self.phase {
                 if deadline <= Instant::now() {
-                    self.give_up("successor was not ready at the deadline");
+                    self.check_successor(|successor| successor.wait_ready(Duration::ZERO).map(|()| true));
                 }
             }
+            self.feed_watchdog();
             let deadline = match self.phase {
                 Phase::Serving => None,
                 Phase::Restarting { deadline } | Phase::Draining { deadline, .. } => Some(deadline),
             };
+            let watchdog = self.watchdog.as_ref().filter(|_| self.is_main).map(|watchdog| watchdog.next);
+            let deadline = deadline.into_iter().chain(watchdog).min();
             for key in self.watch.wait(deadline)? {
                 match key {
                     key::SIGNALS => {
@@ -328,11 +462,12 @@ impl<'c> Server<'c> {
                             return Ok(code);
                         }
                     }
-                    key::SUCCESSOR => self.check_successor(),
+                    key::SUCCESSOR => self.check_successor(Successor::poll),
                     key::PREDECESSOR => {
                         if let Some(predecessor) = self.net.take_predecessor() {
                             self.watch.remove(predecessor);
                         }
+                        self.become_main();
                     }
                     key::LAST_CONNECTION => self.connections.acknowledge(),
                     position => self.accept(position as usize),
@@ -346,8 +481,12 @@ impl<'c> Server<'c> {
         for signal in pending {
             match signal {
                 SIGUSR2 => self.spawn(),
+                SIGHUP if matches!(self.config.reload, Reload::Spawn) => self.spawn(),
                 SIGHUP => match self.phase {
-                    Phase::Serving => self.drain(Leave::Exec),
+                    Phase::Serving => {
+                        self.tell(&[Assignment::Reloading, Assignment::Status("draining, to execute anew")]);
+                        self.drain(Leave::Exec);
+                    }
                     Phase::Restarting { .. } => eprintln!("restart failed: a successor is in flight"),
                     Phase::Draining { .. } => {}
                 },
@@ -356,9 +495,8 @@ impl<'c> Server<'c> {
                     if self.terminations > 1 {
                         return Some(ExitCode::FAILURE);
                     }
-                    if let Phase::Restarting { .. } = self.phase {
-                        self.give_up("terminated");
-                    }
+                    self.cancel_restart();
+                    self.tell(&[Assignment::Stopping, Assignment::Status("draining, to exit")]);
                     self.drain(Leave::Exit);
                 }
             }
@@ -374,49 +512,74 @@ impl<'c> Server<'c> {
         let deadline = Instant::now() + self.config.ready_timeout;
         match self.net.start_process(&mut self.launch) {
             Ok(successor) => {
-                for fd in [Some(successor.pidfd()), successor.socket()].into_iter().flatten() {
+                for fd in successor.fds() {
                     if let Err(error) = self.watch.add(fd, key::SUCCESSOR) {
                         eprintln!("restart: watch the successor: {error}");
                     }
                 }
                 self.phase = Phase::Restarting { deadline };
             }
-            Err(error) => eprintln!("restart failed: {error}"),
+            Err(error) => self.restart_failed(&error),
         }
     }
 
-    /// Looks what has become of the successor.
-    fn check_successor(&mut self) {
+    /// Looks, with `look`, what has become of the successor.
+    fn check_successor(&mut self, look: impl FnOnce(&mut Successor<'c>) -> Result<bool, Failure>) {
         let Some(successor) = self.net.successor().filter(|_| matches!(self.phase, Phase::Restarting { .. }))
         else {
             return;
         };
-        match successor.poll() {
+        match look(successor) {
             Ok(false) => {}
             Ok(true) => {
                 self.forget_successor();
+                self.is_main = false;
                 self.drain(Leave::Exit);
             }
+            Err(failure @ Failure::Manager(_)) => {
+                // Both serve meanwhile. To leave now would look like the end of the service.
+                eprintln!("restart: {failure}");
+                self.phase = Phase::Restarting { deadline: Instant::now() + RETRY };
+            }
             Err(failure) => {
-                eprintln!("restart failed: {failure}");
                 self.forget_successor();
                 self.phase = Phase::Serving;
+                self.restart_failed(&failure);
             }
         }
     }
 
-    fn give_up(&mut self, why: &str) {
-        if let Some(Err(error)) = self.net.successor().map(|successor| successor.kill()) {
+    /// The service manager has been told by the crate.
+    fn restart_failed(&self, why: &dyn Error) {
+        eprintln!("restart failed: {why}");
+        self.write_pid_file();
+    }
+
+    /// Ends a successor that is not ready yet, because this process ends itself.
+    fn cancel_restart(&mut self) {
+        let Some(successor) = self.net.successor().filter(|_| matches!(self.phase, Phase::Restarting { .. }))
+        else {
+            return;
+        };
+        if let Err(error) = successor.kill() {
             eprintln!("restart: {error}");
         }
-        eprintln!("restart failed: {why}");
         self.forget_successor();
         self.phase = Phase::Serving;
+        eprintln!("restart failed: terminated");
+    }
+
+    fn feed_watchdog(&mut self) {
+        let now = Instant::now();
+        if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.next <= now) {
+            watchdog.next = now + watchdog.interval;
+            self.tell(&[Assignment::Watchdog]);
+        }
     }
 
     fn forget_successor(&mut self) {
         if let Some(successor) = self.net.successor() {
-            for fd in [Some(successor.pidfd()), successor.socket()].into_iter().flatten() {
+            for fd in successor.fds() {
                 self.watch.remove(fd);
             }
         }
@@ -444,7 +607,7 @@ impl<'c> Server<'c> {
     /// Executes in place; if that fails, serves on.
     fn exec(&mut self) -> Result<(), Box<dyn Error>> {
         let Err(error) = self.net.exec(&mut self.launch, &Restart::new());
-        eprintln!("restart failed: {error}");
+        self.restart_failed(&error);
         self.connections.draining.store(false, Ordering::SeqCst);
         self.phase = Phase::Serving;
         self.accept_from_all()
@@ -473,20 +636,25 @@ impl<'c> Server<'c> {
     }
 }
 
-/// Claims or opens one socket.
+/// Claims or opens the socket of the address at this position.
 fn listen<'c>(
     net: &mut Net<'c, CAPACITY>,
     config: &'c Config,
-    argument: &str,
+    position: usize,
 ) -> Result<Listener, Box<dyn Error>> {
+    let argument = config.addresses.get(position).map_or("", String::as_str);
     let error = |source| ListenError { address: argument.to_owned(), source };
     let (network, address) = Config::split(argument);
     let mut options = Options::new().nonblocking(true).replace_stale(true);
-    if let Some(name) = &config.name {
+    if let Some(name) = config.name(position) {
         options = options.name(name);
     }
     let endpoint = Endpoint::parse(network, address).map_err(error)?;
-    let id = net.listen_at(&endpoint, &options).map_err(error)?;
+    let (id, fresh) = match net.claim_at(&endpoint, &options) {
+        Ok(id) => (id, false),
+        Err(gracenet::Error::NotInherited) => (net.listen_at(&endpoint, &options).map_err(error)?, true),
+        Err(source) => return Err(error(source).into()),
+    };
     let fd = net.fd(id).map_err(error)?;
     if net.predecessor().is_none() {
         // O_NONBLOCK is shared by all who have the socket. A service manager hands sockets over blocking, and
@@ -497,7 +665,40 @@ fn listen<'c>(
             rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?;
         }
     }
-    Ok(Listener { id, datagram: endpoint.network().kind() == Kind::Datagram })
+    Ok(Listener { id, datagram: endpoint.network().kind() == Kind::Datagram, fresh })
+}
+
+/// Which start of the server this is, in a file in memory that travels with the sockets, and that the
+/// service manager keeps over a crash.
+struct Generation {
+    id: Id,
+    number: u64,
+    /// The file was made here, not inherited.
+    fresh: bool,
+}
+
+impl Generation {
+    const NAME: &'static str = "state";
+
+    fn claim(net: &mut Net<'_, CAPACITY>) -> Result<Self, Box<dyn Error>> {
+        let (id, fresh) = match net.claim_name(Self::NAME) {
+            Ok(id) => (id, false),
+            Err(gracenet::Error::NotInherited) => {
+                let file = rustix::fs::memfd_create(Self::NAME, MemfdFlags::CLOEXEC)?;
+                (net.add(file, Self::NAME)?, true)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut number = [0; 8];
+        rustix::io::pread(net.fd(id)?, &mut number, 0)?;
+        Ok(Self { id, number: u64::from_ne_bytes(number) + 1, fresh })
+    }
+
+    /// Writes the number down: not before this generation serves, because a start that fails is none.
+    fn begin(&self, net: &Net<'_, CAPACITY>) -> Result<(), Box<dyn Error>> {
+        rustix::io::pwrite(net.fd(self.id)?, &self.number.to_ne_bytes(), 0)?;
+        Ok(())
+    }
 }
 
 /// The connections that were accepted and are not done: each has a thread.

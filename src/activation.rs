@@ -126,13 +126,15 @@ impl<'e> Activation<'e> {
 ///
 /// - [`Error::Name`]: what is wrong with it.
 pub fn check_name(name: &str) -> Result<(), Error> {
+    name_fault(name).map_or(Ok(()), |fault| Err(Error::Name(fault)))
+}
+
+/// What keeps `name` from being a name.
+pub(crate) fn name_fault(name: &str) -> Option<NameFault> {
     if name.len() > NAME_MAX {
-        return Err(Error::Name(NameFault::TooLong { bytes: name.len() }));
+        return Some(NameFault::TooLong { bytes: name.len() });
     }
-    match name.bytes().find(|byte| !valid_in_name(*byte)) {
-        Some(byte) => Err(Error::Name(NameFault::Byte(byte))),
-        None => Ok(()),
-    }
+    name.bytes().find(|byte| !valid_in_name(*byte)).map(NameFault::Byte)
 }
 
 /// The longest line that holds a number: the longest variable's name, `=`, the digits and a NUL.
@@ -194,7 +196,7 @@ pub fn decimal(mut value: u64, digits: &mut [u8; DIGITS]) -> &[u8] {
 }
 
 /// A decimal number up to `most`.
-fn number(variable: Variable, value: &[u8], most: u64) -> Result<u64, Error> {
+pub(crate) fn number(variable: Variable, value: &[u8], most: u64) -> Result<u64, Error> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(variable.fault(match value {
             [b'-', rest @ ..] if !rest.is_empty() && rest.iter().all(u8::is_ascii_digit) => Fault::OutOfRange,
@@ -478,7 +480,7 @@ mod tests {
         let wrong =
             ["LISTEN_PID=x", "LISTEN_PIDFDID=x", "LISTEN_FDS=x", "LISTEN_FDNAMES=\t", "LISTEN_READY_FD=x"];
         let right = ["LISTEN_PID=42", "LISTEN_PIDFDID=7", "LISTEN_FDS=1", "LISTEN_FDNAMES=a"];
-        for (position, variable) in Variable::ALL.into_iter().enumerate() {
+        for (position, variable) in Variable::ACTIVATION.into_iter().enumerate() {
             let lines: Vec<&str> = right[..position].iter().chain(&wrong[position..]).copied().collect();
             match parse(&lines, false) {
                 Err(Error::Variable { variable: named, .. }) => assert_eq!(named, variable),
@@ -522,7 +524,7 @@ mod tests {
 
     #[test]
     fn a_number_fits_its_line() {
-        for variable in Variable::ALL {
+        for variable in Variable::ACTIVATION {
             let mut line = [0xff; NUMBER_LINE];
             let len = render_number(variable, u64::MAX, &mut line).unwrap();
             let expected = std::format!("{}=18446744073709551615\0", variable.name());
@@ -536,7 +538,7 @@ mod tests {
                 );
             }
         }
-        let longest = Variable::ALL.map(|variable| variable.name().len()).into_iter().max();
+        let longest = Variable::ACTIVATION.map(|variable| variable.name().len()).into_iter().max();
         assert_eq!(longest.map(|name| name + 1 + DIGITS + 1), Some(NUMBER_LINE));
     }
 

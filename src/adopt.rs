@@ -16,7 +16,6 @@ use heapless::VecView;
 use rustix::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, FdFlags};
 use rustix::net::AddressFamily;
-use rustix::process::{PidfdFlags, getpid};
 
 /// What came with the sockets.
 #[derive(Debug)]
@@ -25,18 +24,26 @@ pub(crate) struct Adopted {
     pub(crate) predecessor: Option<Predecessor>,
 }
 
+/// The value of a variable in a table of variables.
+///
+/// # Safety
+///
+/// - The strings stay where they are, unchanged, for `'env`.
+pub(crate) unsafe fn value<'env>(table: &VecView<Option<CStrPtr>>, variable: Variable) -> Option<&'env [u8]> {
+    let name = variable.name().as_bytes();
+    let string = crate::environ::find(table, name)?.behind(name.len() + 1)?;
+    // SAFETY: the caller's promise.
+    Some(unsafe { string.detach() })
+}
+
 /// The activation variables in a table of variables.
 ///
 /// # Safety
 ///
 /// - The strings stay where they are, unchanged, for `'env`.
 pub(crate) unsafe fn variables<'env>(table: &VecView<Option<CStrPtr>>) -> Variables<'env> {
-    let value = |variable: Variable| {
-        let name = variable.name().as_bytes();
-        let string = crate::environ::find(table, name)?.behind(name.len() + 1)?;
-        // SAFETY: the caller's promise.
-        Some(unsafe { string.detach() })
-    };
+    // SAFETY: the caller's promise.
+    let value = |variable| unsafe { value(table, variable) };
     Variables {
         pid: value(Variable::Pid),
         pidfd_id: value(Variable::PidfdId),
@@ -44,17 +51,6 @@ pub(crate) unsafe fn variables<'env>(table: &VecView<Option<CStrPtr>>) -> Variab
         names: value(Variable::Names),
         ready_fd: value(Variable::ReadyFd),
     }
-}
-
-/// The inode number of this process's pidfd, where pidfds have a file system of their own.
-pub(crate) fn own_pidfd_id() -> Option<u64> {
-    const PIDFS_MAGIC: u64 = 0x5049_4446;
-    let pidfd = rustix::process::pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
-    let file_system = rustix::fs::fstatfs(&pidfd).ok()?.f_type as u64;
-    if file_system != PIDFS_MAGIC {
-        return None;
-    }
-    Some(rustix::fs::fstat(&pidfd).ok()?.st_ino as u64)
 }
 
 /// Takes ownership of the descriptors `first..first + activation.count` and of the readiness socket, with

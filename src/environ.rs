@@ -9,7 +9,7 @@ use crate::error::{Error, Table};
 use core::cell::Cell;
 use heapless::{Vec, VecView};
 
-/// How many slots one rewriting may touch: the five variables of a restart and what its caller changes.
+/// How many slots one rewriting may touch: the six variables of a restart and what its caller changes.
 pub const CHANGES: usize = 64;
 
 /// What one step of a rewriting did to the table, with what it takes to reverse it.

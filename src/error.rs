@@ -30,7 +30,7 @@ pub enum Error {
         /// How many it holds.
         capacity: usize,
     },
-    /// An activation variable cannot be read.
+    /// A variable of the service manager's cannot be read.
     Variable {
         /// Which.
         variable: Variable,
@@ -72,6 +72,13 @@ pub enum Error {
         /// Which of the changes, from 0.
         position: usize,
     },
+    /// A message is not one that the service manager would take at its word; nothing was sent.
+    Message {
+        /// Which of its assignments, from 0.
+        position: usize,
+        /// What is wrong with it.
+        fault: MessageFault,
+    },
     /// The program was not found in `PATH`, which holds an empty or a relative element: that one is refused.
     RelativePath,
 }
@@ -100,6 +107,7 @@ impl Error {
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the names are the kernel's")]
 pub enum Call {
+    Barrier,
     Bind,
     Chdir,
     Chmod,
@@ -119,12 +127,14 @@ pub enum Call {
     OpenDirectory,
     OpenNull,
     PidfdOpen,
+    Pipe,
     Poll,
     ReadAuxv,
     ReadStat,
     Recv,
     Send,
     Setsockopt,
+    Shutdown,
     Sigprocmask,
     Socket,
     Socketpair,
@@ -135,6 +145,7 @@ pub enum Call {
 impl Call {
     const fn phrase(self) -> &'static str {
         match self {
+            Self::Barrier => "wait for the service manager",
             Self::Bind => "bind",
             Self::Chdir => "change to the launch directory",
             Self::Chmod => "change the mode of the socket's path",
@@ -154,12 +165,14 @@ impl Call {
             Self::OpenDirectory => "open the current directory",
             Self::OpenNull => "open /dev/null",
             Self::PidfdOpen => "pidfd_open",
+            Self::Pipe => "pipe",
             Self::Poll => "poll",
             Self::ReadAuxv => "read the auxiliary vector",
             Self::ReadStat => "read /proc/self/stat",
             Self::Recv => "recv",
             Self::Send => "send",
             Self::Setsockopt => "setsockopt",
+            Self::Shutdown => "shutdown",
             Self::Sigprocmask => "rt_sigprocmask",
             Self::Socket => "socket",
             Self::Socketpair => "socketpair",
@@ -200,8 +213,9 @@ impl Table {
     }
 }
 
-/// The activation variables.
+/// The variables by which a service manager, or a predecessor, tells a process what it needs to know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Variable {
     /// `LISTEN_PID`
     Pid,
@@ -213,11 +227,20 @@ pub enum Variable {
     Names,
     /// `LISTEN_READY_FD`
     ReadyFd,
+    /// `NOTIFY_SOCKET`
+    NotifySocket,
+    /// `WATCHDOG_USEC`
+    WatchdogUsec,
+    /// `WATCHDOG_PID`
+    WatchdogPid,
 }
 
 impl Variable {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Pid, Self::PidfdId, Self::Fds, Self::Names, Self::ReadyFd];
+    /// Those of socket activation, which a restart writes anew.
+    pub const ACTIVATION: [Self; 5] = [Self::Pid, Self::PidfdId, Self::Fds, Self::Names, Self::ReadyFd];
+
+    /// Those of notification, which a successor gets too.
+    pub const NOTIFICATION: [Self; 3] = [Self::NotifySocket, Self::WatchdogUsec, Self::WatchdogPid];
 
     /// Its name in the environment.
     #[must_use]
@@ -228,6 +251,9 @@ impl Variable {
             Self::Fds => "LISTEN_FDS",
             Self::Names => "LISTEN_FDNAMES",
             Self::ReadyFd => "LISTEN_READY_FD",
+            Self::NotifySocket => "NOTIFY_SOCKET",
+            Self::WatchdogUsec => "WATCHDOG_USEC",
+            Self::WatchdogPid => "WATCHDOG_PID",
         }
     }
 
@@ -236,7 +262,7 @@ impl Variable {
     }
 }
 
-/// What is wrong with the value of an activation variable.
+/// What is wrong with the value of a variable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Fault {
@@ -258,6 +284,13 @@ pub enum Fault {
     },
     /// The descriptor it names is not a Unix socket.
     NotASocket,
+    /// Neither a path nor an abstract name nor one of the forms of vsock.
+    NotAnAddress,
+    /// A path or an abstract name that is longer than 107 bytes.
+    TooLong {
+        /// How long it is.
+        bytes: usize,
+    },
 }
 
 /// What is wrong with an address.
@@ -331,6 +364,76 @@ pub enum NameFault {
     Byte(u8),
 }
 
+impl fmt::Display for NameFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::TooLong { bytes } => write!(f, "name of {bytes} bytes is longer than 255"),
+            Self::Byte(byte) => write!(f, "byte {byte:#04x} in a name"),
+        }
+    }
+}
+
+/// What is wrong with a message to the service manager.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum MessageFault {
+    /// There is no assignment.
+    Empty,
+    /// A newline or a NUL in a value.
+    Byte(u8),
+    /// The name of the descriptors cannot be one.
+    Name(NameFault),
+    /// The key of a private assignment is not `X_` and capital letters, digits and underscores.
+    Key,
+    /// A time of more microseconds than 64 bits hold.
+    OutOfRange,
+    /// The message is longer than 4096 bytes from here on.
+    TooLong,
+    /// More than 253 descriptors.
+    TooManyFds {
+        /// How many.
+        fds: usize,
+    },
+    /// This many descriptors do not go with what the message says.
+    Fds {
+        /// How many.
+        fds: usize,
+    },
+    /// A second name.
+    Repeated,
+    /// What is to be dropped has no name.
+    NoName,
+    /// Does not go together with the others.
+    NotTogether,
+    /// A vsock takes no descriptors.
+    Vsock,
+}
+
+impl MessageFault {
+    pub(crate) const fn at(self, position: usize) -> Error {
+        Error::Message { position, fault: self }
+    }
+}
+
+impl fmt::Display for MessageFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Empty => f.write_str("there is none"),
+            Self::Byte(byte) => write!(f, "byte {byte:#04x} in a value"),
+            Self::Name(fault) => fault.fmt(f),
+            Self::Key => f.write_str("private key is not X_ and capital letters, digits, underscores"),
+            Self::OutOfRange => f.write_str("time is out of range"),
+            Self::TooLong => f.write_str("message is longer than 4096 bytes"),
+            Self::TooManyFds { fds } => write!(f, "{fds} descriptors are more than 253"),
+            Self::Fds { fds } => write!(f, "{fds} descriptors do not go with it"),
+            Self::Repeated => f.write_str("a second name for the descriptors"),
+            Self::NoName => f.write_str("no name for what is to be dropped"),
+            Self::NotTogether => f.write_str("does not go together with the others"),
+            Self::Vsock => f.write_str("a vsock takes no descriptors"),
+        }
+    }
+}
+
 /// The first bytes of a word that came from outside, for a message.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Word {
@@ -392,6 +495,8 @@ impl fmt::Display for Error {
                     }
                     Fault::InvalidName { position } => write!(f, " has an invalid name at {position}"),
                     Fault::NotASocket => f.write_str(" does not name a unix socket"),
+                    Fault::NotAnAddress => f.write_str(" is not an address"),
+                    Fault::TooLong { bytes } => write!(f, " has a path of {bytes} bytes, longer than 107"),
                 }
             }
             Self::NotOpen { fd } => write!(f, "inherited fd {fd} is not open"),
@@ -399,10 +504,8 @@ impl fmt::Display for Error {
             Self::AlreadyInherited => f.write_str("inherited already"),
             Self::UnknownNetwork(word) => write!(f, "unknown network {word:?}"),
             Self::Address(fault) => f.write_str(fault.phrase()),
-            Self::Name(NameFault::TooLong { bytes }) => {
-                write!(f, "name of {bytes} bytes is longer than 255")
-            }
-            Self::Name(NameFault::Byte(byte)) => write!(f, "byte {byte:#04x} in a name"),
+            Self::Name(fault) => fault.fmt(f),
+            Self::Message { position, fault } => write!(f, "assignment {position} of a message: {fault}"),
             Self::NotInherited => f.write_str("no inherited socket fits"),
             Self::StaleId => f.write_str("no active socket has this id"),
             Self::NoPath => f.write_str("the socket has no path of this process's own"),

@@ -210,15 +210,17 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     /// Takes the activation variables out of the table.
     pub(crate) fn consume(&mut self) -> Result<(), Error> {
         let mut environ = Environ::new(self.vars.as_mut_view())?;
-        for variable in Variable::ALL {
+        for variable in Variable::ACTIVATION {
             environ.consume(variable.name().as_bytes());
         }
         Ok(())
     }
 }
 
-/// Takes the activation variables out of libc's `environ`, in place, so that no later child of the program
-/// sees them. A [`Launch`] keeps its own table; [`Net::inherit`](crate::Net::inherit) consumes them there.
+/// Takes `variables` out of libc's `environ`, in place, so that no later child of the program sees them:
+/// [`Variable::ACTIVATION`], which [`Net::inherit`](crate::Net::inherit) consumes in the launch's table, and
+/// [`Variable::NOTIFICATION`], by which a child could speak for this process to the service manager. A
+/// [`Launch`] keeps its own table, from which a successor gets the latter.
 ///
 /// # Safety
 ///
@@ -226,9 +228,9 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
 ///
 /// # References
 ///
-/// - `unset_environment` in `sd_listen_fds(3)`
+/// - `unset_environment` in `sd_listen_fds(3)` and `sd_notify(3)`
 #[inline]
-pub unsafe fn consume_from_libc() {
+pub unsafe fn consume_from_libc(variables: &[Variable]) {
     unsafe extern "C" {
         static environ: *mut Option<CStrPtr>;
     }
@@ -236,25 +238,25 @@ pub unsafe fn consume_from_libc() {
     let vector = unsafe { environ };
     if !vector.is_null() {
         // SAFETY: libc keeps a table of strings that ends with a null pointer.
-        unsafe { compact(vector) };
+        unsafe { compact(vector, variables) };
     }
 }
 
-/// Closes the gaps that the activation variables leave in a table of strings.
+/// Closes the gaps that `variables` leave in a table of strings.
 ///
 /// # Safety
 ///
 /// - `vector` points to strings and a null pointer, and nobody else uses it now.
-unsafe fn compact(vector: *mut Option<CStrPtr>) {
+unsafe fn compact(vector: *mut Option<CStrPtr>, variables: &[Variable]) {
     let mut from = vector;
     let mut to = vector;
     loop {
         // SAFETY: `from` has not passed the null pointer.
         let string = unsafe { from.read() };
-        let is_ours = string.is_some_and(|string| {
-            Variable::ALL.iter().any(|variable| string.is_variable(variable.name().as_bytes()))
+        let goes = string.is_some_and(|string| {
+            variables.iter().any(|variable| string.is_variable(variable.name().as_bytes()))
         });
-        if !is_ours {
+        if !goes {
             // SAFETY: `to` is behind `from` or at it.
             unsafe { to.write(string) };
             // SAFETY: as above; past the null pointer nothing is read or written.
@@ -491,7 +493,7 @@ mod tests {
             None,
         ];
         // SAFETY: ends with a `None`, and is used here alone.
-        unsafe { compact(vector.as_mut_ptr()) };
+        unsafe { compact(vector.as_mut_ptr(), &Variable::ACTIVATION) };
         assert_eq!(vector[..3], [string(c"A=1"), string(c"LISTEN_FDSX=1"), None]);
     }
 }

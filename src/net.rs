@@ -6,15 +6,19 @@
 use crate::activation::{Activation, FIRST_FD, UNKNOWN, check_name};
 use crate::address::Endpoint;
 use crate::adopt;
-use crate::error::{Call, Error};
+use crate::error::{Call, Error, Variable};
 use crate::launch::Launch;
 use crate::listener::{self, Description, Options, Wanted};
+use crate::notify::{Assignment, Notifier};
+use crate::pidfd;
 use crate::ready::{self, Predecessor, Reason, Report};
 use crate::restart::image::{HandOver, Scratch, Stdio};
+use crate::restart::main_pid::{self, MainPid};
 use crate::restart::{Failure, Restart, Successor, exec, spawn};
 use crate::table::{ActiveTable, Id, InheritedTable};
 use core::convert::Infallible;
 use core::fmt;
+use core::time::Duration;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::process::getpid;
 
@@ -22,7 +26,7 @@ use rustix::process::getpid;
 /// them from and gives them to.
 ///
 /// `N` is the capacity of both tables: at most `N` descriptors are inherited, at most `N` are active.
-/// Nothing is allocated: a `Net` takes `104 * N + 152` bytes on a 64-bit machine at most, and a restart takes
+/// Nothing is allocated: a `Net` takes `104 * N + 240` bytes on a 64-bit machine at most, and a restart takes
 /// `44 * N` bytes of stack and 24 KiB beside. `'env` is how long the names live.
 ///
 /// Dropping it closes everything it holds.
@@ -35,7 +39,10 @@ pub struct Net<'env, const N: usize> {
     /// The readiness socket, until the report is sent.
     readiness: Option<OwnedFd>,
     predecessor: Option<Predecessor>,
-    successor: Option<Successor>,
+    successor: Option<Successor<'env>>,
+    notifier: Notifier<'env>,
+    /// Whether [`Net::ready`] has been through.
+    reported: bool,
     /// Whether a successor before the present one got ready.
     handed_over: bool,
 }
@@ -162,6 +169,8 @@ impl<'env, const N: usize> Net<'env, N> {
             readiness: None,
             predecessor: None,
             successor: None,
+            notifier: Notifier::none(),
+            reported: false,
             handed_over: false,
         }
     }
@@ -170,7 +179,8 @@ impl<'env, const N: usize> Net<'env, N> {
     /// are: none, if the variables are absent or meant for another process. Call it once, first thing in
     /// `main`, before anything else could use their numbers.
     ///
-    /// The variables are consumed from `launch`, on errors too. `FD_CLOEXEC` is set on all descriptors with
+    /// The activation variables are consumed from `launch`, on errors too. `NOTIFY_SOCKET` is read, for
+    /// [`Net::notifier`], and stays there for the successor. `FD_CLOEXEC` is set on all descriptors with
     /// one call, so no child of the program gets them but the successor.
     ///
     /// # Errors
@@ -248,9 +258,13 @@ impl<'env, const N: usize> Net<'env, N> {
             return Ok(0);
         }
         // SAFETY: the strings stay for 'env.
+        if let Some(value) = unsafe { adopt::value(launch.view().vars, Variable::NotifySocket) } {
+            self.notifier = Notifier::parse(value)?;
+        }
+        // SAFETY: as above.
         let variables = unsafe { adopt::variables(launch.view().vars) };
         let pid = getpid().as_raw_nonzero().get() as u32;
-        let activation = Activation::parse(&variables, options.strict, pid, adopt::own_pidfd_id)?;
+        let activation = Activation::parse(&variables, options.strict, pid, pidfd::own_id)?;
         let own_fd = launch.view().directory.fd().map(|fd| fd.as_raw_fd());
         // SAFETY: nobody else owns the descriptors.
         let adopted = unsafe {
@@ -500,21 +514,50 @@ impl<'env, const N: usize> Net<'env, N> {
         })
     }
 
-    /// Reports to the predecessor, if there is one, that this process can serve now, and closes the
-    /// inherited sockets that nobody claimed: they would swallow connections. The second call does nothing.
+    /// Says that this process can serve now: to the predecessor, if there is one, which tells the service
+    /// manager; else to the manager, if there is one. Closes the inherited sockets that nobody claimed: they
+    /// would swallow connections. The second call does nothing.
+    ///
+    /// The main process of a service also has the manager drop what it keeps under a name that nobody
+    /// claimed, or it would come back with every start. See [`Net::store`].
     ///
     /// # Errors
     ///
-    /// Nothing was reported or closed.
+    /// Nothing was closed.
     ///
-    /// - [`Error::Call`]: the report could not be sent. A predecessor that has ended is no error.
+    /// - [`Error::Call`]: the report could not be sent, within the notifier's timeout. A predecessor that has
+    ///   ended is no error.
     /// - The error of [`Net::inherit`], if that failed.
     #[doc(alias = "sd_notify")]
+    #[doc(alias = "READY=1")]
     pub fn ready(&mut self) -> Result<(), Error> {
         self.usable()?;
-        self.report(Report::Ready)?;
+        if self.reported {
+            return Ok(());
+        }
+        if self.readiness.is_some() {
+            self.report(Report::Ready)?;
+        } else if self.notifier.is_present() {
+            for name in self.unwanted() {
+                self.notifier.unstore(name)?;
+            }
+            self.notifier.send(&[Assignment::Ready])?;
+        }
+        self.reported = true;
         self.inherited.clear();
         Ok(())
+    }
+
+    /// The names under which something was inherited and nothing was claimed, each once.
+    fn unwanted(&self) -> impl Iterator<Item = &str> {
+        let slots = self.inherited.slots();
+        let left = slots.iter().enumerate().filter(|(_, slot)| slot.fd.is_some());
+        left.filter(|(position, slot)| {
+            let is_namesake = |name| name == slot.name;
+            !self.active.slots().iter().any(|active| is_namesake(active.name))
+                && !slots.iter().take(*position).any(|before| is_namesake(before.name))
+        })
+        .map(|(_, slot)| slot.name)
     }
 
     /// Reports to the predecessor, if there is one, why this process gives up. It is expected to exit now;
@@ -535,6 +578,37 @@ impl<'env, const N: usize> Net<'env, N> {
         Ok(())
     }
 
+    /// What speaks to the service manager: the one whose address [`Net::inherit`] found in `NOTIFY_SOCKET`, or
+    /// none. For what only the program knows: its status, that it stops, that it is alive.
+    #[must_use]
+    pub const fn notifier(&self) -> Notifier<'env> {
+        self.notifier
+    }
+
+    /// Speaks to another manager, or with another timeout; with [`Notifier::none`], to nobody.
+    pub const fn set_notifier(&mut self, notifier: Notifier<'env>) {
+        self.notifier = notifier;
+    }
+
+    /// Has the service manager keep a duplicate of an active socket, or whatever it is, under its name; tells
+    /// whether there is a manager. After a crash it is inherited like any other: under that name, so that one
+    /// code path claims what came from a `.socket` unit, from a predecessor and from the store.
+    ///
+    /// To be called by the main process of the service, once for each socket: a successor need not repeat it
+    /// for those that it was handed. See [`Notifier::store`].
+    ///
+    /// # Errors
+    ///
+    /// Nothing was sent.
+    ///
+    /// - [`Error::StaleId`]: it was closed or taken.
+    /// - [`Error::Call`]: a system call failed.
+    #[doc(alias = "FDSTORE")]
+    pub fn store(&self, id: Id) -> Result<bool, Error> {
+        let slot = self.active.find(id)?;
+        self.notifier.store(slot.name, &[slot.fd.as_fd()], true)
+    }
+
     /// The process that started this one and was still alive when the sockets were inherited; it may drain
     /// for some time yet.
     #[must_use]
@@ -548,7 +622,7 @@ impl<'env, const N: usize> Net<'env, N> {
     }
 
     /// The successor that was started last: in flight, ready, or failed.
-    pub const fn successor(&mut self) -> Option<&mut Successor> {
+    pub const fn successor(&mut self) -> Option<&mut Successor<'env>> {
         self.successor.as_mut()
     }
 
@@ -566,8 +640,24 @@ impl<'env, const N: usize> Net<'env, N> {
     pub fn start_process<const ARGS: usize, const VARS: usize>(
         &mut self,
         launch: &mut Launch<ARGS, VARS>,
-    ) -> Result<&mut Successor, Error> {
+    ) -> Result<&mut Successor<'env>, Error> {
         self.spawn(launch, &Restart::new())
+    }
+
+    /// The whole of a restart, for a program that has nothing else to do meanwhile: [`Net::spawn`] and
+    /// [`Successor::wait_ready`]. If this succeeds, the successor serves, and is the main process to the
+    /// service manager: drain, and exit.
+    ///
+    /// # Errors
+    ///
+    /// - [`Failure`]: see there. But for [`Failure::Manager`] and [`Failure::Error`], everything is as before.
+    pub fn hand_over<const ARGS: usize, const VARS: usize>(
+        &mut self,
+        launch: &mut Launch<ARGS, VARS>,
+        restart: &Restart<'_>,
+        timeout: Duration,
+    ) -> Result<(), Failure> {
+        self.spawn(launch, restart).map_err(Failure::NotStarted)?.wait_ready(timeout)
     }
 
     /// Starts a successor: a second process with stdin, stdout, stderr, the active sockets from 3 on and the
@@ -579,6 +669,10 @@ impl<'env, const N: usize> Net<'env, N> {
     ///
     /// This process keeps everything. While the call runs, the calling thread waits until the successor was
     /// executed; other threads do not.
+    ///
+    /// Where there is a service manager, it is told that the service reloads, and [`Successor::poll`] tells it
+    /// how that ends; and the successor is a sibling, unless `restart` says otherwise: see
+    /// [`Parentage`](crate::restart::Parentage).
     ///
     /// # Errors
     ///
@@ -599,7 +693,7 @@ impl<'env, const N: usize> Net<'env, N> {
         &mut self,
         launch: &mut Launch<ARGS, VARS>,
         restart: &Restart<'_>,
-    ) -> Result<&mut Successor, Error> {
+    ) -> Result<&mut Successor<'env>, Error> {
         self.check_idle()?;
         let mut scratch = Scratch::<N>::new();
         let stdio = self.stdio(launch);
@@ -610,7 +704,9 @@ impl<'env, const N: usize> Net<'env, N> {
             sources: scratch.sources.as_mut_view(),
             names: scratch.names.bytes(),
         };
-        let successor = spawn::spawn(launch.view(), restart, hand_over)?;
+        let main_pid = MainPid::begin(self.notifier)?;
+        let successor = spawn::spawn(launch.view(), restart, hand_over, main_pid)
+            .inspect_err(|error| main_pid::report_failure(&self.notifier, error))?;
         if let Some(before) = self.successor.take() {
             self.handed_over |= before.is_ready();
             before.reap();
@@ -620,6 +716,9 @@ impl<'env, const N: usize> Net<'env, N> {
 
     /// Replaces this process's image and keeps its PID; the new image gets what [`Net::spawn`] says, and no
     /// readiness socket unless this process has not reported to its predecessor yet. All threads end.
+    ///
+    /// The service manager, if there is one, is told that the service reloads; the new image's [`Net::ready`]
+    /// tells it that this is over.
     ///
     /// For PID 1 of a container, and wherever a supervisor follows the PID. Connections that come meanwhile
     /// wait in the listeners' queues; those that were accepted end with the image.
@@ -648,7 +747,11 @@ impl<'env, const N: usize> Net<'env, N> {
             sources: scratch.sources.as_mut_view(),
             names: scratch.names.bytes(),
         };
+        if self.notifier.is_present() {
+            self.notifier.send(&[Assignment::Reloading])?;
+        }
         exec::exec(launch.view(), restart, hand_over)
+            .inspect_err(|error| main_pid::report_failure(&self.notifier, error))
     }
 
     /// An error unless a restart may begin.
@@ -656,7 +759,9 @@ impl<'env, const N: usize> Net<'env, N> {
         self.usable()?;
         if let Some(successor) = &mut self.successor {
             // One that failed unnoticed is collected here.
-            if successor.is_in_flight() && matches!(successor.poll(), Ok(false) | Err(Failure::Error(_))) {
+            if successor.is_in_flight()
+                && matches!(successor.poll(), Ok(false) | Err(Failure::Manager(_) | Failure::Error(_)))
+            {
                 return Err(Error::InFlight);
             }
         }
@@ -677,6 +782,7 @@ impl<'env, const N: usize> Net<'env, N> {
             self.predecessor.as_ref().map(AsFd::as_fd),
             self.successor.as_ref().map(Successor::pidfd),
             self.successor.as_ref().and_then(Successor::socket),
+            self.successor.as_ref().and_then(Successor::barrier),
             launch.view().directory.fd(),
         ];
         for fd in others.into_iter().flatten() {
@@ -701,9 +807,9 @@ mod tests {
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn takes_the_memory_that_is_stated() {
-        assert!(size_of::<Net<'_, 1>>() <= 104 + 152);
-        assert!(size_of::<Net<'_, 16>>() <= 104 * 16 + 152);
-        assert!(size_of::<Net<'_, 1024>>() <= 104 * 1024 + 152);
+        assert!(size_of::<Net<'_, 1>>() <= 104 + 240);
+        assert!(size_of::<Net<'_, 16>>() <= 104 * 16 + 240);
+        assert!(size_of::<Net<'_, 1024>>() <= 104 * 1024 + 240);
         assert!(size_of::<Launch<16, 64>>() <= 8 * 16 + 8 * 64 + 40);
         assert!(size_of::<Scratch<1024>>() <= 44 * 1024 + 320);
         assert!(size_of::<Error>() <= 32);

@@ -17,15 +17,15 @@
 use crate::activation::{DIGITS, decimal};
 use crate::error::{Call, Error};
 use crate::sys;
+use crate::wait::{Deadline, poll_until};
 use core::fmt;
 use core::time::Duration;
 use heapless::Vec;
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::PollFlags;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags};
-use rustix::time::{ClockId, clock_gettime};
 
 /// Why a successor gives up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -154,7 +154,7 @@ impl Predecessor {
             Err(errno) => return Err(error(errno)),
         };
         // Its end is still open, so the number was still its own when it was looked up.
-        let gone = poll_until([(socket, PollFlags::empty())], &Deadline::after(Duration::ZERO))?;
+        let gone = poll_until([(socket, PollFlags::empty())], &Deadline::NOW)?;
         Ok((gone == [PollFlags::empty()]).then_some(Self { pidfd }))
     }
 
@@ -182,59 +182,6 @@ impl AsFd for Predecessor {
     /// The pidfd: readable once the process has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
-    }
-}
-
-/// A time to wait until, on a clock that nobody sets.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline(Option<Duration>);
-
-impl Deadline {
-    /// The moment `timeout` from now; never, if no clock reaches it.
-    pub(crate) fn after(timeout: Duration) -> Self {
-        if timeout.is_zero() {
-            return Self(Some(Duration::ZERO));
-        }
-        Self(now().checked_add(timeout))
-    }
-
-    /// How long it is until then; `None` for ever.
-    fn remaining(&self) -> Option<Duration> {
-        self.0.map(|deadline| if deadline.is_zero() { deadline } else { deadline.saturating_sub(now()) })
-    }
-
-    /// Whether it is now, or was.
-    pub(crate) fn has_passed(&self) -> bool {
-        self.remaining().is_some_and(|remaining| remaining.is_zero())
-    }
-
-    /// The earlier one.
-    pub(crate) fn earlier(self, other: Self) -> Self {
-        match (self.0, other.0) {
-            (Some(a), Some(b)) => Self(Some(a.min(b))),
-            (a, b) => Self(a.or(b)),
-        }
-    }
-}
-
-fn now() -> Duration {
-    let now = clock_gettime(ClockId::Monotonic);
-    Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec.try_into().unwrap_or_default())
-}
-
-/// Polls until something is found or the deadline has passed; signals do not end it.
-pub(crate) fn poll_until<const N: usize>(
-    fds: [(BorrowedFd<'_>, PollFlags); N],
-    deadline: &Deadline,
-) -> Result<[PollFlags; N], Error> {
-    let mut fds = fds.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
-    loop {
-        let timeout = deadline.remaining().and_then(|remaining| Timespec::try_from(remaining).ok());
-        match rustix::event::poll(&mut fds, timeout.as_ref()) {
-            Ok(_) => return Ok(fds.map(|fd| fd.revents())),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(Error::call(Call::Poll, errno)),
-        }
     }
 }
 
@@ -294,15 +241,5 @@ mod tests {
         assert_eq!(predecessor.has_exited(), Ok(false));
         assert_eq!(predecessor.wait(Duration::from_millis(1)), Ok(false));
         drop(ours);
-    }
-
-    #[test]
-    fn deadlines_pass_or_never_come() {
-        assert!(Deadline::after(Duration::ZERO).has_passed());
-        assert!(!Deadline::after(Duration::from_secs(3600)).has_passed());
-        assert!(!Deadline::after(Duration::MAX).has_passed());
-        let soon = Deadline::after(Duration::ZERO);
-        assert!(Deadline::after(Duration::MAX).earlier(soon).has_passed());
-        assert!(soon.earlier(Deadline::after(Duration::from_secs(3600))).has_passed());
     }
 }

@@ -13,7 +13,7 @@
 mod common;
 
 use common::{errno, in_child, is_role, launch, launch_of, table, vars};
-use gracenet::error::{Call, Table};
+use gracenet::error::{Call, Table, Variable};
 use gracenet::{Change, Error, Executable, Launch, Net, Readiness, Restart};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString, OsStr, OsString, c_char};
@@ -442,7 +442,7 @@ fn consume_from_libc_hides_the_variables_from_every_later_child() {
     // SAFETY: one thread runs the tests of this child, and the other one waits for it.
     let launch: Launch = unsafe { Launch::from_libc() }.unwrap();
     // SAFETY: as above.
-    unsafe { gracenet::launch::consume_from_libc() };
+    unsafe { gracenet::launch::consume_from_libc(&Variable::ACTIVATION) };
     let is_ours = |name: &OsString| ALL.iter().any(|(ours, _)| name == ours);
     let expected: Vec<_> = before.into_iter().filter(|(name, _)| !is_ours(name)).collect();
     assert_eq!(std::env::vars_os().collect::<Vec<_>>(), expected, "the others, in order");
@@ -468,7 +468,7 @@ fn consume_from_libc_takes_out_every_one_of_a_name() {
         // SAFETY: this child has one thread that looks at its environment; the table is leaked.
         unsafe { environ = vector };
         // SAFETY: as above.
-        unsafe { gracenet::launch::consume_from_libc() };
+        unsafe { gracenet::launch::consume_from_libc(&Variable::ACTIVATION) };
         // SAFETY: as above.
         let launch: Launch = unsafe { Launch::from_libc() }.unwrap();
         let expected = ["A=1", "LISTEN_FDS", "B=2"];

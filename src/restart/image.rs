@@ -3,7 +3,7 @@
 //! [`with_image`] rewrites the launch's tables in place, lends them out, and puts them back, whatever
 //! happens. [`become_successor`] runs between clone and execve. There the descriptor table and the working
 //! directory are the clone's own, so whatever fails, the predecessor has nothing to undo; memory is shared
-//! with a thread that sleeps, and all it writes there is the digits of two variables that are this restart's
+//! with a thread that sleeps, and all it writes there is the digits of three variables that are this restart's
 //! own and the outcome. It makes raw system calls through [`Task`] and nothing else: no libc, no allocation,
 //! no panic, no thread-local.
 #![allow(unsafe_code)]
@@ -23,6 +23,7 @@ use core::ffi::{CStr, c_char};
 use heapless::{Vec, VecView};
 use rustix::fd::{AsRawFd, BorrowedFd, RawFd};
 use rustix::io::Errno;
+use rustix::process::getpid;
 
 /// The longest path that execve takes, with its NUL.
 const PATH_MAX: usize = 4096;
@@ -100,6 +101,8 @@ pub(super) struct Image<'r> {
     envp: &'r [Cell<Option<CStrPtr>>],
     /// `LISTEN_PID=` and its digits, if the successor gets any descriptor.
     pid: Option<Digits<'r>>,
+    /// `WATCHDOG_PID=` and its digits, if the watchdog watches this process.
+    watchdog_pid: Option<Digits<'r>>,
     /// `LISTEN_PIDFDID=`, its digits, and its slot, which is the last of the table.
     pidfd_id: Option<(Digits<'r>, &'r Cell<Option<CStrPtr>>)>,
     placement: Placement<'r>,
@@ -138,7 +141,7 @@ pub(super) fn with_image<R>(
     let LaunchView { args, vars, directory } = launch;
     let args_len = args.len();
     let mut changes = Changes::new();
-    let mut lines = [[0; NUMBER_LINE]; 4];
+    let mut lines = [[0; NUMBER_LINE]; 5];
     let mut environ = Environ::new(vars)?;
     let result = prepare(args, &mut environ, &mut changes, &mut lines, directory, restart, hand_over, run);
     environ.undo(&mut changes);
@@ -151,7 +154,7 @@ fn prepare<R>(
     args: &mut VecView<Option<CStrPtr>>,
     environ: &mut Environ<'_>,
     changes: &mut Changes,
-    lines: &mut [[u8; NUMBER_LINE]; 4],
+    lines: &mut [[u8; NUMBER_LINE]; 5],
     directory: &Directory,
     restart: &Restart<'_>,
     hand_over: HandOver<'_>,
@@ -176,7 +179,7 @@ fn prepare<R>(
         apply(change, position, environ, changes)?;
     }
     let count = active.len();
-    let [fds, ready_fd, pid, pidfd_id] = lines;
+    let [fds, ready_fd, pid, watchdog_pid, pidfd_id] = lines;
     let named = active.iter().any(|slot| slot.name != UNKNOWN);
     let granted = count > 0 || readiness.is_some();
     let ready_number = FIRST_FD as u64 + count as u64;
@@ -192,6 +195,13 @@ fn prepare<R>(
     // The clone fills in the digits, so the strings are cells from here on.
     let pid = granted.then(|| cells(Variable::Pid, pid)).transpose()?;
     put_cells(environ, changes, Variable::Pid, pid)?;
+    // One that names another process is not about this one, and stays as it is.
+    let watchdog_pid = is_own(environ.var(Variable::WatchdogPid.name().as_bytes()))
+        .then(|| cells(Variable::WatchdogPid, watchdog_pid))
+        .transpose()?;
+    if watchdog_pid.is_some() {
+        put_cells(environ, changes, Variable::WatchdogPid, watchdog_pid)?;
+    }
     environ.remove(Variable::PidfdId.name().as_bytes(), changes)?;
     let pidfd_id = granted.then(|| cells(Variable::PidfdId, pidfd_id)).transpose()?;
     put_cells(environ, changes, Variable::PidfdId, pidfd_id)?;
@@ -227,6 +237,7 @@ fn prepare<R>(
         argv,
         envp,
         pid,
+        watchdog_pid,
         pidfd_id: pidfd_id.zip(last),
         placement: Placement::new(sources, FIRST_FD),
         count: count as RawFd,
@@ -255,7 +266,7 @@ fn apply(
         }
         Change::Remove(name) => (name.to_bytes(), None),
     };
-    let reserved = Variable::ALL.iter().any(|variable| variable.name().as_bytes() == name);
+    let reserved = Variable::ACTIVATION.iter().any(|variable| variable.name().as_bytes() == name);
     if name.is_empty() || name.contains(&b'=') || reserved {
         return Err(Error::InvalidChange { position });
     }
@@ -267,6 +278,13 @@ fn apply(
         },
         None => environ.remove(name, changes),
     }
+}
+
+/// Whether a variable's value is this process's PID.
+fn is_own(pid: Option<&[u8]>) -> bool {
+    let mut digits = [0; DIGITS];
+    let own = getpid().as_raw_nonzero().get().unsigned_abs();
+    pid == Some(decimal(own.into(), &mut digits))
 }
 
 /// Sets a variable to the line, or takes it out.
@@ -348,17 +366,7 @@ fn attempt(task: &Task, image: &mut Image<'_>) -> Result<Infallible, Error> {
     }
     fill_stdio(task, image.stdio)?;
     task.close_on_exec_from(first_free).map_err(|errno| Error::call(Call::CloseRange, errno))?;
-    if let Some(pid_line) = image.pid {
-        let pid = task.pid();
-        write_digits(pid_line, Variable::Pid, pid.into());
-        if let Some((line, slot)) = image.pidfd_id {
-            match task.pidfd_id(pid) {
-                Some(id) => write_digits(line, Variable::PidfdId, id),
-                // The last slot: the table ends here.
-                None => slot.set(None),
-            }
-        }
-    }
+    write_pid(task, image);
     if let Some(mask) = image.mask {
         if image.yields && task.is_signalled(mask) {
             image.interrupted = true;
@@ -367,6 +375,27 @@ fn attempt(task: &Task, image: &mut Image<'_>) -> Result<Infallible, Error> {
         task.set_mask(mask).map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
     }
     Err(execute(task, image, program_fd))
+}
+
+/// Writes what only the clone knows into the variables that hold it.
+fn write_pid(task: &Task, image: &Image<'_>) {
+    if image.pid.is_none() && image.watchdog_pid.is_none() {
+        return;
+    }
+    let pid = task.pid();
+    if let Some(line) = image.watchdog_pid {
+        write_digits(line, Variable::WatchdogPid, pid.into());
+    }
+    if let Some(line) = image.pid {
+        write_digits(line, Variable::Pid, pid.into());
+    }
+    if let Some((line, slot)) = image.pidfd_id {
+        match task.pidfd_id(pid) {
+            Some(id) => write_digits(line, Variable::PidfdId, id),
+            // The last slot: the table ends here.
+            None => slot.set(None),
+        }
+    }
 }
 
 fn enter_directory(task: &Task, directory: &Directory) -> Result<(), Error> {

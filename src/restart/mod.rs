@@ -10,10 +10,12 @@
 //! | `image` | what the successor will see, and the steps from clone to execve |
 //! | `spawn` | a clone that is a process |
 //! | `exec` | a clone that is a thread with descriptors of its own |
+//! | `main_pid` | what the service manager is told |
 //! | `successor` | the process that was started: readiness, deadline, exit |
 
 pub(crate) mod exec;
 pub(crate) mod image;
+pub(crate) mod main_pid;
 pub(crate) mod spawn;
 mod successor;
 
@@ -30,6 +32,7 @@ pub struct Restart<'a> {
     pub(crate) args: Option<&'a [&'a CStr]>,
     pub(crate) changes: &'a [Change<'a>],
     pub(crate) readiness: Readiness,
+    pub(crate) parentage: Option<Parentage>,
 }
 
 /// Which program the successor runs. It is resolved when the restart happens, so a file or a symbolic link
@@ -77,11 +80,32 @@ pub enum Readiness {
     Alive(Duration),
 }
 
+/// Whose child the successor is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parentage {
+    /// This process's. It collects a successor that fails, and knows its status.
+    Child,
+    /// This process's parent's, as this process is: a service manager stops, and collects, only children of
+    /// its own as it should. systemd sends SIGTERM and SIGKILL at once to a main process that is not.
+    ///
+    /// It cannot be waited for. That it ended shows on the pidfd; how it ended is known from Linux 6.15 on,
+    /// if its parent collects it, and else [`Failure::Vanished`] says that it is not. The init process of a
+    /// PID namespace has no siblings: there it becomes a child.
+    #[doc(alias = "CLONE_PARENT")]
+    Sibling,
+}
+
 impl<'a> Restart<'a> {
     /// The launch again, with readiness reported.
     #[must_use]
     pub const fn new() -> Self {
-        Self { executable: Executable::Launched, args: None, changes: &[], readiness: Readiness::Reported }
+        Self {
+            executable: Executable::Launched,
+            args: None,
+            changes: &[],
+            readiness: Readiness::Reported,
+            parentage: None,
+        }
     }
 
     /// Runs this program.
@@ -109,6 +133,14 @@ impl<'a> Restart<'a> {
     #[must_use]
     pub const fn readiness(mut self, readiness: Readiness) -> Self {
         self.readiness = readiness;
+        self
+    }
+
+    /// Chooses whose child the successor is. By default it is a sibling where there is a service manager to
+    /// notify, and a child elsewhere. Has no meaning for an exec in place.
+    #[must_use]
+    pub const fn parentage(mut self, parentage: Parentage) -> Self {
+        self.parentage = Some(parentage);
         self
     }
 }

@@ -6,8 +6,9 @@
 #![allow(unsafe_code)]
 
 use super::image::{HandOver, become_successor, with_image};
+use super::main_pid::MainPid;
 use super::successor::Successor;
-use super::{Readiness, Restart};
+use super::{Parentage, Readiness, Restart};
 use crate::error::{Call, Error};
 use crate::launch::LaunchView;
 use crate::ready;
@@ -25,26 +26,45 @@ const STACK: usize = 16 * 1024;
 const WALL: WaitIdOptions = WaitIdOptions::from_bits_retain(0x4000_0000);
 
 /// Starts the successor. If this fails, everything is as before and there is no second process.
-pub(crate) fn spawn(
+///
+/// `main_pid` is the hand-over of the main PID that this restart is part of, where there is a service manager.
+pub(crate) fn spawn<'env>(
     launch: LaunchView<'_>,
     restart: &Restart<'_>,
     hand_over: HandOver<'_>,
-) -> Result<Successor, Error> {
+    main_pid: Option<MainPid<'env>>,
+) -> Result<Successor<'env>, Error> {
+    let by_default = if main_pid.is_some() { Parentage::Sibling } else { Parentage::Child };
+    let mut parentage = restart.parentage.unwrap_or(by_default);
     let pair = match restart.readiness {
         Readiness::Reported => Some(ready::pair()?),
         Readiness::Executed | Readiness::Alive(_) => None,
     };
     let mut hand_over = HandOver { readiness: pair.as_ref().map(|(_, theirs)| theirs.as_fd()), ..hand_over };
-    for fd in pair.iter().flat_map(|(ours, theirs)| [ours, theirs]) {
+    let ends = pair.iter().flat_map(|(ours, theirs)| [ours.as_fd(), theirs.as_fd()]);
+    for fd in ends.chain(main_pid.iter().flat_map(MainPid::fds)) {
         hand_over.stdio.add(fd.as_raw_fd());
     }
     let cloned = with_image(launch, restart, hand_over, |image| {
         let mask = sys::block_signals().map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
         image.mask = Some(mask);
         let mut stack = [MaybeUninit::<u8>::uninit(); STACK];
-        // SAFETY: all signals are blocked, and `become_successor` keeps to the rules of its room; its
-        // frames take a small part of the stack.
-        let cloned = unsafe { sys::clone_and_run(Clone::Process, &mut stack, image, become_successor) };
+        let mut clone = |what| {
+            // SAFETY: all signals are blocked, and `become_successor` keeps to the rules of its room; its
+            // frames take a small part of the stack.
+            unsafe { sys::clone_and_run(what, &mut stack, image, become_successor) }
+        };
+        let cloned = match parentage {
+            Parentage::Child => clone(Clone::Child),
+            Parentage::Sibling => match clone(Clone::Sibling) {
+                // The init process of a PID namespace, which has no siblings.
+                Err(Errno::INVAL) => {
+                    parentage = Parentage::Child;
+                    clone(Clone::Child)
+                }
+                other => other,
+            },
+        };
         // The mask was the thread's own a moment ago; there is nothing in it to refuse.
         let _ = sys::restore_signals(mask);
         let cloned = cloned.map_err(|errno| Error::call(Call::Clone, errno))?;
@@ -70,7 +90,8 @@ pub(crate) fn spawn(
             }
         },
     };
-    Ok(Successor::new(pid, pidfd, pair.map(|(ours, _)| ours), restart.readiness))
+    let socket = pair.map(|(ours, _)| ours);
+    Ok(Successor::new(pid, pidfd, parentage, socket, restart.readiness, main_pid))
 }
 
 /// Collects a clone that ended without executing.

@@ -4,9 +4,12 @@
 //! poll beside its own. A successor that fails is collected here, before its failure is told, so none is
 //! left as a zombie; no handler of SIGCHLD and no thread is needed.
 
-use super::Readiness;
+use super::main_pid::MainPid;
+use super::{Parentage, Readiness};
 use crate::error::{Call, Error};
-use crate::ready::{self, Deadline, Reason, Received, Report};
+use crate::pidfd::{self, Exit};
+use crate::ready::{self, Reason, Received, Report};
+use crate::wait::{Deadline, poll_until};
 use core::fmt;
 use core::time::Duration;
 use rustix::event::PollFlags;
@@ -19,16 +22,18 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 const LAST_BREATH: Duration = Duration::from_millis(100);
 
 /// Why a successor did not get ready. Whatever the reason, it has ended and was collected, but for
-/// [`Failure::Error`]; the predecessor has everything it had before.
+/// [`Failure::Manager`] and [`Failure::Error`]; the predecessor has everything it had before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Failure {
+    /// It could not be started.
+    NotStarted(Error),
     /// It exited with this status.
     Exited(i32),
     /// It was killed by this signal.
     Killed(i32),
-    /// It ended, and somebody else collected its status: a `wait` of this program's for any child, or an
-    /// ignored SIGCHLD.
+    /// It ended, and its status is not known: a sibling's before Linux 6.15, or one that somebody else
+    /// collected, such as a `wait` of this program's for any child, or an ignored SIGCHLD.
     Vanished,
     /// It closed the readiness socket, or wrote something that is no report, and was killed.
     Closed,
@@ -38,6 +43,10 @@ pub enum Failure {
     Deadline,
     /// It was killed by [`Successor::kill`].
     Cancelled,
+    /// It is ready and serves, but the service manager could not be told, or has not answered. It is still in
+    /// flight, and is not killed: look again with [`Successor::poll`], which tries again, and do not end
+    /// before, because the manager would take that for the end of the service.
+    Manager(Error),
     /// Watching it failed. It is still in flight.
     Error(Error),
 }
@@ -45,6 +54,7 @@ pub enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NotStarted(error) => error.fmt(f),
             Self::Exited(status) => write!(f, "successor exited with status {status} before it was ready"),
             Self::Killed(signal) => write!(f, "successor was killed by signal {signal} before it was ready"),
             Self::Vanished => f.write_str("successor ended before it was ready, its status is unknown"),
@@ -52,6 +62,9 @@ impl fmt::Display for Failure {
             Self::Refused(reason) => write!(f, "successor gave up: {reason}"),
             Self::Deadline => f.write_str("successor was not ready at the deadline"),
             Self::Cancelled => f.write_str("successor was killed before it was ready"),
+            Self::Manager(error) => {
+                write!(f, "successor is ready, the service manager does not know: {error}")
+            }
             Self::Error(error) => write!(f, "watching the successor: {error}"),
         }
     }
@@ -67,11 +80,13 @@ impl From<Error> for Failure {
 
 /// The process that [`Net::spawn`](crate::Net::spawn) started. The [`Net`](crate::Net) keeps it.
 #[derive(Debug)]
-pub struct Successor {
+pub struct Successor<'env> {
     pid: Pid,
     pidfd: OwnedFd,
+    parentage: Parentage,
     socket: Option<OwnedFd>,
     state: State,
+    main_pid: Option<MainPid<'env>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,24 +97,42 @@ enum State {
     Proving(Deadline),
     /// Gave up, and has not ended yet.
     Refused(Reason),
+    /// Ready, which the service manager has not been told.
+    Announcing,
+    /// Ready, and the manager has been told; it has not said that it heard.
+    Confirming,
     Ready,
     Failed(Failure),
 }
 
-impl Successor {
-    pub(crate) fn new(pid: Pid, pidfd: OwnedFd, socket: Option<OwnedFd>, readiness: Readiness) -> Self {
-        let state = match readiness {
-            Readiness::Reported => State::Waiting,
-            Readiness::Executed => State::Ready,
-            Readiness::Alive(time) => State::Proving(Deadline::after(time)),
+impl<'env> Successor<'env> {
+    pub(crate) fn new(
+        pid: Pid,
+        pidfd: OwnedFd,
+        parentage: Parentage,
+        socket: Option<OwnedFd>,
+        readiness: Readiness,
+        main_pid: Option<MainPid<'env>>,
+    ) -> Self {
+        let state = match (readiness, &main_pid) {
+            (Readiness::Reported, _) => State::Waiting,
+            (Readiness::Executed, None) => State::Ready,
+            (Readiness::Executed, Some(_)) => State::Announcing,
+            (Readiness::Alive(time), _) => State::Proving(Deadline::after(time)),
         };
-        Self { pid, pidfd, socket, state }
+        Self { pid, pidfd, parentage, socket, state, main_pid }
     }
 
     /// Its process ID.
     #[must_use]
     pub const fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// Whose child it is.
+    #[must_use]
+    pub const fn parentage(&self) -> Parentage {
+        self.parentage
     }
 
     /// Its pidfd: readable once it has ended.
@@ -115,37 +148,62 @@ impl Successor {
         self.socket.as_ref().map(AsFd::as_fd)
     }
 
-    /// Whether it is neither ready nor known to have failed.
+    /// What hangs up when the service manager has heard that the successor is the main process now. `None`
+    /// where there is no manager.
+    #[must_use]
+    pub fn barrier(&self) -> Option<BorrowedFd<'_>> {
+        self.main_pid.as_ref().map(MainPid::barrier)
+    }
+
+    /// Everything that an event loop polls, for reading, to know when to call [`Successor::poll`]: the pidfd,
+    /// the readiness socket, the manager's barrier. The same until that has said how it ends.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [Some(self.pidfd()), self.socket(), self.barrier()].into_iter().flatten()
+    }
+
+    /// Whether it is neither ready, with the service manager knowing it, nor known to have failed.
     #[must_use]
     pub const fn is_in_flight(&self) -> bool {
+        self.is_expected() || matches!(self.state, State::Announcing | State::Confirming)
+    }
+
+    /// Whether it has neither got ready nor failed.
+    const fn is_expected(&self) -> bool {
         matches!(self.state, State::Waiting | State::Proving(_) | State::Refused(_))
     }
 
-    /// Whether it was seen to be ready.
+    /// Whether it was seen to be ready, and the service manager, where there is one, knows it.
     #[must_use]
     pub const fn is_ready(&self) -> bool {
         matches!(self.state, State::Ready)
     }
 
     /// Looks, without waiting, whether it is ready; `Ok(false)` if that is not known yet. For an event loop:
-    /// call it when one of the two descriptors is readable. (It waits for a moment where a successor closed
-    /// the readiness socket, for its exit status.)
+    /// call it when one of [`Successor::fds`] is readable or hangs up. (It waits for a moment where a successor
+    /// closed the readiness socket, for its exit status; and for the service manager where its socket is full,
+    /// no longer than the notifier's timeout.)
+    ///
+    /// Where there is a service manager, ready means that it knows: this tells it that the successor is the
+    /// main process now, or that there is none and why.
     ///
     /// # Errors
     ///
     /// - [`Failure`]: it will not get ready. It was collected, but for [`Failure::Error`].
+    /// - [`Failure::Manager`]: it is ready, and the manager could not be told.
     pub fn poll(&mut self) -> Result<bool, Failure> {
         match self.state {
             State::Ready => return Ok(true),
             State::Failed(failure) => return Err(failure),
+            State::Announcing | State::Confirming => return self.announce(),
             State::Proving(deadline) => {
                 if self.has_ended(Duration::ZERO)? {
                     return Err(self.collect(None));
                 }
-                if deadline.has_passed() {
-                    self.state = State::Ready;
+                if !deadline.has_passed() {
+                    return Ok(false);
                 }
-                return Ok(self.is_ready());
+                self.state = State::Announcing;
+                return self.announce();
             }
             State::Waiting | State::Refused(_) => {}
         }
@@ -154,8 +212,8 @@ impl Successor {
         if let (State::Waiting, Some(socket)) = (self.state, &self.socket) {
             match ready::receive(socket.as_fd())? {
                 Received::Report(Report::Ready) => {
-                    self.state = State::Ready;
-                    return Ok(true);
+                    self.state = State::Announcing;
+                    return self.announce();
                 }
                 Received::Report(Report::Refused(reason)) => self.state = State::Refused(reason),
                 Received::Closed => {
@@ -171,17 +229,41 @@ impl Successor {
         Ok(false)
     }
 
+    /// Tells the service manager, if there is one, who the main process is now; whether it has heard.
+    fn announce(&mut self) -> Result<bool, Failure> {
+        if let Some(main_pid) = &mut self.main_pid {
+            if let State::Announcing = self.state {
+                let [ended] = poll_until([(self.pidfd.as_fd(), PollFlags::IN)], &Deadline::NOW)?;
+                if !ended.is_empty() {
+                    // The manager knows nothing of it yet, so this process stays the main one.
+                    return Err(self.collect(None));
+                }
+                main_pid.announce(self.pid, self.pidfd.as_fd()).map_err(Failure::Manager)?;
+                self.state = State::Confirming;
+            }
+            if !main_pid.is_confirmed()? {
+                return Ok(false);
+            }
+        }
+        self.state = State::Ready;
+        Ok(true)
+    }
+
     /// Waits until it is ready, for `timeout` at most. One that is not is killed: whatever the outcome, no
-    /// successor is in flight afterwards, but for [`Failure::Error`].
+    /// successor is in flight afterwards, but for [`Failure::Manager`] and [`Failure::Error`].
     ///
     /// # Errors
     ///
     /// - [`Failure`]: it is not ready and never will be.
+    /// - [`Failure::Manager`]: it is ready, and the service manager does not know yet.
     pub fn wait_ready(&mut self, timeout: Duration) -> Result<(), Failure> {
         if self.wait(timeout)? {
             return Ok(());
         }
-        Err(self.end(Some(Failure::Deadline)))
+        if self.is_expected() {
+            return Err(self.end(Some(Failure::Deadline)));
+        }
+        Err(Failure::Manager(Error::call(Call::Barrier, Errno::TIMEDOUT)))
     }
 
     /// Waits until it is ready, for `timeout` at most, and tells whether it is. One that is not stays in
@@ -189,7 +271,7 @@ impl Successor {
     ///
     /// # Errors
     ///
-    /// - [`Failure`]: it is not ready and never will be.
+    /// - As for [`Successor::poll`].
     pub fn wait(&mut self, timeout: Duration) -> Result<bool, Failure> {
         let deadline = Deadline::after(timeout);
         loop {
@@ -202,23 +284,28 @@ impl Successor {
             let pidfd = (self.pidfd.as_fd(), PollFlags::IN);
             match (self.state, &self.socket) {
                 (State::Waiting, Some(socket)) => {
-                    ready::poll_until([pidfd, (socket.as_fd(), PollFlags::IN)], &deadline).map(drop)?;
+                    poll_until([pidfd, (socket.as_fd(), PollFlags::IN)], &deadline).map(drop)?;
                 }
                 (State::Proving(proven), _) => {
-                    ready::poll_until([pidfd], &deadline.earlier(proven)).map(drop)?;
+                    poll_until([pidfd], &deadline.earlier(proven)).map(drop)?;
                 }
-                _ => ready::poll_until([pidfd], &deadline).map(drop)?,
+                (State::Confirming, _) => {
+                    let barrier = self.barrier().unwrap_or(self.pidfd.as_fd());
+                    poll_until([(barrier, PollFlags::empty())], &deadline).map(drop)?;
+                }
+                _ => poll_until([pidfd], &deadline).map(drop)?,
             }
         }
     }
 
-    /// Kills a successor that is in flight, and collects it. One that is ready or has failed is left alone.
+    /// Kills a successor that is in flight, and collects it. One that is ready or has failed is left alone,
+    /// also where the service manager does not know yet.
     ///
     /// # Errors
     ///
     /// - [`Error::Call`]: it could not be killed; it is still in flight.
     pub fn kill(&mut self) -> Result<(), Error> {
-        if !self.is_in_flight() {
+        if !self.is_expected() {
             return Ok(());
         }
         match self.end(Some(Failure::Cancelled)) {
@@ -237,7 +324,7 @@ impl Successor {
     }
 
     fn has_ended(&self, patience: Duration) -> Result<bool, Error> {
-        let [found] = ready::poll_until([(self.pidfd.as_fd(), PollFlags::IN)], &Deadline::after(patience))?;
+        let [found] = poll_until([(self.pidfd.as_fd(), PollFlags::IN)], &Deadline::after(patience))?;
         Ok(!found.is_empty())
     }
 
@@ -251,30 +338,42 @@ impl Successor {
     }
 
     fn collect(&mut self, failure: Option<Failure>) -> Failure {
-        let status = loop {
-            match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
-                Ok(status) => break status,
-                Err(Errno::INTR) => {}
-                Err(Errno::CHILD) => break None,
-                Err(errno) => {
-                    return Failure::Error(Error::call_on(Call::Waitid, self.pidfd.as_raw_fd(), errno));
-                }
-            }
+        let exit = match self.parentage {
+            Parentage::Child => self.wait_for_child(),
+            Parentage::Sibling => pidfd::exit(self.pidfd.as_fd(), LAST_BREATH),
         };
-        let failure = match (self.state, failure) {
-            (State::Refused(reason), _) => Failure::Refused(reason),
-            (_, Some(failure)) => failure,
-            (_, None) => match status {
-                Some(status) => match (status.exit_status(), status.terminating_signal()) {
-                    (Some(status), _) => Failure::Exited(status),
-                    (None, Some(signal)) => Failure::Killed(signal),
-                    (None, None) => Failure::Vanished,
-                },
-                None => Failure::Vanished,
-            },
+        let exit = match exit {
+            Ok(exit) => exit,
+            Err(error) => return Failure::Error(error),
+        };
+        let failure = match (self.state, failure, exit) {
+            (State::Refused(reason), _, _) => Failure::Refused(reason),
+            (_, Some(failure), _) => failure,
+            (_, None, Some(Exit::Status(status))) => Failure::Exited(status),
+            (_, None, Some(Exit::Signal(signal))) => Failure::Killed(signal),
+            (_, None, None) => Failure::Vanished,
         };
         self.state = State::Failed(failure);
         self.socket = None;
+        if let Some(main_pid) = self.main_pid.take() {
+            main_pid.withdraw(&failure);
+        }
         failure
+    }
+
+    fn wait_for_child(&self) -> Result<Option<Exit>, Error> {
+        loop {
+            match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
+                Ok(status) => {
+                    return Ok(status.and_then(|status| match status.exit_status() {
+                        Some(status) => Some(Exit::Status(status)),
+                        None => status.terminating_signal().map(Exit::Signal),
+                    }));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::CHILD) => return Ok(None),
+                Err(errno) => return Err(Error::call_on(Call::Waitid, self.pidfd.as_raw_fd(), errno)),
+            }
+        }
     }
 }

@@ -14,6 +14,9 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::MaybeUninit;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
+use rustix::ioctl::{self, Opcode};
+use rustix::net::AddressFamily;
+use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
@@ -39,7 +42,7 @@ const O_CLOEXEC: usize = 0o2_000_000;
 const O_DIRECTORY: usize = 0o200_000;
 #[cfg(target_arch = "aarch64")]
 const O_DIRECTORY: usize = 0o40_000;
-const PIDFS_MAGIC: u64 = 0x5049_4446;
+pub(crate) const PIDFS_MAGIC: u64 = 0x5049_4446;
 const RLIMIT_NOFILE: usize = 7;
 const SIG_SETMASK: usize = 2;
 /// How many bytes the kernel's signal set has.
@@ -53,6 +56,7 @@ const CLONE_VM: u64 = 0x100;
 const CLONE_SIGHAND: u64 = 0x800;
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_VFORK: u64 = 0x4000;
+const CLONE_PARENT: u64 = 0x8000;
 const CLONE_THREAD: u64 = 0x1_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 
@@ -157,11 +161,73 @@ fn socket_option<const WORDS: usize>(socket: BorrowedFd<'_>, option: usize) -> R
     Ok(value)
 }
 
+/// The wait status of a pidfd's process, if it has ended and was collected; Linux 6.15.
+///
+/// # References
+///
+/// - `PIDFD_GET_INFO` in ioctl_pidfd(2)
+pub(crate) fn pidfd_exit(pidfd: BorrowedFd<'_>) -> Result<Option<c_int>, Errno> {
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    const PIDFD_GET_INFO: Opcode = ioctl::opcode::read_write::<PidfdInfo>(0xff, 11);
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, cgroup: 0, ids: [0; 11], exit_code: 0 };
+    // SAFETY: the call reads and writes a `struct pidfd_info` of the size that its number holds.
+    let request = unsafe { ioctl::Updater::<PIDFD_GET_INFO, _>::new(&mut info) };
+    // SAFETY: as above; another kind of file answers ENOTTY.
+    unsafe { ioctl::ioctl(pidfd, request) }?;
+    Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code))
+}
+
+/// `struct pidfd_info`, as Linux 6.13 has it.
+#[repr(C)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: c_int,
+}
+
+/// The address of a vsock: `struct sockaddr_vm`.
+///
+/// # References
+///
+/// - vsock(7)
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VsockAddress {
+    family: u16,
+    reserved: u16,
+    port: u32,
+    cid: u32,
+    zero: [u8; 4],
+}
+
+impl VsockAddress {
+    pub(crate) const fn new(cid: u32, port: u32) -> Self {
+        Self { family: AddressFamily::VSOCK.as_raw(), reserved: 0, port, cid, zero: [0; 4] }
+    }
+
+    /// This port of this machine.
+    pub(crate) const fn any(port: u32) -> Self {
+        Self::new(u32::MAX, port)
+    }
+}
+
+// SAFETY: the pointer is to a whole `struct sockaddr_vm`, which has no padding.
+unsafe impl SocketAddrArg for VsockAddress {
+    unsafe fn with_sockaddr<R>(&self, f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R) -> R {
+        f((&raw const *self).cast(), size_of::<Self>() as SocketAddrLen)
+    }
+}
+
 /// What a clone shares with the process that makes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Clone {
-    /// A new process: memory until it executes or exits; handlers are its own, and default.
-    Process,
+    /// A new process: memory until it executes or exits; handlers are its own, and default. This process is
+    /// its parent.
+    Child,
+    /// The same with this process's parent as its parent, which the init process of a PID namespace cannot
+    /// make: `EINVAL`.
+    Sibling,
     /// A thread of this process that nobody knows: memory, handlers and the PID, but not descriptors and
     /// not the working directory. When it executes, the program is replaced; when it exits, nothing was.
     Thread,
@@ -225,7 +291,8 @@ pub(crate) unsafe fn clone_and_run<T>(
     // The exit signal stays 0 until the clone executes (execve makes it SIGCHLD), so a clone that fails to
     // is seen by nobody's handler and collected by nobody's wait but ours, which asks for it (__WALL).
     let (flags, clear) = match what {
-        Clone::Process => (CLONE_VM | CLONE_VFORK | CLONE_PIDFD, CLONE_CLEAR_SIGHAND),
+        Clone::Child => (CLONE_VM | CLONE_VFORK | CLONE_PIDFD, CLONE_CLEAR_SIGHAND),
+        Clone::Sibling => (CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_PARENT, CLONE_CLEAR_SIGHAND),
         Clone::Thread => (CLONE_VM | CLONE_VFORK | CLONE_THREAD | CLONE_SIGHAND, 0),
     };
     let args = CloneArgs {

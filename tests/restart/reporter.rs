@@ -6,6 +6,7 @@
 //!
 //! It writes one `key=value` a line, the last being `end`, and then does what the action says.
 
+use gracenet::error::Variable;
 use gracenet::{Launch, Net, Reason};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ffi::OsString;
@@ -62,7 +63,7 @@ pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let mut launch: Launch<256> = unsafe { Launch::from_libc() }.unwrap();
     let mut net = Net::<64>::new();
     let inherited = unsafe { net.inherit(&mut launch) };
-    unsafe { gracenet::launch::consume_from_libc() };
+    unsafe { gracenet::launch::consume_from_libc(&Variable::ACTIVATION) };
     writeln!(report, "inherited={inherited:?}").unwrap();
     for (position, socket) in net.inherited() {
         writeln!(report, "name.{position}={}", socket.name()).unwrap();

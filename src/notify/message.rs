@@ -1,0 +1,267 @@
+//! Messages to the service manager: assignments in, one datagram out.
+//!
+//! [`render`] writes the assignments in the caller's order, a newline between them, and refuses whatever the
+//! manager would refuse, ignore or misread, before anything is sent. It makes no system call.
+
+use crate::activation::{DIGITS, decimal, name_fault};
+use crate::error::{Error, MessageFault};
+use core::time::Duration;
+use heapless::Vec;
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+/// The longest message, in bytes: what the manager reads at once.
+pub const MESSAGE_MAX: usize = 4096;
+
+/// The most descriptors that the kernel passes with one message.
+pub const FDS_MAX: usize = 253;
+
+/// One assignment of a message: what it tells the manager.
+///
+/// # References
+///
+/// - `sd_notify(3)`, "Well-known assignments"
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+#[doc(alias = "NotifyState")]
+pub enum Assignment<'a> {
+    /// The service has started, or a reload is over.
+    #[doc(alias = "READY=1")]
+    Ready,
+    /// The service reloads from now on; the message's time goes with it, as `Type=notify-reload` wants.
+    #[doc(alias = "RELOADING=1")]
+    #[doc(alias = "MONOTONIC_USEC")]
+    Reloading,
+    /// The service is about to end.
+    #[doc(alias = "STOPPING=1")]
+    Stopping,
+    /// A line for people.
+    #[doc(alias = "STATUS")]
+    Status(&'a str),
+    /// The service failed with this errno.
+    #[doc(alias = "ERRNO")]
+    Errno(Errno),
+    /// The service failed with this D-Bus error.
+    #[doc(alias = "BUSERROR")]
+    BusError(&'a str),
+    /// The service failed with this Varlink error; systemd 257.
+    #[doc(alias = "VARLINKERROR")]
+    VarlinkError(&'a str),
+    /// The service ends with this status; systemd 254.
+    #[doc(alias = "EXIT_STATUS")]
+    ExitStatus(u8),
+    /// The main process is this one.
+    #[doc(alias = "MAINPID")]
+    MainPid(Pid),
+    /// Its pidfd has this inode number; systemd 257. See [`pidfd_id`](super::pidfd_id).
+    #[doc(alias = "MAINPIDFDID")]
+    MainPidfdId(u64),
+    /// The main process is the one of the pidfd that goes with the message; systemd 257.
+    #[doc(alias = "MAINPIDFD")]
+    MainPidfd,
+    /// Whose messages the manager hears from now on; systemd 254.
+    #[doc(alias = "NOTIFYACCESS")]
+    NotifyAccess(Access),
+    /// The service is alive.
+    #[doc(alias = "WATCHDOG=1")]
+    Watchdog,
+    /// The service found itself unwell: as if the watchdog had expired.
+    #[doc(alias = "WATCHDOG=trigger")]
+    WatchdogTrigger,
+    /// The watchdog's time from now on.
+    #[doc(alias = "WATCHDOG_USEC")]
+    WatchdogTimeout(Duration),
+    /// Starting, running or stopping may take this much longer from now.
+    #[doc(alias = "EXTEND_TIMEOUT_USEC")]
+    ExtendTimeout(Duration),
+    /// The count of automatic restarts begins anew; systemd 258.
+    #[doc(alias = "RESTART_RESET=1")]
+    RestartReset,
+    /// The descriptors that go with the message are to be kept.
+    #[doc(alias = "FDSTORE=1")]
+    FdStore,
+    /// The name of the descriptors that are to be kept or dropped.
+    #[doc(alias = "FDNAME")]
+    FdName(&'a str),
+    /// They are to be kept whatever happens to them: the manager is not to drop those that hang up.
+    #[doc(alias = "FDPOLL=0")]
+    NoFdPoll,
+    /// The descriptors kept under the name that goes with this are to be dropped.
+    #[doc(alias = "FDSTOREREMOVE=1")]
+    FdStoreRemove,
+    /// The descriptor that goes with the message is to be closed once every earlier message was processed.
+    /// [`Notifier::barrier`](super::Notifier::barrier) does all of it.
+    #[doc(alias = "BARRIER=1")]
+    Barrier,
+    /// An assignment that the manager ignores and its monitors may read. The key begins with `X_` and goes on
+    /// with capital letters, digits and underscores.
+    Private {
+        /// `X_` and more.
+        key: &'a str,
+        /// Anything without a newline or a NUL.
+        value: &'a str,
+    },
+}
+
+/// Whose messages a manager hears.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+#[doc(alias = "NotifyAccess")]
+pub enum Access {
+    /// Nobody's.
+    None,
+    /// The main process's.
+    Main,
+    /// Those of the main process and of the unit's control commands.
+    Exec,
+    /// Those of every process of the unit.
+    All,
+}
+
+impl Access {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Main => "main",
+            Self::Exec => "exec",
+            Self::All => "all",
+        }
+    }
+}
+
+/// A message's bytes.
+pub(super) type Bytes = Vec<u8, MESSAGE_MAX>;
+
+/// Writes the message that goes with `fds` descriptors; `now` is the time on the monotonic clock.
+///
+/// # Errors
+///
+/// - [`Error::Message`]: it is not one that the manager would take at its word.
+pub(super) fn render(assignments: &[Assignment<'_>], fds: usize, now: Duration) -> Result<Bytes, Error> {
+    if assignments.is_empty() {
+        return Err(MessageFault::Empty.at(0));
+    }
+    let mut bytes = Bytes::new();
+    for (position, assignment) in assignments.iter().enumerate() {
+        let line = Line { bytes: &mut bytes, first: position == 0 };
+        line.write(assignment, now).map_err(|fault| fault.at(position))?;
+    }
+    check_company(assignments, fds)?;
+    Ok(bytes)
+}
+
+/// Whether the descriptors and the assignments that are about descriptors go together.
+fn check_company(assignments: &[Assignment<'_>], fds: usize) -> Result<(), Error> {
+    let position = |wanted| assignments.iter().position(|assignment| *assignment == wanted);
+    let is_name = |assignment: &Assignment<'_>| matches!(assignment, Assignment::FdName(_));
+    if fds > FDS_MAX {
+        return Err(MessageFault::TooManyFds { fds }.at(0));
+    }
+    if let Some(second) = assignments.iter().enumerate().filter(|(_, entry)| is_name(entry)).nth(1) {
+        return Err(MessageFault::Repeated.at(second.0));
+    }
+    let mut wanted = 0..=0;
+    for (position, range, together) in [
+        (position(Assignment::Barrier), 1..=1, assignments.len() == 1),
+        (position(Assignment::MainPidfd), 1..=1, true),
+        (position(Assignment::FdStore), 1..=FDS_MAX, position(Assignment::MainPidfd).is_none()),
+        (position(Assignment::FdStoreRemove), 0..=0, position(Assignment::FdStore).is_none()),
+    ] {
+        let Some(position) = position else { continue };
+        if !together {
+            return Err(MessageFault::NotTogether.at(position));
+        }
+        if !range.contains(&fds) {
+            return Err(MessageFault::Fds { fds }.at(position));
+        }
+        wanted = range;
+    }
+    if let Some(position) = position(Assignment::FdStoreRemove) {
+        if !assignments.iter().any(is_name) {
+            return Err(MessageFault::NoName.at(position));
+        }
+    }
+    // Descriptors that nothing in the message is about would be closed, and nobody told.
+    if wanted.contains(&fds) { Ok(()) } else { Err(MessageFault::Fds { fds }.at(0)) }
+}
+
+struct Line<'b> {
+    bytes: &'b mut Bytes,
+    first: bool,
+}
+
+impl Line<'_> {
+    fn write(mut self, assignment: &Assignment<'_>, now: Duration) -> Result<(), MessageFault> {
+        match *assignment {
+            Assignment::Ready => self.word("READY", "1"),
+            Assignment::Reloading => {
+                self.word("RELOADING", "1")?;
+                self.first = false;
+                self.number("MONOTONIC_USEC", microseconds(now)?)
+            }
+            Assignment::Stopping => self.word("STOPPING", "1"),
+            Assignment::Status(text) => self.text("STATUS", text),
+            Assignment::Errno(errno) => self.number("ERRNO", errno.raw_os_error().unsigned_abs().into()),
+            Assignment::BusError(name) => self.text("BUSERROR", name),
+            Assignment::VarlinkError(name) => self.text("VARLINKERROR", name),
+            Assignment::ExitStatus(status) => self.number("EXIT_STATUS", status.into()),
+            Assignment::MainPid(pid) => {
+                self.number("MAINPID", pid.as_raw_nonzero().get().unsigned_abs().into())
+            }
+            Assignment::MainPidfdId(id) => self.number("MAINPIDFDID", id),
+            Assignment::MainPidfd => self.word("MAINPIDFD", "1"),
+            Assignment::NotifyAccess(access) => self.word("NOTIFYACCESS", access.word()),
+            Assignment::Watchdog => self.word("WATCHDOG", "1"),
+            Assignment::WatchdogTrigger => self.word("WATCHDOG", "trigger"),
+            Assignment::WatchdogTimeout(time) => self.number("WATCHDOG_USEC", microseconds(time)?),
+            Assignment::ExtendTimeout(time) => self.number("EXTEND_TIMEOUT_USEC", microseconds(time)?),
+            Assignment::RestartReset => self.word("RESTART_RESET", "1"),
+            Assignment::FdStore => self.word("FDSTORE", "1"),
+            Assignment::FdName(name) => match name_fault(name) {
+                None => self.word("FDNAME", name),
+                Some(fault) => Err(MessageFault::Name(fault)),
+            },
+            Assignment::NoFdPoll => self.word("FDPOLL", "0"),
+            Assignment::FdStoreRemove => self.word("FDSTOREREMOVE", "1"),
+            Assignment::Barrier => self.word("BARRIER", "1"),
+            Assignment::Private { key, value } => {
+                let is_fit = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+                match key.strip_prefix("X_") {
+                    Some(rest) if !rest.is_empty() && rest.bytes().all(is_fit) => self.text(key, value),
+                    _ => Err(MessageFault::Key),
+                }
+            }
+        }
+    }
+
+    /// A value that comes from outside.
+    fn text(&mut self, key: &str, value: &str) -> Result<(), MessageFault> {
+        // The manager takes a newline for the next assignment, and throws a message with a NUL away.
+        match value.bytes().find(|byte| matches!(byte, b'\n' | 0)) {
+            Some(byte) => Err(MessageFault::Byte(byte)),
+            None => self.word(key, value),
+        }
+    }
+
+    fn number(&mut self, key: &str, value: u64) -> Result<(), MessageFault> {
+        let mut digits = [0; DIGITS];
+        self.put(key, decimal(value, &mut digits))
+    }
+
+    fn word(&mut self, key: &str, value: &str) -> Result<(), MessageFault> {
+        self.put(key, value.as_bytes())
+    }
+
+    fn put(&mut self, key: &str, value: &[u8]) -> Result<(), MessageFault> {
+        let separator: &[u8] = if self.first { b"" } else { b"\n" };
+        [separator, key.as_bytes(), b"=", value]
+            .iter()
+            .try_for_each(|part| self.bytes.extend_from_slice(part))
+            .map_err(|_| MessageFault::TooLong)
+    }
+}
+
+/// Whole microseconds; the largest number means "for ever" to the manager, and is not a time.
+fn microseconds(time: Duration) -> Result<u64, MessageFault> {
+    u64::try_from(time.as_micros()).ok().filter(|time| *time != u64::MAX).ok_or(MessageFault::OutOfRange)
+}

@@ -1,0 +1,59 @@
+//! What a pidfd tells about its process, beside that it has ended. It asks the kernel and changes nothing.
+
+use crate::error::Error;
+use crate::sys;
+use crate::wait::{Deadline, poll_until};
+use core::time::Duration;
+use rustix::event::PollFlags;
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::process::{PidfdFlags, getpid};
+
+/// The inode number of a pidfd, which no other process ever gets: where pidfds have a file system of their
+/// own, since Linux 6.9.
+///
+/// # References
+///
+/// - `LISTEN_PIDFDID` in `sd_listen_fds(3)`, `MAINPIDFDID` in `sd_notify(3)`
+pub(crate) fn id(pidfd: BorrowedFd<'_>) -> Option<u64> {
+    let file_system = rustix::fs::fstatfs(pidfd).ok()?.f_type as u64;
+    if file_system != sys::PIDFS_MAGIC {
+        return None;
+    }
+    Some(rustix::fs::fstat(pidfd).ok()?.st_ino as u64)
+}
+
+/// The same of this process.
+pub(crate) fn own_id() -> Option<u64> {
+    let pidfd = rustix::process::pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
+    id(pidfd.as_fd())
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Exit {
+    Status(i32),
+    Signal(i32),
+}
+
+/// How a process ended that is not a child of this one: waits until it has ended, and for `patience` at most
+/// until its parent has collected it, which is when the kernel writes it down. `None` if nobody tells: before
+/// Linux 6.15, or if the parent does not collect it.
+///
+/// # References
+///
+/// - `PIDFD_GET_INFO` in ioctl_pidfd(2)
+pub(crate) fn exit(pidfd: BorrowedFd<'_>, patience: Duration) -> Result<Option<Exit>, Error> {
+    poll_until([(pidfd, PollFlags::IN)], &Deadline::NEVER)?;
+    let Ok(mut status) = sys::pidfd_exit(pidfd) else {
+        return Ok(None);
+    };
+    if status.is_none() {
+        // Collected processes hang up.
+        poll_until([(pidfd, PollFlags::empty())], &Deadline::after(patience))?;
+        status = sys::pidfd_exit(pidfd).unwrap_or_default();
+    }
+    Ok(status.map(|status| match status & 0x7f {
+        0 => Exit::Status(status >> 8 & 0xff),
+        signal => Exit::Signal(signal),
+    }))
+}

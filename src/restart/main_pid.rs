@@ -1,0 +1,108 @@
+//! The hand-over of the main PID: what the predecessor tells the service manager about a restart.
+//!
+//! | when | message |
+//! |---|---|
+//! | the restart begins | `RELOADING=1`, with the time |
+//! | the successor is ready | `MAINPID=`, `MAINPIDFDID=` where the kernel has it, `READY=1`; then `BARRIER=1` |
+//! | it never will be | `READY=1`, `STATUS=restart failed:` and why |
+//!
+//! All of them come from the predecessor. With `NotifyAccess=main` the manager hears nobody else until it
+//! knows of the successor, and with the other settings it hears the predecessor as well. The barrier is
+//! answered when the manager has changed its mind about who is the main process: then the predecessor may
+//! end, and not before, or the manager would take that for the end of the service.
+//!
+//! References: `sd_notify(3)`, `Type=notify-reload` and `NotifyAccess=` in `systemd.service(5)`.
+
+use crate::error::Error;
+use crate::notify::{self, Assignment, Notifier};
+use crate::pidfd;
+use crate::wait::{Deadline, poll_until};
+use core::fmt::{self, Write};
+use heapless::String;
+use rustix::event::PollFlags;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::process::Pid;
+
+/// The predecessor's side of one restart.
+#[derive(Debug)]
+pub(crate) struct MainPid<'env> {
+    notifier: Notifier<'env>,
+    /// Hangs up when the manager has come to the barrier.
+    ours: OwnedFd,
+    /// The manager's end, until the barrier is sent.
+    theirs: Option<OwnedFd>,
+    announced: bool,
+}
+
+impl<'env> MainPid<'env> {
+    /// Tells the manager that a restart begins; `None` if there is no manager.
+    pub(crate) fn begin(notifier: Notifier<'env>) -> Result<Option<Self>, Error> {
+        if !notifier.is_present() {
+            return Ok(None);
+        }
+        let (ours, theirs) = notify::barrier_pipe()?;
+        notifier.send(&[Assignment::Reloading])?;
+        Ok(Some(Self { notifier, ours, theirs: Some(theirs), announced: false }))
+    }
+
+    /// Tells the manager who the main process is now. Called again after an error, it goes on where it was.
+    pub(crate) fn announce(&mut self, pid: Pid, pidfd: BorrowedFd<'_>) -> Result<(), Error> {
+        if !self.announced {
+            let main_pid = Assignment::MainPid(pid);
+            match pidfd::id(pidfd) {
+                Some(id) => {
+                    self.notifier.send(&[main_pid, Assignment::MainPidfdId(id), Assignment::Ready])?
+                }
+                None => self.notifier.send(&[main_pid, Assignment::Ready])?,
+            };
+            self.announced = true;
+        }
+        if let Some(theirs) = &self.theirs {
+            // Behind a vsock there is a machine's manager, which has one main process for ever.
+            if self.notifier.takes_fds() {
+                self.notifier.send_with_fds(&[Assignment::Barrier], &[theirs.as_fd()])?;
+            }
+            self.theirs = None;
+        }
+        Ok(())
+    }
+
+    /// Whether the manager has come to it.
+    pub(crate) fn is_confirmed(&self) -> Result<bool, Error> {
+        let [found] = poll_until([(self.ours.as_fd(), PollFlags::empty())], &Deadline::NOW)?;
+        Ok(!found.is_empty())
+    }
+
+    /// The descriptor that hangs up when it has.
+    pub(crate) fn barrier(&self) -> BorrowedFd<'_> {
+        self.ours.as_fd()
+    }
+
+    /// Both ends of the barrier.
+    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [Some(&self.ours), self.theirs.as_ref()].into_iter().flatten().map(AsFd::as_fd)
+    }
+
+    /// Tells the manager that the restart has failed.
+    pub(crate) fn withdraw(&self, why: &dyn fmt::Display) {
+        report_failure(&self.notifier, why);
+    }
+}
+
+/// Tells the manager that a restart has failed, and that all is as it was.
+pub(crate) fn report_failure(notifier: &Notifier<'_>, why: &dyn fmt::Display) {
+    let mut status = Status(String::new());
+    // What does not fit is cut.
+    let _ = write!(status, "restart failed: {why}");
+    // One that does not hear this waits for the reload until its own timeout: there is no other way to tell it.
+    let _ = notifier.send(&[Assignment::Ready, Assignment::Status(&status.0)]);
+}
+
+/// A line that takes as much as fits.
+struct Status(String<256>);
+
+impl Write for Status {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|character| self.0.push(character)).map_err(|_| fmt::Error)
+    }
+}
