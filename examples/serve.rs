@@ -36,14 +36,16 @@
 #![allow(clippy::std_instead_of_core, reason = "a std program")]
 
 use std::error::Error;
-use std::ffi::OsString;
+use std::ffi::{OsString, c_int};
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -214,10 +216,33 @@ trait NewSignals: Sized {
     fn new() -> io::Result<Self>;
 }
 
+const CONTROL: [c_int; 4] = [SIGUSR2, SIGHUP, SIGTERM, SIGINT];
+
 impl NewSignals for Signals {
     fn new() -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
-        Self::with_pipe(read, write, SignalOnly, [SIGUSR2, SIGHUP, SIGTERM, SIGINT])
+        let signals = Self::with_pipe(read, write, SignalOnly, CONTROL)?;
+        // After an exec in place they are blocked.
+        control_signals(libc::SIG_UNBLOCK)?;
+        Ok(signals)
+    }
+}
+
+/// Blocks or unblocks the signals in this thread.
+fn control_signals(how: c_int) -> io::Result<()> {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: this initialises the set.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: it was just initialised.
+    let mut set: libc::sigset_t = unsafe { set.assume_init() };
+    for signal in CONTROL {
+        // SAFETY: the set is a valid one.
+        unsafe { libc::sigaddset(&mut set, signal) };
+    }
+    // SAFETY: the set is a valid one, and the old mask is not asked for.
+    match unsafe { libc::pthread_sigmask(how, &set, ptr::null_mut()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
     }
 }
 
@@ -506,6 +531,8 @@ impl<'c> Server<'c> {
 
     /// Starts a successor and watches it.
     fn spawn(&mut self) {
+        // One that got ready since is one restart, and not the first of two.
+        self.check_successor(Successor::poll);
         if let Phase::Draining { .. } = self.phase {
             return;
         }
@@ -561,12 +588,15 @@ impl<'c> Server<'c> {
         else {
             return;
         };
-        if let Err(error) = successor.kill() {
-            eprintln!("restart: {error}");
+        match successor.kill() {
+            Ok(true) => {
+                self.forget_successor();
+                eprintln!("restart failed: terminated");
+            }
+            // It was ready, and serves.
+            Ok(false) => self.check_successor(Successor::poll),
+            Err(error) => eprintln!("restart: {error}"),
         }
-        self.forget_successor();
-        self.phase = Phase::Serving;
-        eprintln!("restart failed: terminated");
     }
 
     fn feed_watchdog(&mut self) {
@@ -606,7 +636,10 @@ impl<'c> Server<'c> {
 
     /// Executes in place; if that fails, serves on.
     fn exec(&mut self) -> Result<(), Box<dyn Error>> {
+        // What comes from now on waits until the new image has its handlers.
+        control_signals(libc::SIG_BLOCK)?;
         let Err(error) = self.net.exec(&mut self.launch, &Restart::new());
+        control_signals(libc::SIG_UNBLOCK)?;
         self.restart_failed(&error);
         self.connections.draining.store(false, Ordering::SeqCst);
         self.phase = Phase::Serving;
@@ -725,7 +758,11 @@ impl Connections {
         let socket = Arc::new(Socket::from(connection));
         let work = {
             let (this, socket) = (Arc::clone(this), Arc::clone(&socket));
-            move || this.finish(&socket)
+            move || {
+                // The loop's thread handles the signals. Where they cannot be blocked, reads start again.
+                let _ = control_signals(libc::SIG_BLOCK);
+                this.finish(&socket);
+            }
         };
         if thread::Builder::new().stack_size(128 * 1024).spawn(work).is_err() {
             this.finish(&socket);

@@ -13,7 +13,7 @@ use crate::ready::Predecessor;
 use crate::sys;
 use crate::table::{Inherited, InheritedTable};
 use heapless::VecView;
-use rustix::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, FdFlags};
 use rustix::net::AddressFamily;
 
@@ -175,8 +175,12 @@ fn set_cloexec(mut range: core::ops::Range<RawFd>) -> Result<(), Error> {
     }
     range.try_for_each(|fd| {
         // SAFETY: the numbers were found open.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-        rustix::io::fcntl_setfd(borrowed, FdFlags::CLOEXEC)
-            .map_err(|errno| Error::call_on(Call::Fcntl, fd, errno))
+        close_on_exec(unsafe { BorrowedFd::borrow_raw(fd) })
     })
+}
+
+/// Sets `FD_CLOEXEC`.
+pub(crate) fn close_on_exec(fd: BorrowedFd<'_>) -> Result<(), Error> {
+    rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)
+        .map_err(|errno| Error::call_on(Call::Fcntl, fd.as_raw_fd(), errno))
 }

@@ -61,8 +61,18 @@ pub enum Error {
     StaleId,
     /// The socket has no path, or not this process's.
     NoPath,
-    /// A successor has the socket: its path is the successor's now.
+    /// A successor got ready: what was this process's is the successor's now.
     HandedOver,
+    /// The predecessor does not wait for this process any more, and serves on.
+    GivenUp,
+    /// A signal killed the clone before it executed the program.
+    Killed {
+        /// Which.
+        signal: i32,
+    },
+    /// After a set-user-ID start, neither the first argument nor `PATH` nor the working directory says which
+    /// program to run, because whoever made it chose them.
+    Untrusted,
     /// A successor is in flight.
     InFlight,
     /// There is no argument to tell the program's name from.
@@ -129,6 +139,7 @@ pub enum Call {
     PidfdOpen,
     Pipe,
     Poll,
+    Prctl,
     ReadAuxv,
     ReadStat,
     Recv,
@@ -167,6 +178,7 @@ impl Call {
             Self::PidfdOpen => "pidfd_open",
             Self::Pipe => "pipe",
             Self::Poll => "poll",
+            Self::Prctl => "prctl",
             Self::ReadAuxv => "read the auxiliary vector",
             Self::ReadStat => "read /proc/self/stat",
             Self::Recv => "recv",
@@ -509,7 +521,10 @@ impl fmt::Display for Error {
             Self::NotInherited => f.write_str("no inherited socket fits"),
             Self::StaleId => f.write_str("no active socket has this id"),
             Self::NoPath => f.write_str("the socket has no path of this process's own"),
-            Self::HandedOver => f.write_str("the path is a successor's"),
+            Self::HandedOver => f.write_str("a successor has taken over"),
+            Self::GivenUp => f.write_str("the predecessor has given this process up"),
+            Self::Killed { signal } => write!(f, "signal {signal} came before the program was executed"),
+            Self::Untrusted => f.write_str("a set-user-ID start does not say which program to run"),
             Self::InFlight => f.write_str("a successor is in flight"),
             Self::NoArguments => f.write_str("no argument names the program"),
             Self::InvalidChange { position } => {
@@ -535,6 +550,7 @@ pub(crate) fn describe(errno: Errno, f: &mut fmt::Formatter<'_>) -> fmt::Result 
         Errno::BADF => "bad file descriptor",
         Errno::CONNREFUSED => "connection refused",
         Errno::EXIST => "file exists",
+        Errno::INTR => "interrupted by a signal",
         Errno::INVAL => "invalid argument",
         Errno::LOOP => "too many symbolic links",
         Errno::MFILE => "too many open files",

@@ -11,7 +11,7 @@ use crate::cstr::CStrPtr;
 use crate::environ::{self, Environ};
 use crate::error::{Call, Error, Table, Variable};
 use crate::sys;
-use core::ffi::{CStr, c_char, c_int};
+use core::ffi::{CStr, c_char, c_int, c_ulong};
 use heapless::{Vec, VecView};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -45,13 +45,7 @@ pub(crate) struct LaunchView<'l> {
     pub(crate) args: &'l mut VecView<Option<CStrPtr>>,
     pub(crate) vars: &'l mut VecView<Option<CStrPtr>>,
     pub(crate) directory: &'l Directory,
-}
-
-impl LaunchView<'_> {
-    /// The same, for a shorter time.
-    pub(crate) fn reborrow(&mut self) -> LaunchView<'_> {
-        LaunchView { args: self.args, vars: self.vars, directory: self.directory }
-    }
+    pub(crate) secure: bool,
 }
 
 impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
@@ -73,11 +67,12 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     ///
     /// # References
     ///
-    /// - `environ(7)`, field 28 of `proc_pid_stat(5)`
+    /// - `environ(7)`, field 28 of `proc_pid_stat(5)`, getauxval(3)
     #[inline]
     pub unsafe fn from_libc() -> Result<Self, Error> {
         unsafe extern "C" {
             static environ: *const *const c_char;
+            safe fn getauxval(kind: c_ulong) -> c_ulong;
         }
         let stack = initial_stack()?;
         // SAFETY: the kernel put the number of arguments where it says the stack began.
@@ -86,8 +81,9 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         let argv = unsafe { stack.add(1) }.cast::<*const c_char>();
         // SAFETY: libc's own variable, which the caller promised nobody changes now.
         let envp = unsafe { environ };
+        let secure = getauxval(AT_SECURE as c_ulong) != 0;
         // SAFETY: argv is the kernel's table, envp libc's.
-        unsafe { Self::capture(argc, argv, envp, read_secure()) }
+        unsafe { Self::capture(argc, argv, envp, secure) }
     }
 
     /// Captures the launch from what C's `main` was given.
@@ -170,7 +166,8 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         let count = unsafe { count(envp) };
         // SAFETY: that many strings were just counted.
         unsafe { point_to(envp, count, Table::Variables, vars.as_mut_view()) }?;
-        let directory = Directory::current(environ::find(vars.as_view(), b"PWD").copied())?;
+        let pwd = environ::find(vars.as_view(), b"PWD").copied().filter(|_| !secure);
+        let directory = Directory::current(pwd)?;
         Ok(Self { args, vars, directory, secure })
     }
 
@@ -192,7 +189,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     }
 
     /// Whether the start was a set-user-ID or set-group-ID one, or gave capabilities: whoever made it is not
-    /// to be believed, so the activation variables are ignored.
+    /// to be believed, so the variables are ignored, and a restart wants to be told which program to run.
     #[must_use]
     #[doc(alias = "AT_SECURE")]
     pub const fn is_secure(&self) -> bool {
@@ -204,6 +201,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
             args: self.args.as_mut_view(),
             vars: self.vars.as_mut_view(),
             directory: &self.directory,
+            secure: self.secure,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::listener::{self, Description, Options, Wanted};
 use crate::notify::{Assignment, Notifier};
 use crate::pidfd;
 use crate::ready::{self, Predecessor, Reason, Report};
-use crate::restart::image::{HandOver, Scratch, Stdio};
+use crate::restart::image::{HandOver, Scratch};
 use crate::restart::main_pid::{self, MainPid};
 use crate::restart::{Failure, Restart, Successor, exec, spawn};
 use crate::table::{ActiveTable, Id, InheritedTable};
@@ -409,7 +409,8 @@ impl<'env, const N: usize> Net<'env, N> {
         })
     }
 
-    /// Hands `fd` to the next process under `name`, whatever it is: a connected socket, a memfd with state.
+    /// Hands `fd` to the next process under `name`, whatever it is: a connected socket, a memfd with state. It
+    /// gets `FD_CLOEXEC`, as all that is in the tables has it, so that no other child inherits it.
     ///
     /// # Errors
     ///
@@ -417,9 +418,15 @@ impl<'env, const N: usize> Net<'env, N> {
     ///
     /// - [`Error::Name`]: the name cannot stand in `LISTEN_FDNAMES`.
     /// - [`Error::Capacity`]: the table of active sockets is full.
+    /// - [`Error::Call`]: fcntl(2) failed.
     /// - The error of [`Net::inherit`], if that failed.
     pub fn add(&mut self, fd: OwnedFd, name: &'env str) -> Result<Id, Rejected> {
-        if let Err(error) = self.usable().and_then(|()| check_name(name)) {
+        let check = self
+            .usable()
+            .and_then(|()| check_name(name))
+            .and_then(|()| self.active.check_room(name))
+            .and_then(|()| adopt::close_on_exec(fd.as_fd()));
+        if let Err(error) = check {
             return Err(Rejected { fd, error });
         }
         self.active.push(fd, name).map_err(|(fd, error)| Rejected { fd, error })
@@ -525,6 +532,8 @@ impl<'env, const N: usize> Net<'env, N> {
     ///
     /// Nothing was closed.
     ///
+    /// - [`Error::GivenUp`]: the predecessor does not wait for this process any more, and serves on. Exit, and
+    ///   accept nothing.
     /// - [`Error::Call`]: the report could not be sent, within the notifier's timeout. A predecessor that has
     ///   ended is no error.
     /// - The error of [`Net::inherit`], if that failed.
@@ -535,8 +544,11 @@ impl<'env, const N: usize> Net<'env, N> {
         if self.reported {
             return Ok(());
         }
-        if self.readiness.is_some() {
-            self.report(Report::Ready)?;
+        if let Some(socket) = &self.readiness {
+            if !ready::send(socket.as_fd(), Report::Ready)? && self.is_given_up()? {
+                return Err(Error::GivenUp);
+            }
+            self.readiness = None;
         } else if self.notifier.is_present() {
             for name in self.unwanted() {
                 self.notifier.unstore(name)?;
@@ -567,15 +579,20 @@ impl<'env, const N: usize> Net<'env, N> {
     ///
     /// - [`Error::Call`]: the report could not be sent.
     pub fn refuse(&mut self, reason: Reason) -> Result<(), Error> {
-        self.report(Report::Refused(reason))
-    }
-
-    fn report(&mut self, report: Report) -> Result<(), Error> {
         if let Some(socket) = &self.readiness {
-            ready::send(socket.as_fd(), report)?;
+            ready::send(socket.as_fd(), Report::Refused(reason))?;
         }
         self.readiness = None;
         Ok(())
+    }
+
+    /// Whether the predecessor, which takes no report, is still there.
+    fn is_given_up(&self) -> Result<bool, Error> {
+        match (&self.predecessor, &self.readiness) {
+            (Some(predecessor), _) => Ok(!predecessor.has_exited()?),
+            (None, Some(socket)) => Ok(Predecessor::of(socket.as_fd())?.is_some()),
+            (None, None) => Ok(false),
+        }
     }
 
     /// What speaks to the service manager: the one whose address [`Net::inherit`] found in `NOTIFY_SOCKET`, or
@@ -679,6 +696,10 @@ impl<'env, const N: usize> Net<'env, N> {
     /// There is no successor, and everything is as before.
     ///
     /// - [`Error::InFlight`]: one is in flight already.
+    /// - [`Error::HandedOver`]: one that was in flight is ready, and nobody had looked: drain. (Called again,
+    ///   this starts another.)
+    /// - [`Error::Untrusted`]: a set-user-ID start does not say which program to run.
+    /// - [`Error::Killed`]: a signal killed the successor on the way to the program.
     /// - [`Error::Call`]: a system call failed, here or on the way to the successor: `execve` with `ENOENT`
     ///   where there is no such program.
     /// - [`Error::RelativePath`], [`Error::NoArguments`]: the program cannot be resolved.
@@ -696,11 +717,9 @@ impl<'env, const N: usize> Net<'env, N> {
     ) -> Result<&mut Successor<'env>, Error> {
         self.check_idle()?;
         let mut scratch = Scratch::<N>::new();
-        let stdio = self.stdio(launch);
         let hand_over = HandOver {
             active: self.active.slots(),
             readiness: None,
-            stdio,
             sources: scratch.sources.as_mut_view(),
             names: scratch.names.bytes(),
         };
@@ -723,10 +742,18 @@ impl<'env, const N: usize> Net<'env, N> {
     /// For PID 1 of a container, and wherever a supervisor follows the PID. Connections that come meanwhile
     /// wait in the listeners' queues; those that were accepted end with the image.
     ///
+    /// A signal with a handler is not lost in it. One that comes before the image is replaced makes this fail
+    /// with `EINTR`, and its handler has run: look at what it asks for, then try again. One that the calling
+    /// thread blocks waits for the new image, which gets the mask; so block what the new image must not miss,
+    /// or must not meet before it has its handlers, and let it unblock them.
+    ///
     /// # Errors
     ///
     /// Every descriptor's number and flags, the working directory, the signal mask and the environment are
-    /// as before. Errors are those of [`Net::spawn`].
+    /// as before.
+    ///
+    /// - [`Error::Call`] with [`Errno::INTR`](rustix::io::Errno::INTR): a signal came first.
+    /// - Those of [`Net::spawn`].
     ///
     /// # References
     ///
@@ -739,11 +766,9 @@ impl<'env, const N: usize> Net<'env, N> {
     ) -> Result<Infallible, Error> {
         self.check_idle()?;
         let mut scratch = Scratch::<N>::new();
-        let stdio = self.stdio(launch);
         let hand_over = HandOver {
             active: self.active.slots(),
             readiness: self.readiness.as_ref().map(AsFd::as_fd),
-            stdio,
             sources: scratch.sources.as_mut_view(),
             names: scratch.names.bytes(),
         };
@@ -757,38 +782,16 @@ impl<'env, const N: usize> Net<'env, N> {
     /// An error unless a restart may begin.
     fn check_idle(&mut self) -> Result<(), Error> {
         self.usable()?;
-        if let Some(successor) = &mut self.successor {
-            // One that failed unnoticed is collected here.
-            if successor.is_in_flight()
-                && matches!(successor.poll(), Ok(false) | Err(Failure::Manager(_) | Failure::Error(_)))
-            {
-                return Err(Error::InFlight);
-            }
+        if let Some(successor) = self.successor.as_mut().filter(|successor| successor.is_in_flight()) {
+            return match successor.poll() {
+                // Nobody had looked: another one beside it would be one too many.
+                Ok(true) => Err(Error::HandedOver),
+                Ok(false) | Err(Failure::Manager(_) | Failure::Error(_)) => Err(Error::InFlight),
+                // It failed unnoticed, and is collected.
+                Err(_) => Ok(()),
+            };
         }
         Ok(())
-    }
-
-    /// Which of 0, 1 and 2 are descriptors of this table or of `launch`.
-    fn stdio<const ARGS: usize, const VARS: usize>(&self, launch: &mut Launch<ARGS, VARS>) -> Stdio {
-        let mut stdio = Stdio::default();
-        for (_, socket) in self.active() {
-            stdio.add(socket.fd.as_raw_fd());
-        }
-        for (_, socket) in self.inherited() {
-            stdio.add(socket.fd.as_raw_fd());
-        }
-        let others = [
-            self.readiness.as_ref().map(AsFd::as_fd),
-            self.predecessor.as_ref().map(AsFd::as_fd),
-            self.successor.as_ref().map(Successor::pidfd),
-            self.successor.as_ref().and_then(Successor::socket),
-            self.successor.as_ref().and_then(Successor::barrier),
-            launch.view().directory.fd(),
-        ];
-        for fd in others.into_iter().flatten() {
-            stdio.add(fd.as_raw_fd());
-        }
-        stdio
     }
 
     /// The error of an inherit that failed.

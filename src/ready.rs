@@ -24,7 +24,7 @@ use heapless::Vec;
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags};
 
 /// Why a successor gives up.
@@ -85,15 +85,25 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
         .map_err(|errno| Error::call(Call::Socketpair, errno))
 }
 
-/// Sends the report. A predecessor that has ended does not hear it, and that is no error.
-pub(crate) fn send(socket: BorrowedFd<'_>, report: Report) -> Result<(), Error> {
+/// Sends the report; whether it was taken. It is not if the predecessor has ended, or takes none any more.
+pub(crate) fn send(socket: BorrowedFd<'_>, report: Report) -> Result<bool, Error> {
     let packet = report.render();
     loop {
         match rustix::net::send(socket, &packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-            Ok(_) | Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => return Ok(()),
+            Ok(_) => return Ok(true),
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => return Ok(false),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::call_on(Call::Send, socket.as_raw_fd(), errno)),
         }
+    }
+}
+
+/// Takes no report from here on. One that was sent before is there still.
+pub(crate) fn refuse_reports(socket: BorrowedFd<'_>) -> Result<(), Error> {
+    match rustix::net::shutdown(socket, Shutdown::Read) {
+        // The other end is closed.
+        Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+        Err(errno) => Err(Error::call_on(Call::Shutdown, socket.as_raw_fd(), errno)),
     }
 }
 
@@ -231,7 +241,19 @@ mod tests {
     fn nobody_to_report_to_is_no_error() {
         let (ours, theirs) = pair().unwrap();
         drop(ours);
-        assert_eq!(send(theirs.as_fd(), Report::Ready), Ok(()));
+        assert_eq!(send(theirs.as_fd(), Report::Ready), Ok(false));
+    }
+
+    #[test]
+    fn a_report_is_taken_or_it_is_not() {
+        let (ours, theirs) = pair().unwrap();
+        assert_eq!(send(theirs.as_fd(), Report::Ready), Ok(true));
+        refuse_reports(ours.as_fd()).unwrap();
+        assert_eq!(send(theirs.as_fd(), Report::Ready), Ok(false));
+        assert_eq!(receive(ours.as_fd()), Ok(Received::Report(Report::Ready)));
+        assert_eq!(receive(ours.as_fd()), Ok(Received::Closed));
+        drop(theirs);
+        refuse_reports(ours.as_fd()).unwrap();
     }
 
     #[test]

@@ -9,12 +9,16 @@
 //!
 //! A handler of the program's must not run in that thread, where a self-pipe's number may be another file's by
 //! then. So all signals are blocked in it, and when one is waiting at the end, just before the mask has to be
-//! what the new image shall have, the thread gives up, the handler runs where it should, and the attempt is
-//! repeated. (That leaves the instant between the last look and execve.)
+//! what the new image shall have, the thread gives up, the handler runs where it should, and the caller, who
+//! alone knows what the handler wrote down, decides. (That leaves the instant between the last look and
+//! execve.)
 //!
 //! What follows from the second table: record locks (`F_SETLK`) belong to the table and end with the old one,
 //! `flock` and open-file-description locks travel. The thread counts against `RLIMIT_NPROC` and `pids.max`
-//! for a moment.
+//! for a moment. Two things belong to a thread, and not to its process: the signal at a parent's death, which
+//! the thread is given as the calling one has it, and a scheduling policy with `SCHED_RESET_ON_FORK`, which
+//! ends. Children that were forked with a parent's death signal of their own get it when the thread that forked
+//! them ends, as in any execve of a program with threads.
 #![allow(unsafe_code)]
 
 use super::Restart;
@@ -32,43 +36,28 @@ use rustix::mm::{MapFlags, ProtFlags};
 /// program's may run on it, so it is as large as a small thread's; pages that are not touched cost nothing.
 const STACK: usize = 256 * 1024;
 
-/// How often signals may interrupt an attempt before one goes through whatever comes.
-const ATTEMPTS: usize = 64;
-
 /// Executes in place; returns only if that failed, and then everything is as before.
 pub(crate) fn exec(
-    mut launch: LaunchView<'_>,
+    launch: LaunchView<'_>,
     restart: &Restart<'_>,
-    mut hand_over: HandOver<'_>,
+    hand_over: HandOver<'_>,
 ) -> Result<Infallible, Error> {
     let mut stack = Stack::new()?;
-    for left in (0..ATTEMPTS).rev() {
-        let Interrupted = with_image(launch.reborrow(), restart, hand_over.reborrow(), |image| {
-            image.yields = left > 0;
-            attempt(image, &mut stack)
-        })?;
-    }
-    // Not reached: the last attempt yields to nothing.
-    Err(Error::call(Call::Execve, Errno::INTR))
-}
-
-/// A signal came first, and has been handled by now.
-struct Interrupted;
-
-fn attempt(image: &mut Image<'_>, stack: &mut Stack) -> Result<Interrupted, Error> {
-    let mask = sys::block_signals().map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
-    image.mask = Some(mask);
-    // SAFETY: all signals are blocked, and `replace` keeps to the rules of a clone's body.
-    let cloned = unsafe { sys::clone_and_run(Clone::Thread, stack.bytes(), image, replace) };
-    // The mask was the thread's own a moment ago; there is nothing in it to refuse.
-    let _ = sys::restore_signals(mask);
-    cloned.map_err(|errno| Error::call(Call::Clone, errno))?;
-    match image.outcome.take() {
-        Some(_) if image.interrupted => Ok(Interrupted),
-        Some(error) => Err(error),
-        // Without shared memory there is no thread either: not reached.
-        None => Err(Error::call(Call::Clone, Errno::NOSYS)),
-    }
+    // A kernel that does not tell has not got it.
+    let parent_death_signal = rustix::process::parent_process_death_signal().unwrap_or_default();
+    with_image(launch, restart, hand_over, |image| {
+        image.yields = true;
+        image.parent_death_signal = parent_death_signal;
+        let mask = sys::block_signals().map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
+        image.mask = Some(mask);
+        // SAFETY: all signals are blocked, and `replace` keeps to the rules of a clone's body.
+        let cloned = unsafe { sys::clone_and_run(Clone::Thread, stack.bytes(), image, replace) };
+        // The mask was the thread's own a moment ago; there is nothing in it to refuse.
+        let _ = sys::restore_signals(mask);
+        cloned.map_err(|errno| Error::call(Call::Clone, errno))?;
+        // Without shared memory there is no thread either: the outcome is there.
+        Err(image.outcome.take().unwrap_or(Error::call(Call::Clone, Errno::NOSYS)))
+    })
 }
 
 /// Between clone and execve. The caller goes on as soon as this thread is done with memory, which is before

@@ -23,7 +23,7 @@ use core::ffi::{CStr, c_char};
 use heapless::{Vec, VecView};
 use rustix::fd::{AsRawFd, BorrowedFd, RawFd};
 use rustix::io::Errno;
-use rustix::process::getpid;
+use rustix::process::{Signal, getpid};
 
 /// The longest path that execve takes, with its NUL.
 const PATH_MAX: usize = 4096;
@@ -34,19 +34,10 @@ pub(crate) struct HandOver<'r> {
     pub(crate) active: &'r [Active<'r>],
     /// The successor's end of the readiness socket, for the number behind them.
     pub(crate) readiness: Option<BorrowedFd<'r>>,
-    /// Every descriptor of this crate that may sit on 0, 1 or 2, where the successor must not find it.
-    pub(crate) stdio: Stdio,
     /// Scratch space, one slot for each active socket.
     pub(crate) sources: &'r mut VecView<Source>,
     /// Scratch space for `LISTEN_FDNAMES`.
     pub(crate) names: &'r mut [u8],
-}
-
-impl HandOver<'_> {
-    /// The same, for a shorter time.
-    pub(super) fn reborrow(&mut self) -> HandOver<'_> {
-        HandOver { sources: self.sources, names: self.names, ..*self }
-    }
 }
 
 /// Scratch space for a [`HandOver`] of up to `N` sockets.
@@ -75,24 +66,6 @@ impl<const N: usize> Scratch<N> {
     }
 }
 
-/// Which of the numbers 0, 1 and 2 are descriptors of this crate's, one bit each.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Stdio(u8);
-
-impl Stdio {
-    const FDS: core::ops::RangeInclusive<RawFd> = 0..=2;
-
-    pub(crate) fn add(&mut self, fd: RawFd) {
-        if Self::FDS.contains(&fd) {
-            self.0 |= 1 << fd;
-        }
-    }
-
-    const fn has(self, fd: RawFd) -> bool {
-        self.0 & (1 << fd) != 0
-    }
-}
-
 /// What the clone needs to become the successor.
 pub(super) struct Image<'r> {
     directory: &'r Directory,
@@ -108,15 +81,14 @@ pub(super) struct Image<'r> {
     placement: Placement<'r>,
     count: RawFd,
     readiness: Option<RawFd>,
-    stdio: Stdio,
     /// Scratch space for a path, here and not on the clone's small stack.
     candidate: Vec<u8, PATH_MAX>,
     /// The signal mask that the successor gets.
     pub(super) mask: Option<Mask>,
     /// Whether the clone gives way to signals that came since they were blocked.
     pub(super) yields: bool,
-    /// Whether it did.
-    pub(super) interrupted: bool,
+    /// The signal that the clone is to get when its parent ends.
+    pub(super) parent_death_signal: Option<Signal>,
     /// Why the clone did not become the successor.
     pub(super) outcome: Option<Error>,
 }
@@ -138,7 +110,10 @@ pub(super) fn with_image<R>(
     hand_over: HandOver<'_>,
     run: impl FnOnce(&mut Image<'_>) -> Result<R, Error>,
 ) -> Result<R, Error> {
-    let LaunchView { args, vars, directory } = launch;
+    let LaunchView { args, vars, directory, secure } = launch;
+    if secure && !is_told(&restart.executable) {
+        return Err(Error::Untrusted);
+    }
     let args_len = args.len();
     let mut changes = Changes::new();
     let mut lines = [[0; NUMBER_LINE]; 5];
@@ -147,6 +122,15 @@ pub(super) fn with_image<R>(
     environ.undo(&mut changes);
     args.truncate(args_len);
     result
+}
+
+/// Whether the caller says which program to run, and leaves nothing to whoever made the launch.
+fn is_told(executable: &Executable<'_>) -> bool {
+    match executable {
+        Executable::Launched => false,
+        Executable::Path(path) => path.to_bytes().starts_with(b"/"),
+        Executable::Fd(_) | Executable::SameImage => true,
+    }
 }
 
 #[allow(clippy::too_many_arguments, reason = "the frame that the image points into, split from its undoing")]
@@ -160,7 +144,7 @@ fn prepare<R>(
     hand_over: HandOver<'_>,
     run: impl FnOnce(&mut Image<'_>) -> Result<R, Error>,
 ) -> Result<R, Error> {
-    let HandOver { active, readiness, stdio, sources, names } = hand_over;
+    let HandOver { active, readiness, sources, names } = hand_over;
     let program = args.first().copied().flatten();
     let path = environ.find(b"PATH");
     let own_args = args.len();
@@ -242,11 +226,10 @@ fn prepare<R>(
         placement: Placement::new(sources, FIRST_FD),
         count: count as RawFd,
         readiness: readiness.map(|fd| fd.as_raw_fd()),
-        stdio,
         candidate: Vec::new(),
         mask: None,
         yields: false,
-        interrupted: false,
+        parent_death_signal: None,
         outcome: None,
     };
     run(&mut image)
@@ -364,12 +347,14 @@ fn attempt(task: &Task, image: &mut Image<'_>) -> Result<Infallible, Error> {
         Some(fd) => duplicate(task, fd, readiness_target)?,
         None => {}
     }
-    fill_stdio(task, image.stdio)?;
+    fill_stdio(task)?;
     task.close_on_exec_from(first_free).map_err(|errno| Error::call(Call::CloseRange, errno))?;
     write_pid(task, image);
+    if let Some(signal) = image.parent_death_signal {
+        task.set_parent_death_signal(signal).map_err(|errno| Error::call(Call::Prctl, errno))?;
+    }
     if let Some(mask) = image.mask {
         if image.yields && task.is_signalled(mask) {
-            image.interrupted = true;
             return Err(Error::call(Call::Execve, Errno::INTR));
         }
         task.set_mask(mask).map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
@@ -445,15 +430,14 @@ fn duplicate(task: &Task, from: RawFd, to: RawFd) -> Result<(), Error> {
     task.duplicate_onto(from, to).map_err(|errno| Error::call_on(Call::Dup, from, errno))
 }
 
-/// Keeps 0, 1 and 2 open in the successor; those that are closed, or this crate's, become `/dev/null`.
-fn fill_stdio(task: &Task, stdio: Stdio) -> Result<(), Error> {
-    for fd in Stdio::FDS {
-        if !stdio.has(fd) {
-            match task.keep(fd) {
-                Ok(()) => continue,
-                Err(Errno::BADF) => {}
-                Err(errno) => return Err(Error::call_on(Call::Fcntl, fd, errno)),
-            }
+/// Sees to it that 0, 1 and 2 are open in the successor. What is closed there, or has `FD_CLOEXEC` and so is
+/// nobody's stdin but something that found the number free, becomes `/dev/null`.
+fn fill_stdio(task: &Task) -> Result<(), Error> {
+    for fd in 0..=2 {
+        match task.is_close_on_exec(fd) {
+            Ok(false) => continue,
+            Ok(true) | Err(Errno::BADF) => {}
+            Err(errno) => return Err(Error::call_on(Call::Fcntl, fd, errno)),
         }
         let null = task.open_null().map_err(|errno| Error::call(Call::OpenNull, errno))?;
         if null == fd {

@@ -78,11 +78,6 @@ impl<'env> MainPid<'env> {
         self.ours.as_fd()
     }
 
-    /// Both ends of the barrier.
-    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        [Some(&self.ours), self.theirs.as_ref()].into_iter().flatten().map(AsFd::as_fd)
-    }
-
     /// Tells the manager that the restart has failed.
     pub(crate) fn withdraw(&self, why: &dyn fmt::Display) {
         report_failure(&self.notifier, why);

@@ -14,7 +14,7 @@ use crate::launch::LaunchView;
 use crate::ready;
 use crate::sys::{self, Clone, Cloned};
 use core::mem::MaybeUninit;
-use rustix::fd::{AsFd, AsRawFd};
+use rustix::fd::AsFd;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
@@ -22,8 +22,8 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 /// seen to use 3 KiB of it in a debug build and 1.4 KiB in a release build.
 const STACK: usize = 16 * 1024;
 
-/// Waits for a child whatever its exit signal; rustix has no name for it.
-const WALL: WaitIdOptions = WaitIdOptions::from_bits_retain(0x4000_0000);
+/// Waits for a child whose exit signal is not SIGCHLD; rustix has no name for it.
+const WCLONE: WaitIdOptions = WaitIdOptions::from_bits_retain(0x8000_0000);
 
 /// Starts the successor. If this fails, everything is as before and there is no second process.
 ///
@@ -40,11 +40,7 @@ pub(crate) fn spawn<'env>(
         Readiness::Reported => Some(ready::pair()?),
         Readiness::Executed | Readiness::Alive(_) => None,
     };
-    let mut hand_over = HandOver { readiness: pair.as_ref().map(|(_, theirs)| theirs.as_fd()), ..hand_over };
-    let ends = pair.iter().flat_map(|(ours, theirs)| [ours.as_fd(), theirs.as_fd()]);
-    for fd in ends.chain(main_pid.iter().flat_map(MainPid::fds)) {
-        hand_over.stdio.add(fd.as_raw_fd());
-    }
+    let hand_over = HandOver { readiness: pair.as_ref().map(|(_, theirs)| theirs.as_fd()), ..hand_over };
     let cloned = with_image(launch, restart, hand_over, |image| {
         let mask = sys::block_signals().map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
         image.mask = Some(mask);
@@ -68,12 +64,10 @@ pub(crate) fn spawn<'env>(
         // The mask was the thread's own a moment ago; there is nothing in it to refuse.
         let _ = sys::restore_signals(mask);
         let cloned = cloned.map_err(|errno| Error::call(Call::Clone, errno))?;
-        match image.outcome.take() {
-            Some(error) => {
-                collect(&cloned);
-                Err(error)
-            }
-            None => Ok(cloned),
+        match (image.outcome.take(), collect(&cloned)) {
+            (Some(error), _) => Err(error),
+            (None, Some(signal)) => Err(Error::Killed { signal }),
+            (None, None) => Ok(cloned),
         }
     })?;
     let pid = Pid::from_raw(cloned.id).ok_or(Error::call(Call::Clone, Errno::CHILD))?;
@@ -85,7 +79,9 @@ pub(crate) fn spawn<'env>(
             Ok(pidfd) => pidfd,
             Err(errno) => {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-                let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WALL);
+                while let Err(Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)
+                {
+                }
                 return Err(Error::call(Call::PidfdOpen, errno));
             }
         },
@@ -94,17 +90,19 @@ pub(crate) fn spawn<'env>(
     Ok(Successor::new(pid, pidfd, parentage, socket, restart.readiness, main_pid))
 }
 
-/// Collects a clone that ended without executing.
-fn collect(cloned: &Cloned) {
-    let id = || match &cloned.pidfd {
-        Some(pidfd) => Some(WaitId::PidFd(pidfd.as_fd())),
-        None => Pid::from_raw(cloned.id).map(WaitId::Pid),
-    };
-    while let Some(id) = id() {
-        match rustix::process::waitid(id, WaitIdOptions::EXITED | WALL) {
+/// Collects a clone that ended without executing; the signal that killed it, if one did. Until it executes, its
+/// exit signal is 0, and afterwards SIGCHLD: the kernel's `__WCLONE` tells the two apart, so a successor that
+/// was executed is not found here, alive or not. A sibling is its parent's to collect.
+fn collect(cloned: &Cloned) -> Option<i32> {
+    let pidfd = cloned.pidfd.as_ref().map(AsFd::as_fd);
+    let pid = Pid::from_raw(cloned.id)?;
+    loop {
+        let id = pidfd.map_or(WaitId::Pid(pid), WaitId::PidFd);
+        match rustix::process::waitid(id, WaitIdOptions::EXITED | WCLONE) {
+            Ok(status) => return status?.terminating_signal(),
             Err(Errno::INTR) => {}
-            // Collected, by this or by somebody else.
-            _ => return,
+            // Executed, or collected by somebody else.
+            Err(_) => return None,
         }
     }
 }

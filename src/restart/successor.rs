@@ -207,15 +207,16 @@ impl<'env> Successor<'env> {
             }
             State::Waiting | State::Refused(_) => {}
         }
-        // Asked before the report is looked for: one that reported and then ended was ready.
+        // Asked before the report is looked for, which is there, if ever, when it has ended.
         let ended = self.has_ended(Duration::ZERO)?;
         if let (State::Waiting, Some(socket)) = (self.state, &self.socket) {
             match ready::receive(socket.as_fd())? {
+                Received::Report(Report::Ready) if ended => return self.settle_early_end(),
                 Received::Report(Report::Ready) => {
                     self.state = State::Announcing;
                     return self.announce();
                 }
-                Received::Report(Report::Refused(reason)) => self.state = State::Refused(reason),
+                Received::Report(Report::Refused(reason)) => self.refused(reason),
                 Received::Closed => {
                     let failure = (!self.has_ended(LAST_BREATH)?).then_some(Failure::Closed);
                     return Err(self.end(failure));
@@ -227,6 +228,25 @@ impl<'env> Successor<'env> {
             return Err(self.collect(None));
         }
         Ok(false)
+    }
+
+    /// It said why it gives up, and has nothing more to say: what is left of it is the pidfd.
+    fn refused(&mut self, reason: Reason) {
+        self.state = State::Refused(reason);
+        self.socket = None;
+    }
+
+    /// It reported and has ended already. With status 0 it may have handed over to a successor of its own, or
+    /// had nothing else to do: then it was ready. If it crashed, or the service manager would have to be told
+    /// of a process that is no more, it has failed.
+    fn settle_early_end(&mut self) -> Result<bool, Failure> {
+        match self.collect(None) {
+            Failure::Exited(0) if self.parentage == Parentage::Child => {
+                self.state = State::Ready;
+                Ok(true)
+            }
+            failure => Err(failure),
+        }
     }
 
     /// Tells the service manager, if there is one, who the main process is now; whether it has heard.
@@ -261,7 +281,10 @@ impl<'env> Successor<'env> {
             return Ok(());
         }
         if self.is_expected() {
-            return Err(self.end(Some(Failure::Deadline)));
+            self.give_up(Failure::Deadline)?;
+        }
+        if self.announce()? {
+            return Ok(());
         }
         Err(Failure::Manager(Error::call(Call::Barrier, Errno::TIMEDOUT)))
     }
@@ -298,19 +321,21 @@ impl<'env> Successor<'env> {
         }
     }
 
-    /// Kills a successor that is in flight, and collects it. One that is ready or has failed is left alone,
-    /// also where the service manager does not know yet.
+    /// Kills a successor that is in flight, and collects it; tells whether it did. One that has failed is left
+    /// alone, and so is one that is ready, also where nobody has looked yet or the service manager does not
+    /// know: look with [`Successor::poll`].
     ///
     /// # Errors
     ///
     /// - [`Error::Call`]: it could not be killed; it is still in flight.
-    pub fn kill(&mut self) -> Result<(), Error> {
+    pub fn kill(&mut self) -> Result<bool, Error> {
         if !self.is_expected() {
-            return Ok(());
+            return Ok(false);
         }
-        match self.end(Some(Failure::Cancelled)) {
-            Failure::Error(error) => Err(error),
-            _ => Ok(()),
+        match self.give_up(Failure::Cancelled) {
+            Ok(()) => Ok(false),
+            Err(Failure::Error(error)) => Err(error),
+            Err(_) => Ok(true),
         }
     }
 
@@ -328,10 +353,39 @@ impl<'env> Successor<'env> {
         Ok(!found.is_empty())
     }
 
+    /// Ends it, for this reason, unless its report is there. Whether it is cannot change any more: the socket
+    /// takes no report from here on, and a successor whose report is not taken does not serve.
+    fn give_up(&mut self, failure: Failure) -> Result<(), Failure> {
+        if let (State::Waiting, Some(socket)) = (self.state, &self.socket) {
+            ready::refuse_reports(socket.as_fd())?;
+            match ready::receive(socket.as_fd())? {
+                Received::Report(Report::Ready) => {
+                    self.state = State::Announcing;
+                    return Ok(());
+                }
+                Received::Report(Report::Refused(reason)) => self.refused(reason),
+                Received::Closed | Received::Nothing => {}
+            }
+        }
+        Err(self.end(Some(failure)))
+    }
+
     /// Kills it if it still runs, collects it, and settles on a failure: the one given, or what its status
     /// says.
     fn end(&mut self, failure: Option<Failure>) -> Failure {
-        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
+        match self.has_ended(Duration::ZERO) {
+            Ok(true) => return self.collect(failure),
+            Ok(false) => {}
+            Err(error) => return Failure::Error(error),
+        }
+        let killed = match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            // A filter. Nobody else gets the number of a child before it is collected, which happens here.
+            Err(Errno::NOSYS | Errno::PERM) if self.parentage == Parentage::Child => {
+                rustix::process::kill_process(self.pid, Signal::KILL)
+            }
+            other => other,
+        };
+        match killed {
             Ok(()) | Err(Errno::SRCH) => self.collect(failure),
             Err(errno) => Failure::Error(Error::call_on(Call::Kill, self.pidfd.as_raw_fd(), errno)),
         }

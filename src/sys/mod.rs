@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::ioctl::{self, Opcode};
 use rustix::net::AddressFamily;
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
+use rustix::process::Signal;
 
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
@@ -34,6 +35,7 @@ const AT_FDCWD: usize = -100_isize as usize;
 const AT_EMPTY_PATH: usize = 0x1000;
 const CLOSE_RANGE_CLOEXEC: usize = 1 << 2;
 const F_DUPFD_CLOEXEC: usize = 1030;
+const F_GETFD: usize = 1;
 const F_SETFD: usize = 2;
 const FD_CLOEXEC: usize = 1;
 const O_RDWR: usize = 2;
@@ -398,6 +400,11 @@ impl Task {
         self.call(nr::DUP3, [from as usize, to as usize, 0, 0, 0, 0]).map(drop)
     }
 
+    /// Whether it has `FD_CLOEXEC`.
+    pub(crate) fn is_close_on_exec(&self, fd: RawFd) -> Result<bool, Errno> {
+        self.call(nr::FCNTL, [fd as usize, F_GETFD, 0, 0, 0, 0]).map(|flags| flags & FD_CLOEXEC != 0)
+    }
+
     /// Clears `FD_CLOEXEC`.
     pub(crate) fn keep(&self, fd: RawFd) -> Result<(), Errno> {
         self.call(nr::FCNTL, [fd as usize, F_SETFD, 0, 0, 0, 0]).map(drop)
@@ -473,6 +480,12 @@ impl Task {
             }
         }
         Ok(())
+    }
+
+    /// Sets the signal that this task gets when its parent ends.
+    pub(crate) fn set_parent_death_signal(&self, signal: Signal) -> Result<(), Errno> {
+        const PR_SET_PDEATHSIG: usize = 1;
+        self.call(nr::PRCTL, [PR_SET_PDEATHSIG, signal.as_raw() as usize, 0, 0, 0, 0]).map(drop)
     }
 
     /// Sets this task's signal mask.
