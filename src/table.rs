@@ -122,17 +122,13 @@ pub(crate) struct Inherited<'env> {
 #[derive(Debug)]
 pub(crate) struct InheritedTable<'env, const N: usize> {
     slots: Vec<Inherited<'env>, N>,
-    by_address: Vec<Entry, N>,
-    by_name: Vec<Entry, N>,
+    by_address: Index<N>,
+    by_name: Index<N>,
 }
-
-/// A hash in the upper half and a position in the lower: sorted, equal hashes stand in the order of the
-/// positions.
-type Entry = u64;
 
 impl<'env, const N: usize> InheritedTable<'env, N> {
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), by_address: Vec::new(), by_name: Vec::new() }
+        Self { slots: Vec::new(), by_address: Index::new(), by_name: Index::new() }
     }
 
     /// Adds a descriptor behind the others. The caller checked that there is room.
@@ -142,22 +138,27 @@ impl<'env, const N: usize> InheritedTable<'env, N> {
 
     /// Makes what was pushed findable.
     pub(crate) fn index(&mut self) {
-        fill(self.by_address.as_mut_view(), self.slots.as_view(), |slot| slot.key.as_ref().map(Key::hash));
-        fill(self.by_name.as_mut_view(), self.slots.as_view(), |slot| Some(name_hash(slot.name)));
+        // From the last to the first, because each goes to the front of its chain.
+        for (position, slot) in self.slots.iter().enumerate().rev() {
+            if let Some(key) = &slot.key {
+                self.by_address.view_mut().insert(key.hash(), position);
+            }
+            self.by_name.view_mut().insert(name_hash(slot.name), position);
+        }
     }
 
     /// Drops, and so closes, all of them.
     pub(crate) fn clear(&mut self) {
-        self.by_address.clear();
-        self.by_name.clear();
+        self.by_address = Index::new();
+        self.by_name = Index::new();
         self.slots.clear();
     }
 
     pub(crate) fn view(&mut self) -> InheritedView<'_, 'env> {
         InheritedView {
             slots: self.slots.as_mut_view(),
-            by_address: self.by_address.as_view(),
-            by_name: self.by_name.as_view(),
+            by_address: self.by_address.view(),
+            by_name: self.by_name.view(),
         }
     }
 
@@ -170,48 +171,117 @@ impl<'env, const N: usize> InheritedTable<'env, N> {
 #[derive(Debug)]
 pub(crate) struct InheritedView<'t, 'env> {
     pub(crate) slots: &'t mut VecView<Inherited<'env>>,
-    by_address: &'t VecView<Entry>,
-    by_name: &'t VecView<Entry>,
+    by_address: Chains<&'t [u32]>,
+    by_name: Chains<&'t [u32]>,
 }
 
 impl<'t> InheritedView<'t, '_> {
-    /// The positions whose address may be `key`, in their order; the hash is all that was compared.
+    /// The positions whose address may be `key`, in their order: those of one chain, not compared yet.
     pub(crate) fn near(&self, key: &Key) -> impl Iterator<Item = usize> + use<'t> {
-        run(self.by_address, key.hash())
+        self.by_address.chain(key.hash())
     }
 
-    /// The positions whose name may be `name`, in their order; the hash is all that was compared.
+    /// The positions whose name may be `name`, in their order: those of one chain, not compared yet.
     pub(crate) fn named(&self, name: &str) -> impl Iterator<Item = usize> + use<'t> {
-        run(self.by_name, name_hash(name))
+        self.by_name.chain(name_hash(name))
     }
 }
 
-fn fill<'env>(
-    index: &mut VecView<Entry>,
-    slots: &VecView<Inherited<'env>>,
-    hash: impl Fn(&Inherited<'env>) -> Option<u32>,
-) {
-    index.clear();
-    for (position, slot) in slots.iter().enumerate() {
-        if let Some(hash) = hash(slot) {
-            // An index has as many slots as the table.
-            let _full = index.push(u64::from(hash) << 32 | position as u64);
+/// A hash table of positions: as many chains as the table has slots.
+#[derive(Debug)]
+struct Index<const N: usize> {
+    /// The first position of each chain.
+    first: [u32; N],
+    /// The position behind each.
+    next: [u32; N],
+}
+
+/// The end of a chain.
+const NONE: u32 = u32::MAX;
+
+impl<const N: usize> Index<N> {
+    const fn new() -> Self {
+        Self { first: [NONE; N], next: [NONE; N] }
+    }
+
+    const fn view(&self) -> Chains<&[u32]> {
+        Chains { first: &self.first, next: &self.next }
+    }
+
+    const fn view_mut(&mut self) -> Chains<&mut [u32]> {
+        Chains { first: &mut self.first, next: &mut self.next }
+    }
+}
+
+/// An [`Index`] of any capacity.
+#[derive(Clone, Copy, Debug)]
+struct Chains<S> {
+    first: S,
+    next: S,
+}
+
+impl Chains<&mut [u32]> {
+    /// Puts a position in front of its chain.
+    fn insert(self, hash: u32, position: usize) {
+        let chain = chain_of(hash, self.first.len());
+        if let (Some(first), Some(next)) = (self.first.get_mut(chain), self.next.get_mut(position)) {
+            *next = core::mem::replace(first, position as u32);
         }
     }
-    index.sort_unstable();
 }
 
-/// The positions behind the entries with this hash.
-fn run(index: &VecView<Entry>, hash: u32) -> impl Iterator<Item = usize> + use<'_> {
-    let first = index.partition_point(|entry| (entry >> 32) < u64::from(hash));
-    index
-        .iter()
-        .skip(first)
-        .take_while(move |entry| **entry >> 32 == u64::from(hash))
-        .map(|entry| *entry as u32 as usize)
+impl<'t> Chains<&'t [u32]> {
+    fn chain(self, hash: u32) -> impl Iterator<Item = usize> + use<'t> {
+        let follow = |from: &[u32], at: usize| from.get(at).copied().filter(|at| *at != NONE);
+        let first = follow(self.first, chain_of(hash, self.first.len()));
+        core::iter::successors(first, move |at| follow(self.next, *at as usize)).map(|at| at as usize)
+    }
+}
+
+/// Spreads the hash, whose upper bits say little, over the chains.
+fn chain_of(hash: u32, chains: usize) -> usize {
+    const GOLDEN: u32 = 0x9e37_79b9;
+    (u64::from(hash.wrapping_mul(GOLDEN)) * chains as u64 >> 32) as usize
 }
 
 fn name_hash(name: &str) -> u32 {
     let hash = fnv(name.bytes());
     (hash ^ (hash >> 32)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains_hold_every_position_once_and_in_order() {
+        const HASHES: [u32; 9] = [7, 0, 7, u32::MAX, 1, 7, 0, 2, 3];
+        let mut index = Index::<9>::new();
+        for (position, hash) in HASHES.iter().enumerate().rev() {
+            index.view_mut().insert(*hash, position);
+        }
+        for hash in HASHES {
+            let found: std::vec::Vec<_> = index.view().chain(hash).collect();
+            assert!(found.is_sorted());
+            for (position, other) in HASHES.iter().enumerate() {
+                let near = chain_of(*other, 9) == chain_of(hash, 9);
+                assert_eq!(found.iter().filter(|at| **at == position).count(), usize::from(near));
+            }
+        }
+        assert_eq!(Index::<0>::new().view().chain(7).count(), 0);
+    }
+
+    #[test]
+    fn neighbouring_ports_are_spread() {
+        const SOCKETS: usize = 1000;
+        let mut chains = [0_usize; SOCKETS];
+        for port in 20_000..20_000 + SOCKETS as u16 {
+            let key = Key::inet(core::net::SocketAddr::from(([127, 0, 0, 1], port)));
+            if let Some(length) = chains.get_mut(chain_of(key.hash(), SOCKETS)) {
+                *length += 1;
+            }
+        }
+        // As long as chance makes it: 1000 balls in 1000 urns.
+        assert!(chains.iter().max() < Some(&9), "{:?}", chains.iter().max());
+    }
 }
