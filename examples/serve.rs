@@ -54,7 +54,7 @@ use std::time::{Duration, Instant};
 use gracenet::address::Kind;
 use gracenet::error::Variable;
 use gracenet::notify::{self, Assignment};
-use gracenet::{Endpoint, Failure, Id, Launch, Net, Network, Options, Reason, Restart, Successor};
+use gracenet::{Endpoint, Failure, Id, Launch, Net, Network, Notifier, Options, Reason, Restart, Successor};
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll};
 use rustix::fs::{MemfdFlags, OFlags};
@@ -172,6 +172,7 @@ fn serve(config: &Config) -> Result<ExitCode, Box<dyn Error>> {
     let mut net = Box::new(Net::<CAPACITY>::new());
     // SAFETY: nothing has been opened yet but what this process was started with.
     unsafe { net.inherit(&mut launch) }?;
+    net.set_notifier(Notifier::from_launch(&launch)?);
     for variables in [&Variable::ACTIVATION[..], &Variable::NOTIFICATION] {
         // SAFETY: there is one thread.
         unsafe { gracenet::launch::consume_from_libc(variables) };
@@ -551,7 +552,7 @@ impl<'c> Server<'c> {
     }
 
     /// Looks, with `look`, what has become of the successor.
-    fn check_successor(&mut self, look: impl FnOnce(&mut Successor<'c>) -> Result<bool, Failure>) {
+    fn check_successor(&mut self, look: impl FnOnce(&mut Successor) -> Result<bool, Failure>) {
         let Some(successor) = self.net.successor().filter(|_| matches!(self.phase, Phase::Restarting { .. }))
         else {
             return;

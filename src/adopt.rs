@@ -24,26 +24,18 @@ pub(crate) struct Adopted {
     pub(crate) predecessor: Option<Predecessor>,
 }
 
-/// The value of a variable in a table of variables.
-///
-/// # Safety
-///
-/// - The strings stay where they are, unchanged, for `'env`.
-pub(crate) unsafe fn value<'env>(table: &VecView<Option<CStrPtr>>, variable: Variable) -> Option<&'env [u8]> {
-    let name = variable.name().as_bytes();
-    let string = crate::environ::find(table, name)?.behind(name.len() + 1)?;
-    // SAFETY: the caller's promise.
-    Some(unsafe { string.detach() })
-}
-
 /// The activation variables in a table of variables.
 ///
 /// # Safety
 ///
 /// - The strings stay where they are, unchanged, for `'env`.
 pub(crate) unsafe fn variables<'env>(table: &VecView<Option<CStrPtr>>) -> Variables<'env> {
-    // SAFETY: the caller's promise.
-    let value = |variable| unsafe { value(table, variable) };
+    let value = |variable: Variable| {
+        let name = variable.name().as_bytes();
+        let string = crate::environ::find(table, name)?.behind(name.len() + 1)?;
+        // SAFETY: the caller's promise.
+        Some(unsafe { string.detach() })
+    };
     Variables {
         pid: value(Variable::Pid),
         pidfd_id: value(Variable::PidfdId),

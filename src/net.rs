@@ -6,14 +6,14 @@
 use crate::activation::{Activation, FIRST_FD, UNKNOWN, check_name};
 use crate::address::Endpoint;
 use crate::adopt;
-use crate::error::{Call, Error, Variable};
+use crate::error::{Call, Error};
 use crate::launch::Launch;
 use crate::listener::{self, Description, Options, Wanted};
 use crate::notify::{Assignment, Notifier};
 use crate::pidfd;
 use crate::ready::{self, Predecessor, Reason, Report};
 use crate::restart::image::{HandOver, Scratch};
-use crate::restart::main_pid::{self, MainPid};
+use crate::restart::main_pid::MainPid;
 use crate::restart::{Failure, Restart, Successor, exec, spawn};
 use crate::table::{ActiveTable, Id, InheritedTable};
 use core::convert::Infallible;
@@ -26,7 +26,7 @@ use rustix::process::getpid;
 /// them from and gives them to.
 ///
 /// `N` is the capacity of both tables: at most `N` descriptors are inherited, at most `N` are active.
-/// Nothing is allocated: a `Net` takes `104 * N + 240` bytes on a 64-bit machine at most, and a restart takes
+/// Nothing is allocated: a `Net` takes `104 * N + 432` bytes on a 64-bit machine at most, and a restart takes
 /// `44 * N` bytes of stack and 24 KiB beside. `'env` is how long the names live.
 ///
 /// Dropping it closes everything it holds.
@@ -39,8 +39,8 @@ pub struct Net<'env, const N: usize> {
     /// The readiness socket, until the report is sent.
     readiness: Option<OwnedFd>,
     predecessor: Option<Predecessor>,
-    successor: Option<Successor<'env>>,
-    notifier: Notifier<'env>,
+    successor: Option<Successor>,
+    notifier: Notifier,
     /// Whether [`Net::ready`] has been through.
     reported: bool,
     /// Whether a successor before the present one got ready.
@@ -179,8 +179,7 @@ impl<'env, const N: usize> Net<'env, N> {
     /// are: none, if the variables are absent or meant for another process. Call it once, first thing in
     /// `main`, before anything else could use their numbers.
     ///
-    /// The activation variables are consumed from `launch`, on errors too. `NOTIFY_SOCKET` is read, for
-    /// [`Net::notifier`], and stays there for the successor. `FD_CLOEXEC` is set on all descriptors with
+    /// The variables are consumed from `launch`, on errors too. `FD_CLOEXEC` is set on all descriptors with
     /// one call, so no child of the program gets them but the successor.
     ///
     /// # Errors
@@ -258,10 +257,6 @@ impl<'env, const N: usize> Net<'env, N> {
             return Ok(0);
         }
         // SAFETY: the strings stay for 'env.
-        if let Some(value) = unsafe { adopt::value(launch.view().vars, Variable::NotifySocket) } {
-            self.notifier = Notifier::parse(value)?;
-        }
-        // SAFETY: as above.
         let variables = unsafe { adopt::variables(launch.view().vars) };
         let pid = getpid().as_raw_nonzero().get() as u32;
         let activation = Activation::parse(&variables, options.strict, pid, pidfd::own_id)?;
@@ -595,16 +590,26 @@ impl<'env, const N: usize> Net<'env, N> {
         }
     }
 
-    /// What speaks to the service manager: the one whose address [`Net::inherit`] found in `NOTIFY_SOCKET`, or
-    /// none. For what only the program knows: its status, that it stops, that it is alive.
-    #[must_use]
-    pub const fn notifier(&self) -> Notifier<'env> {
-        self.notifier
+    /// Speaks to the service manager from now on: [`Net::ready`], [`Net::spawn`], [`Net::exec`] and what becomes
+    /// of a successor tell it what it has to know. By default there is [`Notifier::none`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), gracenet::Error> {
+    /// # let launch: gracenet::Launch = unsafe { gracenet::Launch::from_libc() }?;
+    /// # let mut net = gracenet::Net::<16>::new();
+    /// net.set_notifier(gracenet::Notifier::from_launch(&launch)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_notifier(&mut self, notifier: Notifier) {
+        self.notifier = notifier;
     }
 
-    /// Speaks to another manager, or with another timeout; with [`Notifier::none`], to nobody.
-    pub const fn set_notifier(&mut self, notifier: Notifier<'env>) {
-        self.notifier = notifier;
+    /// What speaks to the service manager. For what only the program knows: its status, that it stops, that it
+    /// is alive.
+    #[must_use]
+    pub const fn notifier(&self) -> &Notifier {
+        &self.notifier
     }
 
     /// Has the service manager keep a duplicate of an active socket, or whatever it is, under its name; tells
@@ -639,7 +644,7 @@ impl<'env, const N: usize> Net<'env, N> {
     }
 
     /// The successor that was started last: in flight, ready, or failed.
-    pub const fn successor(&mut self) -> Option<&mut Successor<'env>> {
+    pub const fn successor(&mut self) -> Option<&mut Successor> {
         self.successor.as_mut()
     }
 
@@ -657,7 +662,7 @@ impl<'env, const N: usize> Net<'env, N> {
     pub fn start_process<const ARGS: usize, const VARS: usize>(
         &mut self,
         launch: &mut Launch<ARGS, VARS>,
-    ) -> Result<&mut Successor<'env>, Error> {
+    ) -> Result<&mut Successor, Error> {
         self.spawn(launch, &Restart::new())
     }
 
@@ -714,7 +719,7 @@ impl<'env, const N: usize> Net<'env, N> {
         &mut self,
         launch: &mut Launch<ARGS, VARS>,
         restart: &Restart<'_>,
-    ) -> Result<&mut Successor<'env>, Error> {
+    ) -> Result<&mut Successor, Error> {
         self.check_idle()?;
         let mut scratch = Scratch::<N>::new();
         let hand_over = HandOver {
@@ -723,9 +728,9 @@ impl<'env, const N: usize> Net<'env, N> {
             sources: scratch.sources.as_mut_view(),
             names: scratch.names.bytes(),
         };
-        let main_pid = MainPid::begin(self.notifier)?;
+        let main_pid = MainPid::begin(&self.notifier)?;
         let successor = spawn::spawn(launch.view(), restart, hand_over, main_pid)
-            .inspect_err(|error| main_pid::report_failure(&self.notifier, error))?;
+            .inspect_err(|error| self.notifier.report_failure(Failure::NotStarted(*error)))?;
         if let Some(before) = self.successor.take() {
             self.handed_over |= before.is_ready();
             before.reap();
@@ -776,7 +781,7 @@ impl<'env, const N: usize> Net<'env, N> {
             self.notifier.send(&[Assignment::Reloading])?;
         }
         exec::exec(launch.view(), restart, hand_over)
-            .inspect_err(|error| main_pid::report_failure(&self.notifier, error))
+            .inspect_err(|error| self.notifier.report_failure(Failure::NotStarted(*error)))
     }
 
     /// An error unless a restart may begin.
@@ -810,9 +815,9 @@ mod tests {
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn takes_the_memory_that_is_stated() {
-        assert!(size_of::<Net<'_, 1>>() <= 104 + 240);
-        assert!(size_of::<Net<'_, 16>>() <= 104 * 16 + 240);
-        assert!(size_of::<Net<'_, 1024>>() <= 104 * 1024 + 240);
+        assert!(size_of::<Net<'_, 1>>() <= 104 + 432);
+        assert!(size_of::<Net<'_, 16>>() <= 104 * 16 + 432);
+        assert!(size_of::<Net<'_, 1024>>() <= 104 * 1024 + 432);
         assert!(size_of::<Launch<16, 64>>() <= 8 * 16 + 8 * 64 + 40);
         assert!(size_of::<Scratch<1024>>() <= 44 * 1024 + 320);
         assert!(size_of::<Error>() <= 32);

@@ -241,7 +241,7 @@ impl<'t> Chains<&'t [u32]> {
 /// Spreads the hash, whose upper bits say little, over the chains.
 fn chain_of(hash: u32, chains: usize) -> usize {
     const GOLDEN: u32 = 0x9e37_79b9;
-    (u64::from(hash.wrapping_mul(GOLDEN)) * chains as u64 >> 32) as usize
+    ((u64::from(hash.wrapping_mul(GOLDEN)) * chains as u64) >> 32) as usize
 }
 
 fn name_hash(name: &str) -> u32 {

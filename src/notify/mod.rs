@@ -13,9 +13,9 @@
 //! | `target` | what `NOTIFY_SOCKET` says |
 //! | `watchdog` | what `WATCHDOG_USEC` and `WATCHDOG_PID` say |
 //!
-//! [`Net`](crate::Net) speaks to the manager by itself, at the right moments: see
-//! [`Net::ready`](crate::Net::ready) and [`Net::spawn`](crate::Net::spawn). What else a service has to say, it
-//! says through [`Net::notifier`](crate::Net::notifier).
+//! Given one with [`Net::set_notifier`](crate::Net::set_notifier), a [`Net`](crate::Net) speaks to the manager
+//! at the right moments: see [`Net::ready`](crate::Net::ready) and [`Net::spawn`](crate::Net::spawn). What else a
+//! service has to say, it says through [`Net::notifier`](crate::Net::notifier).
 
 mod message;
 mod target;
@@ -23,14 +23,17 @@ mod watchdog;
 
 pub use message::{Access, Assignment, FDS_MAX, MESSAGE_MAX};
 
-use crate::address::Kind;
-use crate::error::{Call, Error, MessageFault};
+use crate::address::{Kind, UNIX_MAX};
+use crate::error::{Call, Error, Fault, MessageFault, Variable};
 use crate::launch::Launch;
 use crate::pidfd;
+use crate::restart::Failure;
 use crate::sys::VsockAddress;
 use crate::wait::{Deadline, now, poll_until};
+use core::fmt::{self, Write};
 use core::mem::MaybeUninit;
 use core::time::Duration;
+use heapless::{String, Vec};
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, IoSlice};
@@ -45,30 +48,60 @@ use target::Target;
 
 /// Where the service manager listens, and how long to wait for it.
 ///
-/// A `Copy` value that borrows the address from the environment. One without an address is of use too:
-/// whatever it is told to send, it answers that nothing was sent, so a service needs no second code path
-/// for a life without a manager.
-#[derive(Clone, Copy, Debug)]
+/// One without an address is of use too: whatever it is told to send, it answers that nothing was sent, so a
+/// service needs no second code path for a life without a manager. It takes less than 200 bytes.
+#[derive(Clone, Debug)]
 #[doc(alias = "NOTIFY_SOCKET")]
-pub struct Notifier<'env> {
-    target: Option<Target<'env>>,
+pub struct Notifier {
+    /// The value of `NOTIFY_SOCKET`, and what is done with it: nothing without it.
+    manager: Option<(Value, &'static Verbs)>,
     timeout: Duration,
 }
 
-impl Default for Notifier<'_> {
+/// A value that was parsed once.
+type Value = Vec<u8, { UNIX_MAX + 1 }>;
+
+/// What a notifier with an address can do. Reached through pointers that [`Notifier::parse`] alone hands out, so
+/// that a program which never calls it does not carry the code.
+#[derive(Debug)]
+struct Verbs {
+    send: Send,
+    report_failure: fn(&Notifier, Failure),
+}
+
+type Send = fn(&[u8], &[Assignment<'_>], &[BorrowedFd<'_>], &Deadline) -> Result<(), Error>;
+
+static VERBS: Verbs = Verbs { send, report_failure };
+
+impl Default for Notifier {
     fn default() -> Self {
         Self::none()
     }
 }
 
-impl<'env> Notifier<'env> {
+impl Notifier {
     /// How long a call waits for a manager whose socket is full, where nothing else was said.
     pub const TIMEOUT: Duration = Duration::from_secs(5);
 
     /// No manager: nothing is ever sent.
     #[must_use]
     pub const fn none() -> Self {
-        Self { target: None, timeout: Self::TIMEOUT }
+        Self { manager: None, timeout: Self::TIMEOUT }
+    }
+
+    /// The manager that this process was started by, or none: as `NOTIFY_SOCKET` says, which stays in the
+    /// launch's table for the successor. A set-user-ID start has none.
+    ///
+    /// # Errors
+    ///
+    /// - As for [`Notifier::parse`].
+    pub fn from_launch<const ARGS: usize, const VARS: usize>(
+        launch: &Launch<ARGS, VARS>,
+    ) -> Result<Self, Error> {
+        match launch.var(Variable::NotifySocket.name().as_bytes()) {
+            Some(value) if !launch.is_secure() => Self::parse(value),
+            _ => Ok(Self::none()),
+        }
     }
 
     /// The manager at the address that `NOTIFY_SOCKET` has as its value: `/path`, `@abstract`,
@@ -77,8 +110,11 @@ impl<'env> Notifier<'env> {
     /// # Errors
     ///
     /// - [`Error::Variable`]: it is none of these.
-    pub fn parse(value: &'env [u8]) -> Result<Self, Error> {
-        Ok(Self { target: Some(Target::parse(value)?), timeout: Self::TIMEOUT })
+    pub fn parse(value: &[u8]) -> Result<Self, Error> {
+        Target::parse(value)?;
+        let value = Value::from_slice(value)
+            .map_err(|_| Variable::NotifySocket.fault(Fault::TooLong { bytes: value.len() }))?;
+        Ok(Self { manager: Some((value, &VERBS)), timeout: Self::TIMEOUT })
     }
 
     /// Lets no call wait longer than `timeout`. With 0, a manager whose socket is full is an error at once.
@@ -91,7 +127,7 @@ impl<'env> Notifier<'env> {
     /// Whether there is a manager to send to.
     #[must_use]
     pub const fn is_present(&self) -> bool {
-        self.target.is_some()
+        self.manager.is_some()
     }
 
     /// Sends one message, and tells whether there was somebody to send it to.
@@ -136,24 +172,10 @@ impl<'env> Notifier<'env> {
         fds: &[BorrowedFd<'_>],
         deadline: &Deadline,
     ) -> Result<bool, Error> {
-        let message = message::render(assignments, fds.len(), now())?;
-        match self.target {
-            None => return Ok(false),
-            Some(Target::Path(path)) => {
-                let address = SocketAddrUnix::new(path).map_err(|errno| Error::call(Call::Connect, errno))?;
-                send_datagram(&address, &message, fds, deadline)?;
-            }
-            Some(Target::Abstract(name)) => {
-                let address = SocketAddrUnix::new_abstract_name(name)
-                    .map_err(|errno| Error::call(Call::Connect, errno))?;
-                send_datagram(&address, &message, fds, deadline)?;
-            }
-            Some(Target::Vsock { .. }) if !fds.is_empty() => return Err(MessageFault::Vsock.at(0)),
-            Some(Target::Vsock { kind, cid, port }) => {
-                send_vsock(kind, VsockAddress::new(cid, port), &message, deadline)?;
-            }
+        match &self.manager {
+            None => Ok(false),
+            Some((value, verbs)) => (verbs.send)(value, assignments, fds, deadline).map(|()| true),
         }
-        Ok(true)
     }
 
     /// Waits until the manager has processed everything that this process has sent, and tells whether there
@@ -224,8 +246,32 @@ impl<'env> Notifier<'env> {
     }
 
     /// Whether the manager takes descriptors: not one behind a vsock.
-    pub(crate) const fn takes_fds(&self) -> bool {
-        matches!(self.target, Some(Target::Path(_) | Target::Abstract(_)))
+    pub(crate) fn takes_fds(&self) -> bool {
+        self.manager.as_ref().is_some_and(|(value, _)| matches!(value.first(), Some(b'/' | b'@')))
+    }
+
+    /// Tells the manager that a restart has failed, and that all is as it was.
+    pub(crate) fn report_failure(&self, why: Failure) {
+        if let Some((_, verbs)) = &self.manager {
+            (verbs.report_failure)(self, why);
+        }
+    }
+}
+
+fn report_failure(notifier: &Notifier, why: Failure) {
+    let mut status = Status(String::new());
+    // What does not fit is cut.
+    let _ = write!(status, "restart failed: {why}");
+    // A manager that does not hear this waits for the reload until its own timeout: nobody else can tell it.
+    let _ = notifier.send(&[Assignment::Ready, Assignment::Status(&status.0)]);
+}
+
+/// A line that takes as much as fits.
+struct Status(String<256>);
+
+impl Write for Status {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|character| self.0.push(character)).map_err(|_| fmt::Error)
     }
 }
 
@@ -272,6 +318,29 @@ pub fn is_booted() -> bool {
 /// A pipe whose first end hangs up once the manager has come to the message that carried the second.
 pub(crate) fn barrier_pipe() -> Result<(OwnedFd, OwnedFd), Error> {
     rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Error::call(Call::Pipe, errno))
+}
+
+fn send(
+    value: &[u8],
+    assignments: &[Assignment<'_>],
+    fds: &[BorrowedFd<'_>],
+    deadline: &Deadline,
+) -> Result<(), Error> {
+    let message = message::render(assignments, fds.len(), now())?;
+    let invalid = |errno| Error::call(Call::Connect, errno);
+    match Target::parse(value)? {
+        Target::Path(path) => {
+            send_datagram(&SocketAddrUnix::new(path).map_err(invalid)?, &message, fds, deadline)
+        }
+        Target::Abstract(name) => {
+            let address = SocketAddrUnix::new_abstract_name(name).map_err(invalid)?;
+            send_datagram(&address, &message, fds, deadline)
+        }
+        Target::Vsock { .. } if !fds.is_empty() => Err(MessageFault::Vsock.at(0)),
+        Target::Vsock { kind, cid, port } => {
+            send_vsock(kind, VsockAddress::new(cid, port), &message, deadline)
+        }
+    }
 }
 
 fn send_datagram(

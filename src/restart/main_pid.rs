@@ -13,20 +13,19 @@
 //!
 //! References: `sd_notify(3)`, `Type=notify-reload` and `NotifyAccess=` in `systemd.service(5)`.
 
+use super::Failure;
 use crate::error::Error;
 use crate::notify::{self, Assignment, Notifier};
 use crate::pidfd;
 use crate::wait::{Deadline, poll_until};
-use core::fmt::{self, Write};
-use heapless::String;
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::Pid;
 
 /// The predecessor's side of one restart.
 #[derive(Debug)]
-pub(crate) struct MainPid<'env> {
-    notifier: Notifier<'env>,
+pub(crate) struct MainPid {
+    notifier: Notifier,
     /// Hangs up when the manager has come to the barrier.
     ours: OwnedFd,
     /// The manager's end, until the barrier is sent.
@@ -34,15 +33,15 @@ pub(crate) struct MainPid<'env> {
     announced: bool,
 }
 
-impl<'env> MainPid<'env> {
+impl MainPid {
     /// Tells the manager that a restart begins; `None` if there is no manager.
-    pub(crate) fn begin(notifier: Notifier<'env>) -> Result<Option<Self>, Error> {
+    pub(crate) fn begin(notifier: &Notifier) -> Result<Option<Self>, Error> {
         if !notifier.is_present() {
             return Ok(None);
         }
         let (ours, theirs) = notify::barrier_pipe()?;
         notifier.send(&[Assignment::Reloading])?;
-        Ok(Some(Self { notifier, ours, theirs: Some(theirs), announced: false }))
+        Ok(Some(Self { notifier: notifier.clone(), ours, theirs: Some(theirs), announced: false }))
     }
 
     /// Tells the manager who the main process is now. Called again after an error, it goes on where it was.
@@ -79,25 +78,7 @@ impl<'env> MainPid<'env> {
     }
 
     /// Tells the manager that the restart has failed.
-    pub(crate) fn withdraw(&self, why: &dyn fmt::Display) {
-        report_failure(&self.notifier, why);
-    }
-}
-
-/// Tells the manager that a restart has failed, and that all is as it was.
-pub(crate) fn report_failure(notifier: &Notifier<'_>, why: &dyn fmt::Display) {
-    let mut status = Status(String::new());
-    // What does not fit is cut.
-    let _ = write!(status, "restart failed: {why}");
-    // One that does not hear this waits for the reload until its own timeout: there is no other way to tell it.
-    let _ = notifier.send(&[Assignment::Ready, Assignment::Status(&status.0)]);
-}
-
-/// A line that takes as much as fits.
-struct Status(String<256>);
-
-impl Write for Status {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.chars().try_for_each(|character| self.0.push(character)).map_err(|_| fmt::Error)
+    pub(crate) fn withdraw(&self, why: Failure) {
+        self.notifier.report_failure(why);
     }
 }

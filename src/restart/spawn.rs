@@ -28,12 +28,12 @@ const WCLONE: WaitIdOptions = WaitIdOptions::from_bits_retain(0x8000_0000);
 /// Starts the successor. If this fails, everything is as before and there is no second process.
 ///
 /// `main_pid` is the hand-over of the main PID that this restart is part of, where there is a service manager.
-pub(crate) fn spawn<'env>(
+pub(crate) fn spawn(
     launch: LaunchView<'_>,
     restart: &Restart<'_>,
     hand_over: HandOver<'_>,
-    main_pid: Option<MainPid<'env>>,
-) -> Result<Successor<'env>, Error> {
+    main_pid: Option<MainPid>,
+) -> Result<Successor, Error> {
     let by_default = if main_pid.is_some() { Parentage::Sibling } else { Parentage::Child };
     let mut parentage = restart.parentage.unwrap_or(by_default);
     let pair = match restart.readiness {

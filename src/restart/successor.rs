@@ -80,13 +80,13 @@ impl From<Error> for Failure {
 
 /// The process that [`Net::spawn`](crate::Net::spawn) started. The [`Net`](crate::Net) keeps it.
 #[derive(Debug)]
-pub struct Successor<'env> {
+pub struct Successor {
     pid: Pid,
     pidfd: OwnedFd,
     parentage: Parentage,
     socket: Option<OwnedFd>,
     state: State,
-    main_pid: Option<MainPid<'env>>,
+    main_pid: Option<MainPid>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -105,14 +105,14 @@ enum State {
     Failed(Failure),
 }
 
-impl<'env> Successor<'env> {
+impl Successor {
     pub(crate) fn new(
         pid: Pid,
         pidfd: OwnedFd,
         parentage: Parentage,
         socket: Option<OwnedFd>,
         readiness: Readiness,
-        main_pid: Option<MainPid<'env>>,
+        main_pid: Option<MainPid>,
     ) -> Self {
         let state = match (readiness, &main_pid) {
             (Readiness::Reported, _) => State::Waiting,
@@ -410,7 +410,7 @@ impl<'env> Successor<'env> {
         self.state = State::Failed(failure);
         self.socket = None;
         if let Some(main_pid) = self.main_pid.take() {
-            main_pid.withdraw(&failure);
+            main_pid.withdraw(failure);
         }
         failure
     }
