@@ -17,6 +17,7 @@ pub mod notify;
 pub mod placement;
 pub mod ready;
 pub mod restart;
+pub mod signals;
 
 mod adopt;
 mod listener;
@@ -34,4 +35,5 @@ pub use net::{Inherit, Net, Rejected, Socket};
 pub use notify::Notifier;
 pub use ready::{Predecessor, Reason};
 pub use restart::{Change, Executable, Failure, Parentage, Readiness, Restart, Successor};
+pub use signals::Signals;
 pub use table::Id;

@@ -1,11 +1,11 @@
 //! Waiting: until a descriptor shows something, or a moment has passed. Nothing here waits longer.
 
 use crate::error::{Call, Error};
+pub(crate) use crate::sys::monotonic as now;
 use core::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
 /// A time to wait until, on a clock that nobody sets.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +40,6 @@ impl Deadline {
             (a, b) => Self(a.or(b)),
         }
     }
-}
-
-/// The time on the monotonic clock.
-pub(crate) fn now() -> Duration {
-    let now = clock_gettime(ClockId::Monotonic);
-    Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec.try_into().unwrap_or_default())
 }
 
 /// Polls until something is found or the deadline has passed; signals do not end it.

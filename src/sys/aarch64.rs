@@ -21,6 +21,8 @@ pub(super) mod nr {
     pub(in crate::sys) const RT_SIGPENDING: usize = 136;
     pub(in crate::sys) const PRCTL: usize = 167;
     pub(in crate::sys) const GETPID: usize = 172;
+    pub(in crate::sys) const CLOCK_GETTIME: usize = 113;
+    pub(in crate::sys) const SIGNALFD4: usize = 74;
     pub(in crate::sys) const GETSOCKOPT: usize = 209;
     pub(in crate::sys) const CLONE: usize = 220;
     pub(in crate::sys) const EXECVE: usize = 221;

@@ -12,6 +12,7 @@
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::MaybeUninit;
+use core::time::Duration;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::ioctl::{self, Opcode};
@@ -40,12 +41,14 @@ const F_SETFD: usize = 2;
 const FD_CLOEXEC: usize = 1;
 const O_RDWR: usize = 2;
 const O_CLOEXEC: usize = 0o2_000_000;
+const O_NONBLOCK: usize = 0o4_000;
 #[cfg(not(target_arch = "aarch64"))]
 const O_DIRECTORY: usize = 0o200_000;
 #[cfg(target_arch = "aarch64")]
 const O_DIRECTORY: usize = 0o40_000;
 pub(crate) const PIDFS_MAGIC: u64 = 0x5049_4446;
 const RLIMIT_NOFILE: usize = 7;
+const SIG_BLOCK: usize = 0;
 const SIG_SETMASK: usize = 2;
 /// How many bytes the kernel's signal set has.
 const SIGSET: usize = 8;
@@ -92,6 +95,47 @@ impl Mask {
     pub(crate) const ALL: Self = Self(u64::MAX);
 }
 
+impl Mask {
+    /// These.
+    pub(crate) fn of(signals: &[Signal]) -> Self {
+        Self(signals.iter().fold(0, |mask, signal| mask | 1 << (signal.as_raw() - 1)))
+    }
+}
+
+/// Blocks these signals in the calling thread, beside those that are.
+pub(crate) fn block(mask: Mask) -> Result<(), Errno> {
+    change_mask(SIG_BLOCK, mask).map(drop)
+}
+
+/// A descriptor that shows these signals when they come. Non-blocking, with `FD_CLOEXEC`.
+///
+/// # References
+///
+/// - signalfd(2)
+pub(crate) fn signalfd(mask: Mask) -> Result<OwnedFd, Errno> {
+    let args = [usize::MAX, &raw const mask.0 as usize, SIGSET, O_CLOEXEC | O_NONBLOCK, 0, 0];
+    // SAFETY: the pointer is to 8 bytes of this frame, which is what the argument behind it says.
+    let fd = result(unsafe { arch::syscall(nr::SIGNALFD4, args) })?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// The time on the monotonic clock. The vDSO would be faster, but finding it takes more calls, and more code,
+/// than a restart has times to ask for.
+///
+/// # References
+///
+/// - clock_gettime(2)
+pub(crate) fn monotonic() -> Duration {
+    const CLOCK_MONOTONIC: usize = 1;
+    let mut time = [0_i64; 2];
+    let args = [CLOCK_MONOTONIC, time.as_mut_ptr() as usize, 0, 0, 0, 0];
+    // SAFETY: the pointer is to a `struct timespec` of two 64-bit words. The clock is always there.
+    unsafe { arch::syscall(nr::CLOCK_GETTIME, args) };
+    let [seconds, nanoseconds] = time;
+    Duration::new(seconds as u64, nanoseconds as u32)
+}
+
 /// Blocks every signal in the calling thread and returns its mask as it was.
 pub(crate) fn block_signals() -> Result<Mask, Errno> {
     set_mask(Mask::ALL)
@@ -103,8 +147,12 @@ pub(crate) fn restore_signals(mask: Mask) -> Result<(), Errno> {
 }
 
 fn set_mask(mask: Mask) -> Result<Mask, Errno> {
+    change_mask(SIG_SETMASK, mask)
+}
+
+fn change_mask(how: usize, mask: Mask) -> Result<Mask, Errno> {
     let mut old = Mask(0);
-    let args = [SIG_SETMASK, &raw const mask.0 as usize, &raw mut old.0 as usize, SIGSET, 0, 0];
+    let args = [how, &raw const mask.0 as usize, &raw mut old.0 as usize, SIGSET, 0, 0];
     // SAFETY: both pointers are to 8 bytes of this frame, which is what the last argument says.
     let ret = unsafe { arch::syscall(nr::RT_SIGPROCMASK, args) };
     result(ret)?;

@@ -28,6 +28,8 @@ pub(super) mod nr {
     pub(in crate::sys) const PIDFD_OPEN: usize = 434;
     pub(in crate::sys) const CLONE3: usize = 435;
     pub(in crate::sys) const CLOSE_RANGE: usize = 436;
+    pub(in crate::sys) const CLOCK_GETTIME: usize = 228;
+    pub(in crate::sys) const SIGNALFD4: usize = 289;
     pub(in crate::sys) const GETSOCKOPT: usize = 55;
 }
 

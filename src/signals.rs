@@ -1,0 +1,69 @@
+//! Signals as a descriptor to poll, for programs without a libc to install handlers with.
+//!
+//! [`Signals`] blocks the signals that it shows, and a restart hands the mask on: a signal that comes while the
+//! program is being replaced waits for the new image's [`Signals`], and is not lost. No handler is installed.
+
+use crate::error::{Call, Error};
+use crate::sys::{self, Mask};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::process::Signal;
+
+/// Signals that wait to be read.
+#[derive(Debug)]
+#[doc(alias = "signalfd")]
+pub struct Signals {
+    fd: OwnedFd,
+}
+
+impl Signals {
+    /// Blocks `signals` in the calling thread, and shows those that come from now on, or came since they were
+    /// blocked. Call it before a second thread exists: it would not block them.
+    ///
+    /// They stay blocked when the value is dropped, and in every process that this one starts. A successor that
+    /// is another program, and knows nothing of it, would not be ended by a SIGTERM.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Call`]: a system call failed. The signals may be blocked.
+    ///
+    /// # References
+    ///
+    /// - signalfd(2)
+    pub fn new(signals: &[Signal]) -> Result<Self, Error> {
+        let mask = Mask::of(signals);
+        sys::block(mask).map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
+        let fd = sys::signalfd(mask).map_err(|errno| Error::call(Call::Signalfd, errno))?;
+        Ok(Self { fd })
+    }
+
+    /// Takes the next signal, without waiting; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Call`]: read(2) failed.
+    pub fn take(&self) -> Result<Option<Signal>, Error> {
+        // `struct signalfd_siginfo`: 128 bytes, the number first.
+        let mut info = [0_u8; 128];
+        loop {
+            match rustix::io::read(&self.fd, &mut info) {
+                Ok(_) => {
+                    let number = info.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+                    return Ok(Signal::from_named_raw(number));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(errno) => {
+                    return Err(Error::call_on(Call::ReadSignal, self.fd.as_raw_fd(), errno));
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for Signals {
+    /// Readable when there is a signal.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
