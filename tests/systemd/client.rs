@@ -125,6 +125,22 @@ impl Load {
         Ok(())
     }
 
+    pub(crate) fn answered(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Waits until more were answered than this.
+    pub(crate) fn wait_for_more(&self, than: usize) -> Result<(), String> {
+        let begin = Instant::now();
+        while self.answered() <= than {
+            if begin.elapsed() > PATIENCE {
+                return Err("nobody answers".into());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
     /// How many were answered, what failed, and who answered.
     pub(crate) fn stop(self) -> (usize, Vec<String>, BTreeSet<i32>) {
         self.stop.store(true, Ordering::Relaxed);
