@@ -128,6 +128,8 @@ pub enum Call {
     Dup,
     Execve,
     Fcntl,
+    Fstat,
+    Fstatfs,
     Getsockname,
     Getsockopt,
     InterfaceIndex,
@@ -151,6 +153,7 @@ pub enum Call {
     Sigprocmask,
     Socket,
     Socketpair,
+    Stat,
     Unlink,
     Waitid,
 }
@@ -169,6 +172,8 @@ impl Call {
             Self::Dup => "duplicate",
             Self::Execve => "execve",
             Self::Fcntl => "fcntl",
+            Self::Fstat => "fstat",
+            Self::Fstatfs => "fstatfs",
             Self::Getsockname => "getsockname",
             Self::Getsockopt => "getsockopt",
             Self::InterfaceIndex => "find the zone's interface",
@@ -192,6 +197,7 @@ impl Call {
             Self::Sigprocmask => "rt_sigprocmask",
             Self::Socket => "socket",
             Self::Socketpair => "socketpair",
+            Self::Stat => "stat",
             Self::Unlink => "unlink",
             Self::Waitid => "waitid",
         }

@@ -10,6 +10,7 @@ extern crate std;
 pub mod activation;
 pub mod address;
 pub mod cstr;
+pub mod descriptor;
 pub mod environ;
 pub mod error;
 pub mod launch;

@@ -188,7 +188,7 @@ fn key(address: SocketAddrAny) -> Option<Key> {
 
 /// A Unix address that can be asked for; `None` for a socket that was never bound, and for a path that fills
 /// `sun_path` without a NUL. Of that one Linux tells a length beyond `sockaddr_un`, where rustix panics.
-fn unix(address: SocketAddrAny) -> Option<SocketAddrUnix> {
+pub(crate) fn unix(address: SocketAddrAny) -> Option<SocketAddrUnix> {
     const FAMILY: usize = size_of::<u16>();
     let len = address.addr_len() as usize;
     if len <= FAMILY || len > FAMILY + UNIX_MAX + 1 {
@@ -198,7 +198,7 @@ fn unix(address: SocketAddrAny) -> Option<SocketAddrUnix> {
 }
 
 /// The path of a Unix address, without the NUL, which rustix leaves at the end of a path of 107 bytes.
-fn path(address: &SocketAddrUnix) -> Option<&[u8]> {
+pub(crate) fn path(address: &SocketAddrUnix) -> Option<&[u8]> {
     let path = address.path_bytes()?;
     Some(path.strip_suffix(b"\0").unwrap_or(path))
 }

@@ -20,6 +20,7 @@
 
 mod activate;
 mod client;
+mod descriptor;
 mod go;
 mod libsystemd;
 mod predecessor;
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
     programs::close_on_exec();
     let programs = Programs::new();
-    let trials = [activate::TESTS, go::TESTS, libsystemd::TESTS, shell::TESTS]
+    let trials = [activate::TESTS, descriptor::TESTS, go::TESTS, libsystemd::TESTS, shell::TESTS]
         .into_iter()
         .flatten()
         .map(|test| trial(test, programs))

@@ -166,10 +166,10 @@ impl Server {
                     key::SUCCESSOR => self.look_at_successor()?,
                     key @ key::CONNECTION.. => {
                         let slot = self.connections.get_mut((key - key::CONNECTION) as usize);
-                        if let Some(slot) = slot {
-                            if slot.as_mut().is_some_and(Connection::advance) {
-                                *slot = None;
-                            }
+                        if let Some(slot) = slot
+                            && slot.as_mut().is_some_and(Connection::advance)
+                        {
+                            *slot = None;
                         }
                     }
                     key => self.accept((key - key::LISTENER) as usize)?,

@@ -1,0 +1,289 @@
+//! What a descriptor is, asked of the kernel: with the meaning of libsystemd's `sd_is_*` functions, for a
+//! program that wants to be sure of what it was handed.
+//!
+//! Each answers `false` for something else, and fails only where a call does. Nothing is changed.
+
+use crate::error::{Call, Error};
+use crate::listener;
+use core::ffi::CStr;
+use core::net::SocketAddr;
+use heapless::Vec;
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
+
+/// The file system of POSIX message queues.
+const MQUEUE_MAGIC: u64 = 0x1980_0202;
+
+/// The longest name of a message queue, with its directory and a NUL.
+const QUEUE_PATH_MAX: usize = "/dev/mqueue".len() + 257;
+
+/// Whether it is a FIFO or a pipe; if a path is given, the FIFO at that path.
+///
+/// # Errors
+///
+/// - [`Error::Call`]: fstat(2) or stat(2) failed. A path where nothing is, is no error.
+///
+/// # References
+///
+/// - `sd_is_fifo(3)`
+#[doc(alias = "sd_is_fifo")]
+pub fn is_fifo(fd: impl AsFd, path: Option<&CStr>) -> Result<bool, Error> {
+    let own = stat(fd.as_fd())?;
+    if !file_type(&own).is_fifo() {
+        return Ok(false);
+    }
+    match path {
+        None => Ok(true),
+        Some(path) => Ok(stat_path(path)?.is_some_and(|there| is_same_file(&own, &there))),
+    }
+}
+
+/// Whether it is a regular file or a character device; if a path is given, the file at that path, or the
+/// device that it stands for.
+///
+/// # Errors
+///
+/// - As for [`is_fifo`].
+///
+/// # References
+///
+/// - `sd_is_special(3)`
+#[doc(alias = "sd_is_special")]
+pub fn is_special(fd: impl AsFd, path: Option<&CStr>) -> Result<bool, Error> {
+    let own = stat(fd.as_fd())?;
+    let kind = file_type(&own);
+    if !kind.is_file() && !kind.is_char_device() {
+        return Ok(false);
+    }
+    let Some(path) = path else {
+        return Ok(true);
+    };
+    Ok(stat_path(path)?.is_some_and(|there| match file_type(&there) {
+        other if other != kind => false,
+        FileType::CharacterDevice => own.st_rdev == there.st_rdev,
+        _ => is_same_file(&own, &there),
+    }))
+}
+
+/// Whether it is a socket; of the family, of the type, and listening or not, where these are given.
+///
+/// # Errors
+///
+/// - [`Error::Call`]: fstat(2), getsockopt(2) or getsockname(2) failed.
+///
+/// # References
+///
+/// - `sd_is_socket(3)`
+#[doc(alias = "sd_is_socket")]
+#[doc(alias = "SO_ACCEPTCONN")]
+pub fn is_socket(
+    fd: impl AsFd,
+    family: Option<AddressFamily>,
+    kind: Option<SocketType>,
+    listening: Option<bool>,
+) -> Result<bool, Error> {
+    let fd = fd.as_fd();
+    if !is_socket_of(fd, kind, listening)? {
+        return Ok(false);
+    }
+    match family {
+        None => Ok(true),
+        Some(family) => Ok(own_address(fd)?.address_family() == family),
+    }
+}
+
+/// Whether it is an internet socket; on this port, where one is given, and the rest as for [`is_socket`].
+///
+/// # Errors
+///
+/// - As for [`is_socket`].
+///
+/// # References
+///
+/// - `sd_is_socket_inet(3)`
+#[doc(alias = "sd_is_socket_inet")]
+pub fn is_socket_inet(
+    fd: impl AsFd,
+    family: Option<AddressFamily>,
+    kind: Option<SocketType>,
+    listening: Option<bool>,
+    port: Option<u16>,
+) -> Result<bool, Error> {
+    let fd = fd.as_fd();
+    if !is_socket_of(fd, kind, listening)? {
+        return Ok(false);
+    }
+    let own = own_address(fd)?;
+    let is_family = family.is_none_or(|family| own.address_family() == family);
+    let own = SocketAddr::try_from(own);
+    Ok(own.is_ok_and(|own| is_family && port.is_none_or(|port| port == own.port())))
+}
+
+/// Whether it is an internet socket with this address of its own. A port, a flow label and a scope of 0 stand
+/// for any.
+///
+/// # Errors
+///
+/// - As for [`is_socket`].
+///
+/// # References
+///
+/// - `sd_is_socket_sockaddr(3)`
+#[doc(alias = "sd_is_socket_sockaddr")]
+pub fn is_socket_sockaddr(
+    fd: impl AsFd,
+    kind: Option<SocketType>,
+    address: &SocketAddr,
+    listening: Option<bool>,
+) -> Result<bool, Error> {
+    let fd = fd.as_fd();
+    if !is_socket_of(fd, kind, listening)? {
+        return Ok(false);
+    }
+    let fits = |wanted: u32, own: u32| wanted == 0 || wanted == own;
+    Ok(match (address, SocketAddr::try_from(own_address(fd)?)) {
+        (SocketAddr::V4(wanted), Ok(SocketAddr::V4(own))) => {
+            fits(wanted.port().into(), own.port().into()) && wanted.ip() == own.ip()
+        }
+        (SocketAddr::V6(wanted), Ok(SocketAddr::V6(own))) => {
+            fits(wanted.port().into(), own.port().into())
+                && fits(wanted.flowinfo(), own.flowinfo())
+                && fits(wanted.scope_id(), own.scope_id())
+                && wanted.ip() == own.ip()
+        }
+        _ => false,
+    })
+}
+
+/// The address that a Unix socket is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UnixName<'a> {
+    /// None: it was never bound.
+    Unnamed,
+    /// A path.
+    Path(&'a [u8]),
+    /// An abstract name, without the NUL in front.
+    Abstract(&'a [u8]),
+}
+
+/// Whether it is a Unix socket; with this address of its own, where one is given, and the rest as for
+/// [`is_socket`].
+///
+/// # Errors
+///
+/// - As for [`is_socket`].
+///
+/// # References
+///
+/// - `sd_is_socket_unix(3)`
+#[doc(alias = "sd_is_socket_unix")]
+pub fn is_socket_unix(
+    fd: impl AsFd,
+    kind: Option<SocketType>,
+    listening: Option<bool>,
+    name: Option<UnixName<'_>>,
+) -> Result<bool, Error> {
+    let fd = fd.as_fd();
+    if !is_socket_of(fd, kind, listening)? {
+        return Ok(false);
+    }
+    let own = own_address(fd)?;
+    if own.address_family() != AddressFamily::UNIX {
+        return Ok(false);
+    }
+    let Some(name) = name else {
+        return Ok(true);
+    };
+    Ok(match (name, listener::unix(own.clone())) {
+        (UnixName::Unnamed, _) => own.addr_len() as usize <= size_of::<u16>(),
+        (UnixName::Path(path), Some(own)) => listener::path(&own) == Some(path),
+        (UnixName::Abstract(name), Some(own)) => own.abstract_name() == Some(name),
+        (_, None) => false,
+    })
+}
+
+/// Whether it is a POSIX message queue; if a name is given, which begins with a slash, the one of that name.
+///
+/// # Errors
+///
+/// - [`Error::Call`]: fstat(2), fstatfs(2) or stat(2) failed: the last with `ENOENT` where there is no queue of
+///   this name, or no file system of queues on `/dev/mqueue`; and with `EINVAL` for what cannot be a name.
+///
+/// # References
+///
+/// - `sd_is_mq(3)`
+#[doc(alias = "sd_is_mq")]
+pub fn is_mq(fd: impl AsFd, name: Option<&CStr>) -> Result<bool, Error> {
+    let fd = fd.as_fd();
+    let own = stat(fd)?;
+    let file_system = rustix::fs::fstatfs(fd).map_err(|errno| failed(Call::Fstatfs, fd, errno))?;
+    // The only regular files there are queues, so nothing has to be asked of the queue itself.
+    if !file_type(&own).is_file() || file_system.f_type as u64 != MQUEUE_MAGIC {
+        return Ok(false);
+    }
+    let Some(name) = name else {
+        return Ok(true);
+    };
+    let invalid = Error::call(Call::Stat, Errno::INVAL);
+    if !name.to_bytes().starts_with(b"/") {
+        return Err(invalid);
+    }
+    let mut path = Vec::<u8, QUEUE_PATH_MAX>::new();
+    for part in [&b"/dev/mqueue"[..], name.to_bytes_with_nul()] {
+        path.extend_from_slice(part).map_err(|_| invalid)?;
+    }
+    let path = CStr::from_bytes_with_nul(&path).map_err(|_| invalid)?;
+    let there = rustix::fs::stat(path).map_err(|errno| Error::call(Call::Stat, errno))?;
+    Ok(is_same_file(&own, &there))
+}
+
+fn is_socket_of(
+    fd: BorrowedFd<'_>,
+    kind: Option<SocketType>,
+    listening: Option<bool>,
+) -> Result<bool, Error> {
+    if !file_type(&stat(fd)?).is_socket() {
+        return Ok(false);
+    }
+    let error = |errno| failed(Call::Getsockopt, fd, errno);
+    if let Some(kind) = kind {
+        if sockopt::socket_type(fd).map_err(error)? != kind {
+            return Ok(false);
+        }
+    }
+    match listening {
+        None => Ok(true),
+        Some(listening) => Ok(sockopt::socket_acceptconn(fd).map_err(error)? == listening),
+    }
+}
+
+fn own_address(fd: BorrowedFd<'_>) -> Result<SocketAddrAny, Error> {
+    rustix::net::getsockname(fd).map_err(|errno| failed(Call::Getsockname, fd, errno))
+}
+
+fn stat(fd: BorrowedFd<'_>) -> Result<Stat, Error> {
+    rustix::fs::fstat(fd).map_err(|errno| failed(Call::Fstat, fd, errno))
+}
+
+/// What is at the path; `None` if nothing is.
+fn stat_path(path: &CStr) -> Result<Option<Stat>, Error> {
+    match rustix::fs::stat(path) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(errno) => Err(Error::call(Call::Stat, errno)),
+    }
+}
+
+const fn file_type(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+fn is_same_file(a: &Stat, b: &Stat) -> bool {
+    (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+}
+
+fn failed(call: Call, fd: BorrowedFd<'_>, errno: Errno) -> Error {
+    Error::call_on(call, fd.as_raw_fd(), errno)
+}

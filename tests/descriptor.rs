@@ -1,0 +1,221 @@
+//! What descriptors are: the meaning of `sd_is_*`, question by question. `tests/interop` asks libsystemd the same.
+#![allow(unsafe_code, clippy::std_instead_of_core, clippy::unwrap_used, reason = "tests")]
+
+use gracenet::Error;
+use gracenet::descriptor::{
+    UnixName, is_fifo, is_mq, is_socket, is_socket_inet, is_socket_sockaddr, is_socket_unix, is_special,
+};
+use gracenet::error::Call;
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketType};
+use std::ffi::CString;
+use std::fs::File;
+use std::net::{SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram, UnixListener};
+use std::path::Path;
+
+fn c_path(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).unwrap()
+}
+
+#[test]
+fn a_fifo_is_known_by_its_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let [one, other] = ["one", "other"].map(|name| c_path(&directory.path().join(name)));
+    for path in [&one, &other] {
+        rustix::fs::mknodat(CWD, path.as_c_str(), FileType::Fifo, Mode::RWXU, 0).unwrap();
+    }
+    let fifo = rustix::fs::open(one.as_c_str(), OFlags::RDWR, Mode::empty()).unwrap();
+    assert_eq!(is_fifo(&fifo, None), Ok(true));
+    assert_eq!(is_fifo(&fifo, Some(&one)), Ok(true));
+    assert_eq!(is_fifo(&fifo, Some(&other)), Ok(false));
+    assert_eq!(is_fifo(&fifo, Some(c"/nonexistent")), Ok(false));
+    assert_eq!(is_fifo(&fifo, Some(c"/dev/null/below")), Ok(false));
+    assert_eq!(is_special(&fifo, None), Ok(false));
+    assert_eq!(is_socket(&fifo, None, None, None), Ok(false));
+    let (pipe, _writer) = rustix::pipe::pipe().unwrap();
+    assert_eq!(is_fifo(&pipe, None), Ok(true));
+    assert_eq!(is_fifo(&pipe, Some(&one)), Ok(false));
+    let file = File::open("/dev/null").unwrap();
+    assert_eq!(is_fifo(&file, Some(c"/dev/null")), Ok(false));
+}
+
+#[test]
+fn a_path_that_cannot_be_looked_at_is_an_error() {
+    let (pipe, _writer) = rustix::pipe::pipe().unwrap();
+    let long = CString::new("x".repeat(5000)).unwrap();
+    let error = Error::Call { call: Call::Stat, fd: None, errno: Errno::NAMETOOLONG };
+    assert_eq!(is_fifo(&pipe, Some(&long)), Err(error));
+    assert_eq!(is_special(File::open("/dev/null").unwrap(), Some(&long)), Err(error));
+}
+
+#[test]
+fn a_device_is_known_by_its_number_and_a_file_by_its_inode() {
+    let directory = tempfile::tempdir().unwrap();
+    let [one, copy] = ["one", "copy"].map(|name| directory.path().join(name));
+    std::fs::write(&one, "").unwrap();
+    std::fs::write(&copy, "").unwrap();
+    let null = File::open("/dev/null").unwrap();
+    let file = File::open(&one).unwrap();
+    assert_eq!(is_special(&null, None), Ok(true));
+    assert_eq!(is_special(&null, Some(c"/dev/null")), Ok(true));
+    assert_eq!(is_special(&null, Some(c"/dev/zero")), Ok(false));
+    assert_eq!(is_special(&null, Some(&c_path(&one))), Ok(false));
+    assert_eq!(is_special(&null, Some(c"/nonexistent")), Ok(false));
+    assert_eq!(is_special(&file, None), Ok(true));
+    assert_eq!(is_special(&file, Some(&c_path(&one))), Ok(true));
+    assert_eq!(is_special(&file, Some(&c_path(&copy))), Ok(false));
+    assert_eq!(is_special(&file, Some(c"/dev/null")), Ok(false));
+    assert_eq!(is_special(File::open(directory.path()).unwrap(), None), Ok(false));
+}
+
+#[test]
+fn a_socket_is_known_by_family_type_and_whether_it_listens() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connection = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let udp = UdpSocket::bind("[::1]:0").unwrap();
+    let (inet, inet6, unix) = (AddressFamily::INET, AddressFamily::INET6, AddressFamily::UNIX);
+    let (stream, dgram) = (SocketType::STREAM, SocketType::DGRAM);
+    for (family, kind, listening, expected) in [
+        (None, None, None, [true; 3]),
+        (Some(inet), None, None, [true, true, false]),
+        (Some(inet6), None, None, [false, false, true]),
+        (Some(unix), None, None, [false; 3]),
+        (None, Some(stream), None, [true, true, false]),
+        (None, Some(dgram), None, [false, false, true]),
+        (None, None, Some(true), [true, false, false]),
+        (None, None, Some(false), [false, true, true]),
+        (Some(inet), Some(stream), Some(true), [true, false, false]),
+    ] {
+        let found = [
+            is_socket(&listener, family, kind, listening),
+            is_socket(&connection, family, kind, listening),
+            is_socket(&udp, family, kind, listening),
+        ];
+        assert_eq!(found, expected.map(Ok), "{family:?} {kind:?} {listening:?}");
+        let found = [
+            is_socket_inet(&listener, family, kind, listening, None),
+            is_socket_inet(&connection, family, kind, listening, None),
+            is_socket_inet(&udp, family, kind, listening, None),
+        ];
+        assert_eq!(found, expected.map(Ok), "inet: {family:?} {kind:?} {listening:?}");
+    }
+    let port = listener.local_addr().unwrap().port();
+    assert_eq!(is_socket_inet(&listener, None, None, None, Some(port)), Ok(true));
+    assert_eq!(is_socket_inet(&listener, None, None, None, Some(port ^ 1)), Ok(false));
+    assert_eq!(is_socket_inet(&listener, Some(inet6), None, None, Some(port)), Ok(false));
+    assert_eq!(is_socket_inet(UnixDatagram::unbound().unwrap(), None, None, None, None), Ok(false));
+    assert_eq!(is_socket_inet(File::open("/dev/null").unwrap(), None, None, None, None), Ok(false));
+}
+
+#[test]
+fn an_address_is_exact_but_for_what_is_zero() {
+    let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
+    let v6 = TcpListener::bind("[::1]:0").unwrap();
+    let ports = [&v4, &v6].map(|listener| listener.local_addr().unwrap().port());
+    let v6_with = |flow, scope| SocketAddrV6::new("::1".parse().unwrap(), ports[1], flow, scope).into();
+    let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let with_port = |text: &str, port| SocketAddr::new(text.parse().unwrap(), port);
+    for (wanted, expected) in [
+        (with_port("127.0.0.1", ports[0]), [true, false]),
+        (address("127.0.0.1:0"), [true, false]),
+        (with_port("127.0.0.1", ports[0] ^ 1), [false, false]),
+        (with_port("127.0.0.2", ports[0]), [false, false]),
+        (address("0.0.0.0:0"), [false, false]),
+        (with_port("::1", ports[1]), [false, true]),
+        (address("[::1]:0"), [false, true]),
+        (address("[::]:0"), [false, false]),
+        (v6_with(1, 0), [false, false]),
+        (v6_with(0, 1), [false, false]),
+    ] {
+        let found = [&v4, &v6].map(|socket| is_socket_sockaddr(socket, None, &wanted, None));
+        assert_eq!(found, expected.map(Ok), "{wanted}");
+    }
+    let wanted = address("127.0.0.1:0");
+    assert_eq!(is_socket_sockaddr(&v4, Some(SocketType::STREAM), &wanted, Some(true)), Ok(true));
+    assert_eq!(is_socket_sockaddr(&v4, Some(SocketType::DGRAM), &wanted, None), Ok(false));
+    assert_eq!(is_socket_sockaddr(&v4, None, &wanted, Some(false)), Ok(false));
+    assert_eq!(is_socket_sockaddr(UnixDatagram::unbound().unwrap(), None, &wanted, None), Ok(false));
+}
+
+#[test]
+fn a_unix_name_is_exact() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let bound = UnixListener::bind(&path).unwrap();
+    let name = format!("gracenet-descriptor-{}", std::process::id());
+    let hidden = UnixListener::bind_addr(&UnixAddress::from_abstract_name(&name).unwrap()).unwrap();
+    let unnamed = UnixDatagram::unbound().unwrap();
+    let path = path.as_os_str().as_bytes();
+    for (wanted, expected) in [
+        (None, [true; 3]),
+        (Some(UnixName::Unnamed), [false, false, true]),
+        (Some(UnixName::Path(path)), [true, false, false]),
+        (Some(UnixName::Path(&path[..path.len() - 1])), [false; 3]),
+        (Some(UnixName::Path(b"")), [false; 3]),
+        (Some(UnixName::Abstract(name.as_bytes())), [false, true, false]),
+        (Some(UnixName::Abstract(&name.as_bytes()[1..])), [false; 3]),
+        (Some(UnixName::Path(name.as_bytes())), [false; 3]),
+        (Some(UnixName::Abstract(path)), [false; 3]),
+    ] {
+        let found = [
+            is_socket_unix(&bound, None, None, wanted),
+            is_socket_unix(&hidden, None, None, wanted),
+            is_socket_unix(&unnamed, None, None, wanted),
+        ];
+        assert_eq!(found, expected.map(Ok), "{wanted:?}");
+    }
+    let wanted = Some(UnixName::Path(path));
+    assert_eq!(is_socket_unix(&bound, Some(SocketType::STREAM), Some(true), wanted), Ok(true));
+    assert_eq!(is_socket_unix(&bound, Some(SocketType::SEQPACKET), None, wanted), Ok(false));
+    assert_eq!(is_socket_unix(&bound, None, Some(false), wanted), Ok(false));
+    assert_eq!(is_socket_unix(TcpListener::bind("127.0.0.1:0").unwrap(), None, None, None), Ok(false));
+}
+
+/// A queue of POSIX, removed when dropped.
+struct Queue(CString);
+
+impl Queue {
+    fn open(name: &str) -> (Self, OwnedFd) {
+        let name = CString::new(name).unwrap();
+        let flags = libc::O_CREAT | libc::O_RDWR | libc::O_CLOEXEC;
+        // SAFETY: a name that ends with a NUL, and default attributes.
+        let fd = unsafe { libc::mq_open(name.as_ptr(), flags, 0o600, std::ptr::null_mut::<libc::mq_attr>()) };
+        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+        // SAFETY: just opened; on Linux a queue's descriptor is a file's.
+        (Self(name), unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: a name that ends with a NUL.
+        unsafe { libc::mq_unlink(self.0.as_ptr()) };
+    }
+}
+
+#[test]
+fn a_queue_is_known_by_its_name() {
+    let [name, other] = ["a", "b"].map(|end| format!("/gracenet-{}-{end}", std::process::id()));
+    let (queue, fd) = Queue::open(&name);
+    let (_other, _) = Queue::open(&other);
+    assert_eq!(is_mq(&fd, None), Ok(true));
+    assert_eq!(is_special(&fd, None), Ok(true));
+    for nothing in ["/dev/null", "/etc/passwd", "/proc/self/stat"] {
+        assert_eq!(is_mq(File::open(nothing).unwrap(), None), Ok(false), "{nothing}");
+    }
+    assert_eq!(is_mq(UnixDatagram::unbound().unwrap(), Some(&queue.0)), Ok(false));
+    let stat_failed = |errno| Err(Error::Call { call: Call::Stat, fd: None, errno });
+    assert_eq!(is_mq(&fd, Some(c"no-slash")), stat_failed(Errno::INVAL));
+    assert_eq!(is_mq(&fd, Some(&CString::new("/x".repeat(200)).unwrap())), stat_failed(Errno::INVAL));
+    assert_eq!(is_mq(&fd, Some(c"/gracenet-none")), stat_failed(Errno::NOENT));
+    // The names show where the file system of queues is mounted, and nowhere else.
+    let is_mounted = Path::new("/dev/mqueue").join(&name[1..]).exists();
+    let expected = |found| if is_mounted { Ok(found) } else { stat_failed(Errno::NOENT) };
+    assert_eq!(is_mq(&fd, Some(&queue.0)), expected(true));
+    assert_eq!(is_mq(&fd, Some(&CString::new(other).unwrap())), expected(false));
+}
