@@ -1,5 +1,11 @@
 //! What descriptors are: the meaning of `sd_is_*`, question by question. `tests/interop` asks libsystemd the same.
-#![allow(unsafe_code, clippy::std_instead_of_core, clippy::unwrap_used, reason = "tests")]
+#![allow(
+    unsafe_code,
+    clippy::indexing_slicing,
+    clippy::std_instead_of_core,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
 
 use gracenet::Error;
 use gracenet::descriptor::{

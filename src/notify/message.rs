@@ -265,3 +265,132 @@ impl Line<'_> {
 fn microseconds(time: Duration) -> Result<u64, MessageFault> {
     u64::try_from(time.as_micros()).ok().filter(|time| *time != u64::MAX).ok_or(MessageFault::OutOfRange)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::std_instead_of_core)]
+mod tests {
+    use super::*;
+    use crate::error::NameFault;
+    use std::string::String;
+    use std::vec::Vec;
+
+    const NOW: Duration = Duration::new(12, 345_678_999);
+
+    fn text(assignments: &[Assignment<'_>], fds: usize) -> Result<String, Error> {
+        render(assignments, fds, NOW).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn every_assignment_is_written_as_the_manual_has_it() {
+        let pid = Pid::from_raw(4711).unwrap();
+        for (assignment, fds, expected) in [
+            (Assignment::Ready, 0, "READY=1"),
+            (Assignment::Reloading, 0, "RELOADING=1\nMONOTONIC_USEC=12345678"),
+            (Assignment::Stopping, 0, "STOPPING=1"),
+            (Assignment::Status("über = alles"), 0, "STATUS=über = alles"),
+            (Assignment::Status(""), 0, "STATUS="),
+            (Assignment::Errno(Errno::NOENT), 0, "ERRNO=2"),
+            (Assignment::BusError("org.Error"), 0, "BUSERROR=org.Error"),
+            (Assignment::VarlinkError("org.error"), 0, "VARLINKERROR=org.error"),
+            (Assignment::ExitStatus(255), 0, "EXIT_STATUS=255"),
+            (Assignment::MainPid(pid), 0, "MAINPID=4711"),
+            (Assignment::MainPidfdId(u64::MAX), 0, "MAINPIDFDID=18446744073709551615"),
+            (Assignment::MainPidfd, 1, "MAINPIDFD=1"),
+            (Assignment::NotifyAccess(Access::None), 0, "NOTIFYACCESS=none"),
+            (Assignment::NotifyAccess(Access::Main), 0, "NOTIFYACCESS=main"),
+            (Assignment::NotifyAccess(Access::Exec), 0, "NOTIFYACCESS=exec"),
+            (Assignment::NotifyAccess(Access::All), 0, "NOTIFYACCESS=all"),
+            (Assignment::Watchdog, 0, "WATCHDOG=1"),
+            (Assignment::WatchdogTrigger, 0, "WATCHDOG=trigger"),
+            (Assignment::WatchdogTimeout(Duration::from_millis(1500)), 0, "WATCHDOG_USEC=1500000"),
+            (Assignment::ExtendTimeout(Duration::from_secs(7)), 0, "EXTEND_TIMEOUT_USEC=7000000"),
+            (Assignment::RestartReset, 0, "RESTART_RESET=1"),
+            (Assignment::FdStore, 1, "FDSTORE=1"),
+            (Assignment::FdName("a b"), 0, "FDNAME=a b"),
+            (Assignment::NoFdPoll, 0, "FDPOLL=0"),
+            (Assignment::Barrier, 1, "BARRIER=1"),
+            (Assignment::Private { key: "X_APP_2", value: "=\t" }, 0, "X_APP_2==\t"),
+        ] {
+            assert_eq!(text(&[assignment], fds).as_deref(), Ok(expected));
+        }
+        let remove = [Assignment::FdStoreRemove, Assignment::FdName("old")];
+        assert_eq!(text(&remove, 0).as_deref(), Ok("FDSTOREREMOVE=1\nFDNAME=old"));
+    }
+
+    #[test]
+    fn assignments_stand_in_the_callers_order() {
+        let message =
+            [Assignment::Status("a"), Assignment::Ready, Assignment::Reloading, Assignment::Status("b")];
+        let expected = "STATUS=a\nREADY=1\nRELOADING=1\nMONOTONIC_USEC=12345678\nSTATUS=b";
+        assert_eq!(text(&message, 0).as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn what_the_manager_would_misread_is_refused_with_its_place() {
+        let private = |key| Assignment::Private { key, value: "" };
+        let long = "n".repeat(256);
+        for (assignment, fault) in [
+            (Assignment::Status("a\nMAINPID=1"), MessageFault::Byte(b'\n')),
+            (Assignment::Status("a\0"), MessageFault::Byte(0)),
+            (Assignment::BusError("\n"), MessageFault::Byte(b'\n')),
+            (Assignment::VarlinkError("\0"), MessageFault::Byte(0)),
+            (Assignment::Private { key: "X_A", value: "\n" }, MessageFault::Byte(b'\n')),
+            (private("READY"), MessageFault::Key),
+            (private("X_"), MessageFault::Key),
+            (private("X_a"), MessageFault::Key),
+            (private("X_A=1"), MessageFault::Key),
+            (private("x_A"), MessageFault::Key),
+            (private(""), MessageFault::Key),
+            (Assignment::FdName("a:b"), MessageFault::Name(NameFault::Byte(b':'))),
+            (Assignment::FdName("a\n"), MessageFault::Name(NameFault::Byte(b'\n'))),
+            (Assignment::FdName(&long), MessageFault::Name(NameFault::TooLong { bytes: 256 })),
+            (Assignment::WatchdogTimeout(Duration::MAX), MessageFault::OutOfRange),
+            (Assignment::ExtendTimeout(Duration::from_micros(u64::MAX)), MessageFault::OutOfRange),
+        ] {
+            let refused = Err(Error::Message { position: 1, fault });
+            assert_eq!(text(&[Assignment::Ready, assignment], 0), refused, "{assignment:?}");
+        }
+        assert_eq!(text(&[], 0), Err(Error::Message { position: 0, fault: MessageFault::Empty }));
+        let longest = Assignment::ExtendTimeout(Duration::from_micros(u64::MAX - 1));
+        assert_eq!(text(&[longest], 0).as_deref(), Ok("EXTEND_TIMEOUT_USEC=18446744073709551614"));
+    }
+
+    #[test]
+    fn a_message_is_as_long_as_the_manager_reads() {
+        let room = MESSAGE_MAX - "READY=1\nSTATUS=".len();
+        let fits = "s".repeat(room);
+        assert_eq!(text(&[Assignment::Ready, Assignment::Status(&fits)], 0).unwrap().len(), MESSAGE_MAX);
+        let too_long = "s".repeat(room + 1);
+        let refused = Err(Error::Message { position: 1, fault: MessageFault::TooLong });
+        assert_eq!(text(&[Assignment::Ready, Assignment::Status(&too_long)], 0), refused);
+    }
+
+    #[test]
+    fn descriptors_go_with_what_is_about_them() {
+        use Assignment::{Barrier, FdName, FdStore, FdStoreRemove, MainPidfd, NoFdPoll, Ready};
+        let name = FdName("n");
+        for (message, fds, position, fault) in [
+            (&[Ready][..], 1, 0, MessageFault::Fds { fds: 1 }),
+            (&[name], 1, 0, MessageFault::Fds { fds: 1 }),
+            (&[FdStore, name], 0, 0, MessageFault::Fds { fds: 0 }),
+            (&[FdStore, name], 254, 0, MessageFault::TooManyFds { fds: 254 }),
+            (&[Ready, MainPidfd], 0, 1, MessageFault::Fds { fds: 0 }),
+            (&[Ready, MainPidfd], 2, 1, MessageFault::Fds { fds: 2 }),
+            (&[MainPidfd, FdStore, name], 1, 1, MessageFault::NotTogether),
+            (&[Barrier], 0, 0, MessageFault::Fds { fds: 0 }),
+            (&[Barrier], 2, 0, MessageFault::Fds { fds: 2 }),
+            (&[Ready, Barrier], 1, 1, MessageFault::NotTogether),
+            (&[FdStoreRemove], 0, 0, MessageFault::NoName),
+            (&[FdStoreRemove, name], 1, 0, MessageFault::Fds { fds: 1 }),
+            (&[FdStore, FdStoreRemove, name], 1, 1, MessageFault::NotTogether),
+            (&[FdStore, name, name], 1, 2, MessageFault::Repeated),
+        ] {
+            assert_eq!(text(message, fds), Err(Error::Message { position, fault }), "{message:?} with {fds}");
+        }
+        for fds in [1, 253] {
+            let message: Vec<_> = [FdStore, name, NoFdPoll].into();
+            assert_eq!(text(&message, fds).as_deref(), Ok("FDSTORE=1\nFDNAME=n\nFDPOLL=0"));
+        }
+        assert_eq!(text(&[Ready, MainPidfd], 1).as_deref(), Ok("READY=1\nMAINPIDFD=1"));
+    }
+}
