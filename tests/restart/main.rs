@@ -1,6 +1,7 @@
 //! Restarts of real processes.
 //!
-//! This binary runs itself in roles. A trial starts a process of its own for a scenario (`scenarios.rs`):
+//! This binary runs itself in roles. A trial starts a process of its own for a scenario (`scenarios.rs`,
+//! `verdicts.rs`, `manager.rs`; what they are made of is in `stage.rs`):
 //! that process is the predecessor, with a table of descriptors that nobody else uses, and asserts for
 //! itself; its exit status is the result. Its successors are this binary again, in the role of a reporter
 //! (`reporter.rs`), which tells what it was given. The trials of `server.rs` restart the `serve` example.
@@ -17,12 +18,17 @@
 )]
 
 mod reporter;
+
 mod scenarios;
 #[path = "../../examples/serve.rs"]
 mod serve;
 mod server;
+mod stage;
+mod verdicts;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use stage::Scenario;
+use std::ffi::OsString;
 use std::process::{Command, ExitCode, Stdio};
 
 fn main() -> ExitCode {
@@ -32,18 +38,30 @@ fn main() -> ExitCode {
         return match role.as_str() {
             "serve" => serve::run(args),
             "reporter" => reporter::run(args),
-            "scenario" => scenarios::run(args),
+            "scenario" => play(args),
             other => panic!("no such role: {other}"),
         };
     }
     let mut trials: Vec<_> =
-        scenarios::ALL.iter().map(|scenario| Trial::test(scenario.name, || run(scenario))).collect();
+        scenarios().map(|scenario| Trial::test(scenario.name, || run(scenario))).collect();
     trials.extend(server::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
+fn scenarios() -> impl Iterator<Item = &'static Scenario> {
+    [scenarios::ALL, verdicts::ALL].into_iter().flatten()
+}
+
+/// The process of one scenario.
+fn play(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    let name = args.next().unwrap();
+    let scenario = scenarios().find(|scenario| name == scenario.name).expect("no such scenario");
+    (scenario.run)();
+    ExitCode::SUCCESS
+}
+
 /// Runs a scenario in a process of its own, under strace where it asks for a fault.
-fn run(scenario: &scenarios::Scenario) -> Result<(), Failed> {
+fn run(scenario: &Scenario) -> Result<(), Failed> {
     let own = std::env::current_exe()?;
     let mut command = match scenario.inject {
         None => Command::new(own),

@@ -39,16 +39,19 @@ pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         writeln!(report, "fd.{fd}={target}").unwrap();
     }
     for (name, value) in std::env::vars_os() {
-        if name.as_bytes().starts_with(b"LISTEN_") || name.as_bytes().starts_with(b"TEST_") {
+        if [&b"LISTEN_"[..], b"TEST_", b"WATCHDOG_"].iter().any(|begin| name.as_bytes().starts_with(begin)) {
             writeln!(report, "env.{}={}", name.to_string_lossy(), value.to_string_lossy()).unwrap();
         }
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    for field in ["SigBlk", "SigIgn", "SigCgt"] {
+    for field in ["SigBlk", "SigIgn", "SigCgt", "ShdPnd", "PPid"] {
         let value = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         writeln!(report, "{field}={}", value.trim_start_matches(':').trim()).unwrap();
     }
     writeln!(report, "pid={}", std::process::id()).unwrap();
+    let mut signal = 0;
+    unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut signal) };
+    writeln!(report, "parent_death_signal={signal}").unwrap();
     writeln!(
         report,
         "cwd={}",
@@ -130,8 +133,48 @@ pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
             assert!(predecessor.wait(std::time::Duration::from_secs(20)).unwrap());
             rustix::io::write(net.fd(pipe).unwrap(), b"predecessor=exited\nend\n").unwrap();
         }
-        // Becomes another reporter in place, still owing its predecessor the report.
+        "ready-and-hang" => {
+            net.ready().unwrap();
+            wait_forever();
+        }
+        "ready-and-abort" => {
+            net.ready().unwrap();
+            std::process::abort();
+        }
+        "ready-and-exit" => {
+            net.ready().unwrap();
+            return ExitCode::from(number() as u8);
+        }
+        // Gets ready when it is continued, and tells what its predecessor made of it.
+        "late" => {
+            // Not by kill, which may be forbidden here.
+            unsafe { libc::raise(libc::SIGSTOP) };
+            let told = format!("ready={:?}\nend\n", net.ready());
+            rustix::io::write(net.fd(pipe).unwrap(), told.as_bytes()).unwrap();
+        }
+        // Leaves, and lets a child get ready once the predecessor has closed its end.
+        "daemonize" => {
+            let number: i32 = find(&report, "env.LISTEN_READY_FD").parse().unwrap();
+            if unsafe { libc::fork() } == 0 {
+                let socket = unsafe { BorrowedFd::borrow_raw(number) };
+                let mut polled =
+                    [rustix::event::PollFd::from_borrowed_fd(socket, rustix::event::PollFlags::empty())];
+                rustix::event::poll(&mut polled, None).unwrap();
+                let told = format!("ready={:?}\nend\n", net.ready());
+                rustix::io::write(net.fd(pipe).unwrap(), told.as_bytes()).unwrap();
+            }
+        }
+        // Becomes another reporter in place, still owing its predecessor the report. A signal is pending, and
+        // there is one for the death of its parent.
         "exec" => {
+            unsafe {
+                let mut set = std::mem::zeroed();
+                libc::sigemptyset(&raw mut set);
+                libc::sigaddset(&raw mut set, libc::SIGUSR1);
+                libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+                libc::kill(libc::getpid(), libc::SIGUSR1);
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGUSR2);
+            }
             let own = std::ffi::CString::new(std::env::args_os().next().unwrap().as_bytes()).unwrap();
             let args = [own.as_c_str(), c"role", c"reporter", c"ready"];
             let Err(error) = net.exec(&mut launch, &gracenet::Restart::new().args(&args));

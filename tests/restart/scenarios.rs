@@ -1,6 +1,7 @@
 //! The predecessors: each scenario is a process of its own, which restarts and asserts what came of it.
 
 use crate::reporter::{descriptors, find};
+use crate::stage::*;
 use gracenet::error::{Call, Table};
 use gracenet::{Change, Error, Executable, Failure, Id, Launch, Net, Options, Readiness, Reason, Restart};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -14,22 +15,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
-
-pub(crate) struct Scenario {
-    pub(crate) name: &'static str,
-    run: fn(),
-    /// A fault that strace injects.
-    pub(crate) inject: Option<&'static str>,
-}
-
-macro_rules! scenarios {
-    ($($function:ident),* ; $($name:literal: $fault:literal => $faulty:expr),* $(,)?) => {
-        pub(crate) const ALL: &[Scenario] = &[
-            $(Scenario { name: stringify!($function), run: $function, inject: None },)*
-            $(Scenario { name: $name, run: $faulty, inject: Some($fault) },)*
-        ];
-    };
-}
 
 scenarios! {
     every_permutation_of_sources,
@@ -76,159 +61,6 @@ scenarios! {
     "signal_during_exec": "close_range:delay_exit=100000" => signal_during_exec,
     "pidfd_open_fails": "pidfd_open:error=EMFILE:when=1" => without_pidfd_id,
     "statx_fails": "fstatfs:error=ENOSYS" => without_pidfd_id,
-}
-
-pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
-    let name = args.next().unwrap();
-    let scenario = ALL.iter().find(|scenario| name == scenario.name).expect("no such scenario");
-    (scenario.run)();
-    ExitCode::SUCCESS
-}
-
-/// The numbers below this are free in a scenario, but for 0, 1 and 2.
-const FREE: i32 = 30;
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A predecessor and the pipe that its successors report on.
-struct Stage {
-    launch: Launch<256>,
-    net: Net<'static, 64>,
-    report: OwnedFd,
-    writer: OwnedFd,
-    own: CString,
-}
-
-impl Stage {
-    fn new() -> Self {
-        let own = std::env::current_exe().unwrap();
-        let mut taken = Vec::new();
-        while let Ok(fd) = rustix::fs::open("/dev/null", rustix::fs::OFlags::CLOEXEC, 0.into()) {
-            if fd.as_raw_fd() >= FREE {
-                break;
-            }
-            taken.push(fd);
-        }
-        let launch = unsafe { Launch::from_libc() }.unwrap();
-        let (report, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        Self {
-            launch,
-            net: Net::new(),
-            report,
-            writer,
-            own: CString::new(own.as_os_str().as_bytes()).unwrap(),
-        }
-    }
-
-    fn listen(&mut self) -> Id {
-        self.net.listen("tcp", "127.0.0.1:0").unwrap()
-    }
-
-    /// Starts a reporter. The pipe for the report is the last of the sockets.
-    fn start(&mut self, restart: &Restart<'_>, action: &str) -> Result<(), Error> {
-        let mut args = vec![self.own.clone(), c"role".into(), c"reporter".into()];
-        args.extend(action.split(' ').map(|word| CString::new(word).unwrap()));
-        let args: Vec<&CStr> = args.iter().map(CString::as_c_str).collect();
-        let writer = rustix::io::fcntl_dupfd_cloexec(&self.writer, FREE).unwrap();
-        let report = self.net.add(writer, "report").unwrap();
-        let result = self.net.spawn(&mut self.launch, &restart.args(&args)).map(drop);
-        self.net.close(report).unwrap();
-        result
-    }
-
-    fn report(&self) -> String {
-        let mut report = Vec::new();
-        while !report.ends_with(b"end\n") {
-            assert!(readable(self.report.as_fd()), "no report: {}", String::from_utf8_lossy(&report));
-            let mut buffer = [0; 4096];
-            let read = rustix::io::read(&self.report, &mut buffer).unwrap();
-            assert_ne!(read, 0);
-            report.extend_from_slice(&buffer[..read]);
-        }
-        String::from_utf8(report).unwrap()
-    }
-
-    fn wait_ready(&mut self) -> Result<(), Failure> {
-        self.net.successor().unwrap().wait_ready(PATIENCE)
-    }
-
-    /// Starts a reporter that gets ready, and returns its report.
-    fn succeed(&mut self) -> String {
-        self.start(&Restart::new(), "ready").unwrap();
-        let report = self.report();
-        self.wait_ready().unwrap();
-        report
-    }
-}
-
-fn readable(fd: BorrowedFd<'_>) -> bool {
-    let timeout = Timespec { tv_sec: 20, tv_nsec: 0 };
-    rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).unwrap() > 0
-}
-
-/// What a descriptor leads to, as `/proc` has it.
-fn target(fd: BorrowedFd<'_>) -> String {
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    std::fs::read_link(path).unwrap().to_string_lossy().into_owned()
-}
-
-/// The descriptors in a report.
-fn reported_fds(report: &str) -> BTreeMap<i32, String> {
-    report
-        .lines()
-        .filter_map(|line| {
-            let (fd, target) = line.strip_prefix("fd.")?.split_once('=')?;
-            Some((fd.parse().unwrap(), target.to_owned()))
-        })
-        .collect()
-}
-
-/// Puts a descriptor on a number.
-fn move_to(fd: OwnedFd, number: i32) -> OwnedFd {
-    let raw = unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) };
-    assert_eq!(raw, number);
-    unsafe { OwnedFd::from_raw_fd(raw) }
-}
-
-fn fresh_listener() -> OwnedFd {
-    let listener: OwnedFd = std::net::TcpListener::bind("127.0.0.1:0").unwrap().into();
-    let high = rustix::io::fcntl_dupfd_cloexec(&listener, FREE).unwrap();
-    drop(listener);
-    high
-}
-
-/// Everything that a restart must leave alone.
-#[derive(PartialEq, Debug)]
-struct Before {
-    fds: Vec<(i32, String, FdFlags)>,
-    vars: Vec<CString>,
-    cwd: PathBuf,
-    masks: String,
-}
-
-impl Before {
-    fn of(stage: &Stage) -> Self {
-        let fds = descriptors().into_iter().map(|(fd, target)| {
-            let flags = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) }).unwrap();
-            (fd, target, flags)
-        });
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        Self {
-            fds: fds.collect(),
-            vars: stage.launch.vars().map(CStr::to_owned).collect(),
-            cwd: std::env::current_dir().unwrap_or_default(),
-            masks: ["SigBlk", "SigIgn", "SigCgt"]
-                .iter()
-                .map(|field| status.lines().find(|line| line.starts_with(field)).unwrap())
-                .collect(),
-        }
-    }
-}
-
-/// No child is left, dead or alive.
-fn assert_no_children() {
-    let found = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
-    assert!(matches!(found, Err(Errno::CHILD)), "{found:?}");
 }
 
 fn permutations(items: &[i32]) -> Vec<Vec<i32>> {
@@ -657,10 +489,9 @@ fn exec_passes_the_debt_on() {
         |report: &str| report.lines().find(|line| line.starts_with("env.LISTEN_PIDFDID=")).map(str::to_owned);
     assert_eq!(pidfd_id(&first), pidfd_id(&second));
     assert_eq!(find(&second, "inherited"), "Ok(1)");
-}
-
-fn execve(errno: Errno) -> Error {
-    Error::Call { call: Call::Execve, fd: None, errno }
+    // What was blocked has not been lost, and what a parent's death does is as it was.
+    assert_eq!(find(&second, "ShdPnd"), "0000000000000200");
+    assert_eq!((find(&first, "parent_death_signal"), find(&second, "parent_death_signal")), ("0", "12"));
 }
 
 fn exec_failure_changes_nothing() {

@@ -1,0 +1,181 @@
+//! What scenarios are made of: a predecessor with a table of descriptors of its own, the reporters that it starts,
+//! and everything that a restart must leave alone.
+
+use crate::reporter::descriptors;
+use gracenet::error::Call;
+use gracenet::{Error, Failure, Id, Launch, Net, Restart};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use rustix::io::{Errno, FdFlags};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(),
+    /// A fault that strace injects.
+    pub(crate) inject: Option<&'static str>,
+}
+
+macro_rules! scenarios {
+    ($($function:ident),* $(; $($name:literal: $fault:literal => $faulty:expr),* $(,)?)?) => {
+        pub(crate) const ALL: &[$crate::stage::Scenario] = &[
+            $($crate::stage::Scenario { name: stringify!($function), run: $function, inject: None },)*
+            $($($crate::stage::Scenario { name: $name, run: $faulty, inject: Some($fault) },)*)?
+        ];
+    };
+}
+pub(crate) use scenarios;
+
+/// The numbers below this are free in a scenario, but for 0, 1 and 2.
+pub(crate) const FREE: i32 = 30;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A predecessor and the pipe that its successors report on.
+pub(crate) struct Stage {
+    pub(crate) launch: Launch<256>,
+    pub(crate) net: Net<'static, 64>,
+    pub(crate) report: OwnedFd,
+    pub(crate) writer: OwnedFd,
+    pub(crate) own: CString,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        let own = std::env::current_exe().unwrap();
+        let mut taken = Vec::new();
+        while let Ok(fd) = rustix::fs::open("/dev/null", rustix::fs::OFlags::CLOEXEC, 0.into()) {
+            if fd.as_raw_fd() >= FREE {
+                break;
+            }
+            taken.push(fd);
+        }
+        let launch = unsafe { Launch::from_libc() }.unwrap();
+        let (report, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        Self {
+            launch,
+            net: Net::new(),
+            report,
+            writer,
+            own: CString::new(own.as_os_str().as_bytes()).unwrap(),
+        }
+    }
+
+    pub(crate) fn listen(&mut self) -> Id {
+        self.net.listen("tcp", "127.0.0.1:0").unwrap()
+    }
+
+    /// Starts a reporter. The pipe for the report is the last of the sockets.
+    pub(crate) fn start(&mut self, restart: &Restart<'_>, action: &str) -> Result<(), Error> {
+        let mut args = vec![self.own.clone(), c"role".into(), c"reporter".into()];
+        args.extend(action.split(' ').map(|word| CString::new(word).unwrap()));
+        let args: Vec<&CStr> = args.iter().map(CString::as_c_str).collect();
+        let writer = rustix::io::fcntl_dupfd_cloexec(&self.writer, FREE).unwrap();
+        let report = self.net.add(writer, "report").unwrap();
+        let result = self.net.spawn(&mut self.launch, &restart.args(&args)).map(drop);
+        self.net.close(report).unwrap();
+        result
+    }
+
+    pub(crate) fn report(&self) -> String {
+        let mut report = Vec::new();
+        while !report.ends_with(b"end\n") {
+            assert!(readable(self.report.as_fd()), "no report: {}", String::from_utf8_lossy(&report));
+            let mut buffer = [0; 4096];
+            let read = rustix::io::read(&self.report, &mut buffer).unwrap();
+            assert_ne!(read, 0);
+            report.extend_from_slice(&buffer[..read]);
+        }
+        String::from_utf8(report).unwrap()
+    }
+
+    pub(crate) fn wait_ready(&mut self) -> Result<(), Failure> {
+        self.net.successor().unwrap().wait_ready(PATIENCE)
+    }
+
+    /// Starts a reporter that gets ready, and returns its report.
+    pub(crate) fn succeed(&mut self) -> String {
+        self.start(&Restart::new(), "ready").unwrap();
+        let report = self.report();
+        self.wait_ready().unwrap();
+        report
+    }
+}
+
+pub(crate) fn readable(fd: BorrowedFd<'_>) -> bool {
+    let timeout = Timespec { tv_sec: 20, tv_nsec: 0 };
+    rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).unwrap() > 0
+}
+
+/// What a descriptor leads to, as `/proc` has it.
+pub(crate) fn target(fd: BorrowedFd<'_>) -> String {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    std::fs::read_link(path).unwrap().to_string_lossy().into_owned()
+}
+
+/// The descriptors in a report.
+pub(crate) fn reported_fds(report: &str) -> BTreeMap<i32, String> {
+    report
+        .lines()
+        .filter_map(|line| {
+            let (fd, target) = line.strip_prefix("fd.")?.split_once('=')?;
+            Some((fd.parse().unwrap(), target.to_owned()))
+        })
+        .collect()
+}
+
+/// Puts a descriptor on a number.
+pub(crate) fn move_to(fd: OwnedFd, number: i32) -> OwnedFd {
+    let raw = unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) };
+    assert_eq!(raw, number);
+    unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+pub(crate) fn fresh_listener() -> OwnedFd {
+    let listener: OwnedFd = std::net::TcpListener::bind("127.0.0.1:0").unwrap().into();
+    let high = rustix::io::fcntl_dupfd_cloexec(&listener, FREE).unwrap();
+    drop(listener);
+    high
+}
+
+/// Everything that a restart must leave alone.
+#[derive(PartialEq, Debug)]
+pub(crate) struct Before {
+    pub(crate) fds: Vec<(i32, String, FdFlags)>,
+    pub(crate) vars: Vec<CString>,
+    pub(crate) cwd: PathBuf,
+    pub(crate) masks: String,
+}
+
+impl Before {
+    pub(crate) fn of(stage: &Stage) -> Self {
+        let fds = descriptors().into_iter().map(|(fd, target)| {
+            let flags = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) }).unwrap();
+            (fd, target, flags)
+        });
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        Self {
+            fds: fds.collect(),
+            vars: stage.launch.vars().map(CStr::to_owned).collect(),
+            cwd: std::env::current_dir().unwrap_or_default(),
+            masks: ["SigBlk", "SigIgn", "SigCgt"]
+                .iter()
+                .map(|field| status.lines().find(|line| line.starts_with(field)).unwrap())
+                .collect(),
+        }
+    }
+}
+
+/// No child is left, dead or alive.
+pub(crate) fn assert_no_children() {
+    let found = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
+    assert!(matches!(found, Err(Errno::CHILD)), "{found:?}");
+}
+
+pub(crate) fn execve(errno: Errno) -> Error {
+    Error::Call { call: Call::Execve, fd: None, errno }
+}
