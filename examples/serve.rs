@@ -461,17 +461,17 @@ impl<'c> Server<'c> {
 
     fn run(&mut self) -> Result<ExitCode, Box<dyn Error>> {
         loop {
+            if let Phase::Restarting { deadline } = self.phase {
+                if deadline <= Instant::now() {
+                    self.check_successor(|successor| successor.wait_ready(Duration::ZERO).map(|()| true));
+                }
+            }
             if let Phase::Draining { deadline, then } = self.phase {
                 if self.connections.open.load(Ordering::SeqCst) == 0 || deadline <= Instant::now() {
                     match then {
                         Leave::Exit => return Ok(ExitCode::SUCCESS),
                         Leave::Exec => self.exec()?,
                     }
-                }
-            }
-            if let Phase::Restarting { deadline } = self.phase {
-                if deadline <= Instant::now() {
-                    self.check_successor(|successor| successor.wait_ready(Duration::ZERO).map(|()| true));
                 }
             }
             self.feed_watchdog();

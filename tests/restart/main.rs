@@ -17,6 +17,7 @@
     reason = "tests"
 )]
 
+mod options;
 mod reporter;
 
 mod scenarios;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
     let mut trials: Vec<_> =
         scenarios().map(|scenario| Trial::test(scenario.name, || run(scenario))).collect();
     trials.extend(server::trials());
+    trials.extend(options::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

@@ -1,19 +1,18 @@
 //! The predecessors: each scenario is a process of its own, which restarts and asserts what came of it.
 
-use crate::reporter::{descriptors, find};
+use crate::reporter::find;
 use crate::stage::*;
 use gracenet::error::{Call, Table};
-use gracenet::{Change, Error, Executable, Failure, Id, Launch, Net, Options, Readiness, Reason, Restart};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
-use rustix::io::{Errno, FdFlags};
+use gracenet::{Change, Error, Executable, Failure, Launch, Net, Options, Readiness, Reason, Restart};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CStr, CString};
 use std::io::Read;
 use std::net::TcpStream;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::time::Duration;
 
 scenarios! {

@@ -7,10 +7,11 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-type Outcome = Result<(), Failed>;
+pub(crate) type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let trial = |name: &str, run: fn() -> Outcome| Trial::test(name, run);
@@ -30,21 +31,25 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A running `serve` of any generation, known by the newest PID.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     stdout: OwnedFd,
     buffer: Vec<u8>,
-    pid: Pid,
+    pub(crate) pid: Pid,
     line: String,
 }
 
 impl Server {
-    fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         Self::start_with(args, |_| ())
     }
 
-    fn start_with(args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+    pub(crate) fn start_with(args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::start_program(&std::env::current_exe().unwrap(), args, prepare)
+    }
+
+    pub(crate) fn start_program(program: &Path, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(program);
         command.args(["role", "serve"]).args(args).stdin(Stdio::null()).stdout(Stdio::piped());
         command.env("RUST_BACKTRACE", "0");
         prepare(&mut command);
@@ -57,7 +62,7 @@ impl Server {
     }
 
     /// Waits for the next ready line, of whichever generation.
-    fn next_ready(&mut self) -> &str {
+    pub(crate) fn next_ready(&mut self) -> &str {
         self.line = loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
@@ -74,13 +79,18 @@ impl Server {
         &self.line
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).unwrap();
     }
 
-    fn restart(&mut self, signal: Signal) -> &str {
+    pub(crate) fn restart(&mut self, signal: Signal) -> &str {
         self.signal(signal);
         self.next_ready()
+    }
+
+    /// Whether there is a line to read, within so many seconds.
+    pub(crate) fn stdout_is_readable(&self, seconds: i64) -> bool {
+        self.buffer.contains(&b'\n') || readable(self.stdout.as_fd(), seconds)
     }
 
     fn fds(&self) -> usize {
@@ -105,20 +115,20 @@ impl Drop for Server {
     }
 }
 
-fn readable(fd: BorrowedFd<'_>, seconds: i64) -> bool {
+pub(crate) fn readable(fd: BorrowedFd<'_>, seconds: i64) -> bool {
     let timeout = Timespec { tv_sec: seconds, tv_nsec: 0 };
     rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).unwrap() > 0
 }
 
-fn has_left(pidfd: &OwnedFd) -> bool {
+pub(crate) fn has_left(pidfd: &OwnedFd) -> bool {
     readable(pidfd.as_fd(), 15)
 }
 
-fn watch(pid: Pid) -> OwnedFd {
+pub(crate) fn watch(pid: Pid) -> OwnedFd {
     pidfd_open(pid, PidfdFlags::empty()).unwrap()
 }
 
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
@@ -131,18 +141,18 @@ fn exchange(stream: impl Read + Write, request: &str) -> String {
     answer
 }
 
-fn get(address: &str, path: &str) -> String {
+pub(crate) fn get(address: &str, path: &str) -> String {
     let stream = TcpStream::connect(address).unwrap();
     exchange(stream, &format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"))
 }
 
-fn body(answer: &str) -> &str {
+pub(crate) fn body(answer: &str) -> &str {
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer:?}");
     answer.split_once("\r\n\r\n").unwrap().1
 }
 
 /// The PID that answers.
-fn asked(address: &str) -> Pid {
+pub(crate) fn asked(address: &str) -> Pid {
     Pid::from_raw(body(&get(address, "/")).trim_end().parse().unwrap()).unwrap()
 }
 
