@@ -541,30 +541,33 @@ impl Task {
         set_mask(mask).map(drop)
     }
 
-    /// Whether a signal waits that `mask` would let through to this task.
+    /// Whether a signal waits that `mask` would let through to this task, and that there is a handler for. One
+    /// without does nothing, or stops or ends the process, as it would have done a moment earlier or later.
     pub(crate) fn is_signalled(&self, mask: Mask) -> bool {
         let mut pending = 0_u64;
         let args = [&raw mut pending as usize, SIGSET, 0, 0, 0, 0];
-        self.call(nr::RT_SIGPENDING, args).is_ok() && pending & !mask.0 != 0
+        let asked = self.call(nr::RT_SIGPENDING, args).is_ok();
+        let waiting = pending & !mask.0;
+        asked && (1..=SIGNALS).any(|signal| waiting & (1 << (signal - 1)) != 0 && self.has_handler(signal))
+    }
+
+    fn has_handler(&self, signal: usize) -> bool {
+        const SIG_IGN: usize = 1;
+        // `struct sigaction` of the kernel's: the handler first, at most 8 words in all.
+        let mut action = [0_usize; 8];
+        let args = [signal, 0, action.as_mut_ptr() as usize, SIGSET, 0, 0];
+        let asked = self.call(nr::RT_SIGACTION, args).is_ok();
+        let [handler, ..] = action;
+        asked && handler > SIG_IGN
     }
 
     /// Gives every signal with a handler its default action; ignored ones stay ignored, as over execve.
     fn reset_handlers(&self) {
-        for signal in 1..=SIGNALS {
-            // `struct sigaction` of the kernel's: the handler first, at most 8 words in all.
-            let mut action = [0_usize; 8];
-            let args = [signal, 0, action.as_mut_ptr() as usize, SIGSET, 0, 0];
-            let [handler, ..] = match self.call(nr::RT_SIGACTION, args) {
-                Ok(_) => action,
-                Err(_) => continue,
-            };
-            const SIG_IGN: usize = 1;
-            if handler > SIG_IGN {
-                action = [0; 8];
-                let args = [signal, action.as_ptr() as usize, 0, SIGSET, 0, 0];
-                // SIGKILL and SIGSTOP have no handler, so there is nothing to refuse.
-                let _ = self.call(nr::RT_SIGACTION, args);
-            }
+        for signal in (1..=SIGNALS).filter(|signal| self.has_handler(*signal)) {
+            let action = [0_usize; 8];
+            let args = [signal, action.as_ptr() as usize, 0, SIGSET, 0, 0];
+            // SIGKILL and SIGSTOP have no handler, so there is nothing to refuse.
+            let _ = self.call(nr::RT_SIGACTION, args);
         }
     }
 

@@ -58,6 +58,7 @@ scenarios! {
     "fault_in_dup": "dup3:error=EBUSY:when=1" => || fault(Call::Dup, Errno::BUSY),
     "fault_in_close_range": "close_range:error=ENOMEM:when=1" => || fault(Call::CloseRange, Errno::NOMEM),
     "signal_during_exec": "close_range:delay_exit=100000" => signal_during_exec,
+    "signal_without_handler_during_exec": "close_range:delay_exit=100000" => signal_without_handler_during_exec,
     "pidfd_open_fails": "pidfd_open:error=EMFILE:when=1" => without_pidfd_id,
     "statx_fails": "fstatfs:error=ENOSYS" => without_pidfd_id,
 }
@@ -563,20 +564,30 @@ fn signal_during_exec() {
     extern "C" fn handler(_: i32) {
         HANDLED_BY.store(unsafe { libc::gettid() }, Ordering::SeqCst);
     }
-    let mut stage = Stage::new();
     unsafe { libc::signal(libc::SIGUSR1, handler as *const () as usize) };
-    let sender = std::thread::spawn(|| unsafe {
+    assert_eq!(exec_signalled_with(libc::SIGUSR1), execve(Errno::INTR));
+    assert_eq!(HANDLED_BY.load(Ordering::SeqCst), unsafe { libc::gettid() });
+}
+
+/// There is nobody to give way to. systemd sends SIGCONT right behind the signal that asks for a reload.
+fn signal_without_handler_during_exec() {
+    assert_eq!(exec_signalled_with(libc::SIGCONT), execve(Errno::NOENT));
+}
+
+/// Why an exec fails that gets a signal on its way.
+fn exec_signalled_with(signal: i32) -> Error {
+    let mut stage = Stage::new();
+    let sender = std::thread::spawn(move || unsafe {
         let mut all = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
         while tasks() < 3 {}
-        libc::kill(libc::getpid(), libc::SIGUSR1);
+        libc::kill(libc::getpid(), signal);
     });
     let restart = Restart::new().executable(Executable::Path(c"/nonexistent"));
     let Err(error) = stage.net.exec(&mut stage.launch, &restart);
-    assert_eq!(error, execve(Errno::INTR));
     sender.join().unwrap();
-    assert_eq!(HANDLED_BY.load(Ordering::SeqCst), unsafe { libc::gettid() });
+    error
 }
 
 fn signal_mask_is_the_callers() {
