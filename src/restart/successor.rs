@@ -240,8 +240,9 @@ impl Successor {
     /// had nothing else to do: then it was ready. If it crashed, or the service manager would have to be told
     /// of a process that is no more, it has failed.
     fn settle_early_end(&mut self) -> Result<bool, Failure> {
+        let has_manager = self.main_pid.is_some();
         match self.collect(None) {
-            Failure::Exited(0) if self.parentage == Parentage::Child => {
+            Failure::Exited(0) if !has_manager => {
                 self.state = State::Ready;
                 Ok(true)
             }
