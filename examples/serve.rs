@@ -65,6 +65,13 @@ use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 use socket2::Socket;
 
+/// A line on stderr. Nobody has to read that: a server does not end because its messages have no reader.
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        let _ = writeln!(io::stderr(), $($argument)*);
+    }};
+}
+
 /// How many addresses it takes, less one.
 const CAPACITY: usize = 1024;
 
@@ -82,7 +89,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     match Config::parse(args).map_err(Into::into).and_then(|config| serve(&config)) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("serve: {error}");
+            say!("serve: {error}");
             ExitCode::FAILURE
         }
     }
@@ -400,7 +407,8 @@ impl<'c> Server<'c> {
             self.become_main();
         }
         let (pid, claimed, listeners) = (std::process::id(), self.claimed, self.listeners.len());
-        println!("ready pid={pid} inherited={claimed} listeners={listeners}");
+        // Nobody has to read it.
+        let _ = writeln!(io::stdout(), "ready pid={pid} inherited={claimed} listeners={listeners}");
         Ok(())
     }
 
@@ -412,7 +420,7 @@ impl<'c> Server<'c> {
             let state = self.generation.iter().filter(|state| state.fresh).map(|state| state.id);
             for id in opened.chain(state) {
                 if let Err(error) = self.net.store(id) {
-                    eprintln!("file descriptor store: {error}");
+                    say!("file descriptor store: {error}");
                 }
             }
         }
@@ -435,7 +443,7 @@ impl<'c> Server<'c> {
     fn tell(&self, assignments: &[Assignment<'_>]) {
         if self.is_main {
             if let Err(error) = self.net.notifier().send(assignments) {
-                eprintln!("service manager: {error}");
+                say!("service manager: {error}");
             }
         }
     }
@@ -448,7 +456,7 @@ impl<'c> Server<'c> {
         temporary.push(format!(".{pid}"));
         let written = fs::write(&temporary, format!("{pid}\n")).and_then(|()| fs::rename(&temporary, path));
         if let Err(error) = written {
-            eprintln!("{}: {error}", path.display());
+            say!("{}: {error}", path.display());
         }
     }
 
@@ -513,7 +521,7 @@ impl<'c> Server<'c> {
                         self.tell(&[Assignment::Reloading, Assignment::Status("draining, to execute anew")]);
                         self.drain(Leave::Exec);
                     }
-                    Phase::Restarting { .. } => eprintln!("restart failed: a successor is in flight"),
+                    Phase::Restarting { .. } => say!("restart failed: a successor is in flight"),
                     Phase::Draining { .. } => {}
                 },
                 _ => {
@@ -534,7 +542,10 @@ impl<'c> Server<'c> {
     fn spawn(&mut self) {
         // One that got ready since is one restart, and not the first of two.
         self.check_successor(Successor::poll);
-        if let Phase::Draining { .. } = self.phase {
+        if let Phase::Draining { then, .. } = self.phase {
+            if then == Leave::Exec {
+                say!("restart failed: a restart in place has begun");
+            }
             return;
         }
         let deadline = Instant::now() + self.config.ready_timeout;
@@ -542,7 +553,7 @@ impl<'c> Server<'c> {
             Ok(successor) => {
                 for fd in successor.fds() {
                     if let Err(error) = self.watch.add(fd, key::SUCCESSOR) {
-                        eprintln!("restart: watch the successor: {error}");
+                        say!("restart: watch the successor: {error}");
                     }
                 }
                 self.phase = Phase::Restarting { deadline };
@@ -566,7 +577,7 @@ impl<'c> Server<'c> {
             }
             Err(failure @ Failure::Manager(_)) => {
                 // Both serve meanwhile. To leave now would look like the end of the service.
-                eprintln!("restart: {failure}");
+                say!("restart: {failure}");
                 self.phase = Phase::Restarting { deadline: Instant::now() + RETRY };
             }
             Err(failure) => {
@@ -579,7 +590,7 @@ impl<'c> Server<'c> {
 
     /// The service manager has been told by the crate.
     fn restart_failed(&self, why: &dyn Error) {
-        eprintln!("restart failed: {why}");
+        say!("restart failed: {why}");
         self.write_pid_file();
     }
 
@@ -592,11 +603,11 @@ impl<'c> Server<'c> {
         match successor.kill() {
             Ok(true) => {
                 self.forget_successor();
-                eprintln!("restart failed: terminated");
+                say!("restart failed: terminated");
             }
             // It was ready, and serves.
             Ok(false) => self.check_successor(Successor::poll),
-            Err(error) => eprintln!("restart: {error}"),
+            Err(error) => say!("restart: {error}"),
         }
     }
 
@@ -773,7 +784,7 @@ impl Connections {
     fn finish(&self, socket: &Socket) {
         if let Err(error) = answer(socket) {
             if error.kind() != ErrorKind::WouldBlock {
-                eprintln!("connection: {error}");
+                say!("connection: {error}");
             }
         }
         // Before the count goes down: the process may end as soon as it is 0.

@@ -232,6 +232,15 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    /// Whatever went wrong, no server is left running.
+    fn drop(&mut self) {
+        let _ = kill_process(self.pid, Signal::KILL);
+        let _ = self.first.kill();
+        let _ = self.first.wait();
+    }
+}
+
 /// What a process holds.
 #[derive(Clone, Copy)]
 struct Footprint {

@@ -5,13 +5,13 @@
 //! nobody else owns the number is the caller's of [`Net::inherit`](crate::Net::inherit).
 #![allow(unsafe_code)]
 
-use crate::activation::{Activation, Variables};
+use crate::activation::{Activation, NAMES_PREFIX, Variables};
 use crate::cstr::CStrPtr;
 use crate::error::{Call, Error, Fault, Table, Variable};
 use crate::listener;
 use crate::ready::Predecessor;
 use crate::sys;
-use crate::table::{Inherited, InheritedTable};
+use crate::table::{Inherited, InheritedTable, names_capacity};
 use heapless::VecView;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, FdFlags};
@@ -62,6 +62,14 @@ pub(crate) unsafe fn adopt<'env, const N: usize>(
     if activation.count > N {
         return Err(Error::Capacity { table: Table::Inherited, needed: activation.count, capacity: N });
     }
+    // So that each of them can be claimed under its name, and handed on.
+    let names = NAMES_PREFIX + activation.names().map(|name| name.len() + 1).sum::<usize>();
+    if names > names_capacity(N) {
+        return Err(Error::Capacity { table: Table::Names, needed: names, capacity: names_capacity(N) });
+    }
+    if first < 0 || first.checked_add(activation.count as RawFd).is_none() {
+        return Err(Error::NotOpen { fd: first });
+    }
     // SAFETY: the caller's promise.
     let adopted = unsafe { inspect(activation, first, listeners_only, own_fd, table) }
         // SAFETY: as above; each of the numbers was found open.
@@ -102,7 +110,7 @@ unsafe fn inspect<'env, const N: usize>(
         if listeners_only && !listener::is_listener(borrowed) {
             return Err(Error::NotAListener { fd });
         }
-        let slot = Inherited { fd: None, name, key, listening: None, kind: None };
+        let slot = Inherited { fd: None, name, key, listening: None, kind: None, v6only: None };
         // The count was compared with the capacity.
         let _full = table.push(slot);
     }

@@ -16,7 +16,7 @@ use heapless::Vec;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt};
 
 /// How [`Net::listen_with`](crate::Net::listen_with) finds or opens a socket.
 ///
@@ -314,6 +314,11 @@ impl<'a> Wanted<'a> {
         }
         let kind = match slot.kind {
             Some(kind) => kind,
+            // UDP-Lite is a datagram too, and not what `udp` means.
+            None if key.family() != Family::Unix => {
+                let protocol = sockopt::socket_protocol(fd).map_err(error)?;
+                *slot.kind.insert((protocol == Some(ipproto::UDP)).then_some(Kind::Datagram))
+            }
             None => *slot.kind.insert(kind(sockopt::socket_type(fd).map_err(error)?)),
         };
         Ok(kind == Some(network.kind()))
@@ -337,13 +342,21 @@ impl<'a> Wanted<'a> {
     }
 
     /// Whether `IPV6_V6ONLY` of an IPv6 socket on the wildcard address is as asked for.
-    fn agrees_on_v6only(&self, slot: &Inherited<'_>, v6only: Option<bool>) -> Result<bool, Error> {
-        match (&slot.fd, &slot.key, v6only) {
-            (Some(fd), Some(Key::V6 { ip, .. }), Some(wanted)) if *ip == [0; 16] => sockopt::ipv6_v6only(fd)
-                .map(|found| found == wanted)
-                .map_err(|errno| Error::call_on(Call::Getsockopt, fd.as_raw_fd(), errno)),
-            _ => Ok(true),
+    fn agrees_on_v6only(&self, slot: &mut Inherited<'_>, wanted: Option<bool>) -> Result<bool, Error> {
+        let (Some(fd), Some(Key::V6 { ip, .. }), Some(wanted)) = (&slot.fd, &slot.key, wanted) else {
+            return Ok(true);
+        };
+        if *ip != [0; 16] {
+            return Ok(true);
         }
+        let found = match slot.v6only {
+            Some(found) => found,
+            None => *slot.v6only.insert(
+                sockopt::ipv6_v6only(fd)
+                    .map_err(|errno| Error::call_on(Call::Getsockopt, fd.as_raw_fd(), errno))?,
+            ),
+        };
+        Ok(found == wanted)
     }
 }
 

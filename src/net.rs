@@ -796,6 +796,9 @@ impl<'env, const N: usize> Net<'env, N> {
                 Err(_) => Ok(()),
             };
         }
+        if let Some(successor) = &self.successor {
+            successor.reap();
+        }
         Ok(())
     }
 

@@ -113,8 +113,10 @@ pub(crate) struct Inherited<'env> {
     pub(crate) key: Option<Key>,
     /// `SO_ACCEPTCONN`, once it was asked for.
     pub(crate) listening: Option<bool>,
-    /// `SO_TYPE`, once it was asked for; the inner `None` is a type not known here.
+    /// `SO_TYPE`, or what `SO_PROTOCOL` says of it, once it was asked for; the inner `None` is one not known here.
     pub(crate) kind: Option<Option<Kind>>,
+    /// `IPV6_V6ONLY`, once it was asked for.
+    pub(crate) v6only: Option<bool>,
 }
 
 /// The inherited descriptors in the order of their numbers, found by address and by name in a time that

@@ -240,13 +240,31 @@ fn absent_names_are_unknown() {
 #[test]
 fn names_are_printable_ascii_of_255_bytes_at_most() {
     let long = "~".repeat(255);
-    assert_eq!(names(Some(&format!("{long}: !:{long}"))), [long.clone(), " !".to_owned(), long.clone()]);
+    assert_eq!(names(Some(&format!("{long}: !:a"))), [long.clone(), " !".to_owned(), "a".to_owned()]);
     for wrong in ["\t", "\u{7f}", "\u{1}", "é", &"x".repeat(256)] {
         refused(
             &["LISTEN_FDS=2", &format!("LISTEN_FDNAMES=a:{wrong}")],
             Variable::Names,
             Fault::InvalidName { position: 1 },
         );
+    }
+}
+
+/// Whatever is inherited can be claimed, and handed on: names that a successor could not be told are an error before
+/// anything is owned.
+#[test]
+fn more_bytes_of_names_than_fit_are_an_error_and_so_is_a_number_that_is_none() {
+    let passed = Passed::new();
+    let long = "n".repeat(255);
+    // More than the 288 + 4 * 32 bytes that a table of 4 has for them.
+    let line = format!("LISTEN_FDNAMES={long}:{long}");
+    let (refused, _) = attempt(&passed, &["LISTEN_FDS=2", &line], Inherit::new());
+    assert!(matches!(refused, Err(Error::Capacity { table: Table::Names, .. })), "{refused:?}");
+    passed.assert_untouched();
+    for first in [-1, i32::MIN, i32::MAX] {
+        let result =
+            inherit_from(&mut Net::<4>::new(), &mut launch(&["LISTEN_FDS=2"]), first, Inherit::new());
+        assert_eq!(result, Err(Error::NotOpen { fd: first }));
     }
 }
 

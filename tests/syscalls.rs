@@ -1,7 +1,7 @@
 //! What inheriting, claiming and restarting cost in system calls, counted by strace, and what happens where a
 //! kernel lacks one, which strace plays.
 //!
-//! Without strace these tests fail, unless `GRACENET_NO_STRACE=1` says that this is known.
+//! Without strace they are shown as ignored, but where `GRACENET_INTEROP=all` says that everything is to be there.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,7 +15,10 @@
 mod common;
 
 use common::{in_role, inherit_from, is_open, is_role, launch, passes, place_at, reclaim};
-use gracenet::{Inherit, Net, Options};
+use gracenet::error::{Call, MessageFault};
+use gracenet::notify::Assignment;
+use gracenet::{Error, Inherit, Net, Notifier, Options};
+use libtest_mimic::{Arguments, Trial};
 use rustix::fs::Access;
 use rustix::io::{Errno, FdFlags};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
@@ -25,25 +28,49 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd, IntoRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use tempfile::TempDir;
+
+fn main() -> ExitCode {
+    let has_strace = std::env::var("GRACENET_INTEROP").is_ok_and(|required| required == "all")
+        || Command::new("strace").arg("-V").output().is_ok();
+    let trial = |name: &str, run: fn()| {
+        Trial::test(name, move || {
+            run();
+            Ok(())
+        })
+        .with_ignored_flag(!has_strace)
+    };
+    let trials = vec![
+        trial(
+            "claiming_a_thousand_tcp_listeners_costs_two_calls_for_each",
+            claiming_a_thousand_tcp_listeners_costs_two_calls_for_each,
+        ),
+        trial(
+            "reading_the_addresses_of_a_thousand_unix_listeners_costs_two_calls_for_each",
+            reading_the_addresses_of_a_thousand_unix_listeners_costs_two_calls_for_each,
+        ),
+        trial("a_restart_costs_twenty_calls_at_most", a_restart_costs_twenty_calls_at_most),
+        trial(
+            "cloexec_is_set_one_by_one_where_there_is_no_close_range",
+            cloexec_is_set_one_by_one_where_there_is_no_close_range,
+        ),
+        trial(
+            "a_pidfd_id_is_not_compared_where_there_is_no_pidfd",
+            a_pidfd_id_is_not_compared_where_there_is_no_pidfd,
+        ),
+        trial("the_wildcard_is_ipv4s_where_there_is_no_ipv6", the_wildcard_is_ipv4s_where_there_is_no_ipv6),
+        trial("a_vsock_is_spoken_to_in_its_four_forms", a_vsock_is_spoken_to_in_its_four_forms),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
 
 /// Where strace writes what it saw.
 struct Trace(TempDir);
 
 impl Trace {
-    /// `None` if the caller of the tests knows that there is no strace.
-    fn new() -> Option<Self> {
-        if std::env::var_os("GRACENET_NO_STRACE").is_some_and(|value| value == "1") {
-            eprintln!("GRACENET_NO_STRACE=1: not tested");
-            return None;
-        }
-        let found = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
-        assert!(
-            found.as_ref().is_ok_and(|status| status.success()),
-            "strace cannot be run: {found:?}; install it, or set GRACENET_NO_STRACE=1 to go without these tests"
-        );
-        Some(Self(tempfile::tempdir().unwrap()))
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
     }
 
     /// A strace of `program`, to which arguments can be added.
@@ -124,7 +151,6 @@ fn claim_all(first: RawFd, network: &str, addresses: &[String]) {
     assert_eq!(net.inherited().count(), 0);
 }
 
-#[test]
 fn claiming_a_thousand_tcp_listeners_costs_two_calls_for_each() {
     const NAME: &str = "claiming_a_thousand_tcp_listeners_costs_two_calls_for_each";
     if is_role(NAME) {
@@ -138,7 +164,7 @@ fn claiming_a_thousand_tcp_listeners_costs_two_calls_for_each() {
         eprintln!("sockets={count}");
         return claim_all(first, "tcp", &addresses);
     }
-    let Some(trace) = Trace::new() else { return };
+    let trace = Trace::new();
     trace.run_role(&[], NAME);
     let calls = trace.between_marks();
     let sockets = calls.iter().filter(|call| call.starts_with("getsockname(")).count();
@@ -147,7 +173,6 @@ fn claiming_a_thousand_tcp_listeners_costs_two_calls_for_each() {
     assert!(!calls.iter().any(|call| call.starts_with("socket(")), "{}", summary(&calls));
 }
 
-#[test]
 fn reading_the_addresses_of_a_thousand_unix_listeners_costs_two_calls_for_each() {
     const NAME: &str = "reading_the_addresses_of_a_thousand_unix_listeners_costs_two_calls_for_each";
     if is_role(NAME) {
@@ -162,7 +187,7 @@ fn reading_the_addresses_of_a_thousand_unix_listeners_costs_two_calls_for_each()
         let addresses: Vec<_> = (first..).take(count).map(bind).collect();
         return claim_all(first, "unix", &addresses);
     }
-    let Some(trace) = Trace::new() else { return };
+    let trace = Trace::new();
     trace.run_role(&[], NAME);
     let calls = trace.between_marks();
     let (addresses, rest): (Vec<_>, Vec<_>) =
@@ -173,9 +198,8 @@ fn reading_the_addresses_of_a_thousand_unix_listeners_costs_two_calls_for_each()
     assert!(rest.len() <= 2 * sockets + 20, "{}", summary(&calls));
 }
 
-#[test]
 fn a_restart_costs_twenty_calls_at_most() {
-    let Some(trace) = Trace::new() else { return };
+    let trace = Trace::new();
     // Examples are built beside the tests.
     let exe = std::env::current_exe().unwrap();
     let serve = exe.ancestors().nth(2).unwrap().join("examples/serve");
@@ -226,7 +250,6 @@ fn passed(count: usize) -> RawFd {
     first
 }
 
-#[test]
 fn cloexec_is_set_one_by_one_where_there_is_no_close_range() {
     const NAME: &str = "cloexec_is_set_one_by_one_where_there_is_no_close_range";
     if is_role(NAME) {
@@ -239,7 +262,7 @@ fn cloexec_is_set_one_by_one_where_there_is_no_close_range() {
         }
         return;
     }
-    let Some(trace) = Trace::new() else { return };
+    let trace = Trace::new();
     for error in ["ENOSYS", "EINVAL", "EPERM"] {
         trace.run_role(&["-e", &format!("inject=close_range:error={error}")], NAME);
         assert!(trace.calls().iter().any(|(_, call)| call.contains("(INJECTED)")), "{error}");
@@ -250,7 +273,6 @@ fn cloexec_is_set_one_by_one_where_there_is_no_close_range() {
     assert!((ranges, flags) == (1, 0) || ranges == 0, "{ranges} close_range, {flags} fcntl");
 }
 
-#[test]
 fn a_pidfd_id_is_not_compared_where_there_is_no_pidfd() {
     const NAME: &str = "a_pidfd_id_is_not_compared_where_there_is_no_pidfd";
     if is_role(NAME) {
@@ -261,12 +283,11 @@ fn a_pidfd_id_is_not_compared_where_there_is_no_pidfd() {
         assert_eq!(inherit_from(&mut net, &mut launch, first, Inherit::new()), Ok(1));
         return;
     }
-    let Some(trace) = Trace::new() else { return };
+    let trace = Trace::new();
     trace.run_role(&["-e", "inject=pidfd_open:error=ENOSYS"], NAME);
     assert!(trace.calls().iter().any(|(_, call)| call.contains("(INJECTED)")));
 }
 
-#[test]
 fn the_wildcard_is_ipv4s_where_there_is_no_ipv6() {
     const NAME: &str = "the_wildcard_is_ipv4s_where_there_is_no_ipv6";
     if is_role(NAME) {
@@ -287,8 +308,106 @@ fn the_wildcard_is_ipv4s_where_there_is_no_ipv6() {
         }
         return;
     }
-    let Some(trace) = Trace::new() else { return };
+    let trace = Trace::new();
     trace.run_role(&["-e", "inject=socket:error=EAFNOSUPPORT:when=1+2"], NAME);
     let injected = trace.calls().iter().filter(|(_, call)| call.contains("(INJECTED)")).count();
     assert_eq!(injected, 4);
+}
+
+/// The calls that one message to `address` makes: by strace, which answers them in a hypervisor's place.
+fn vsock_calls(address: &str, inject: &[&str]) -> (String, Vec<String>) {
+    const ROLE: &str = "a_vsock_is_spoken_to_in_its_four_forms";
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o"]).arg(log.path());
+    strace.args(["-e", "trace=socket,bind,connect,sendmsg,shutdown,recvfrom"]);
+    for inject in inject {
+        strace.args(["-e", &format!("inject={inject}")]);
+    }
+    strace.arg(std::env::current_exe().unwrap()).env("GRACENET_TEST_VSOCK", address);
+    let output = in_role(&mut strace, ROLE).output().expect("strace (Debian: strace)");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = said.split("vsock: ").nth(1).unwrap_or_else(|| panic!("{output:?}"));
+    let calls = std::fs::read_to_string(log.path()).unwrap();
+    let is_vsock = |line: &&str| line.contains("AF_VSOCK") || line.contains("(100, ");
+    let calls =
+        calls.lines().filter(is_vsock).map(|line| line.split_once(' ').unwrap().1.trim_start().to_owned());
+    (said.lines().next().unwrap().to_owned(), calls.collect())
+}
+
+fn a_vsock_is_spoken_to_in_its_four_forms() {
+    const FAKE: &str = "socket:retval=100";
+    const ANSWERS: [&str; 6] = [
+        FAKE,
+        "bind:retval=0",
+        "connect:retval=0",
+        "sendmsg:retval=7",
+        "shutdown:retval=0",
+        "recvfrom:retval=0",
+    ];
+    if is_role("a_vsock_is_spoken_to_in_its_four_forms") {
+        let address = std::env::var("GRACENET_TEST_VSOCK").unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        // Where strace puts the socket, so that it can be closed.
+        place_at(file.as_fd(), 100);
+        let notifier = Notifier::parse(address.as_bytes()).unwrap();
+        let result = notifier.send(&[Assignment::Ready]);
+        let with_fd = notifier.send_with_fds(&[Assignment::Barrier], &[file.as_fd()]);
+        assert_eq!(with_fd, Err(Error::Message { position: 0, fault: MessageFault::Vsock }));
+        println!("vsock: {result:?}");
+        return;
+    }
+    for (address, kind, is_stream) in [
+        ("vsock:5:1234", "SOCK_DGRAM", false),
+        ("vsock-dgram:5:1234", "SOCK_DGRAM", false),
+        ("vsock-seqpacket:5:1234", "SOCK_SEQPACKET", true),
+        ("vsock-stream:5:1234", "SOCK_STREAM", true),
+    ] {
+        let (said, calls) = vsock_calls(address, &ANSWERS);
+        assert_eq!(said, "Ok(true)");
+        let calls: Vec<&str> = calls.iter().map(String::as_str).collect();
+        let rest = if is_stream { 6 } else { 4 };
+        assert_eq!(calls.len(), rest, "{calls:#?}");
+        assert!(
+            calls[0].starts_with(&format!("socket(AF_VSOCK, {kind}|SOCK_CLOEXEC|SOCK_NONBLOCK")),
+            "{calls:#?}"
+        );
+        let any = "bind(100, {sa_family=AF_VSOCK, svm_cid=VMADDR_CID_ANY, svm_port=0x3ff, svm_flags=0}, 16)";
+        let there = "connect(100, {sa_family=AF_VSOCK, svm_cid=0x5, svm_port=0x4d2, svm_flags=0}, 16)";
+        assert!(calls[1].starts_with(any) && calls[2].starts_with(there), "{calls:#?}");
+        assert!(
+            calls[3].contains(r#"iov_base="READY=1""#) && calls[3].contains("MSG_NOSIGNAL"),
+            "{calls:#?}"
+        );
+        if is_stream {
+            assert!(calls[4].starts_with("shutdown(100, SHUT_WR)"), "{calls:#?}");
+            assert!(calls[5].starts_with("recvfrom(100, "), "{calls:#?}");
+        }
+    }
+    // A type that the machine has not is followed by the next.
+    let (said, calls) = vsock_calls("vsock:5:1234", &["socket:error=ESOCKTNOSUPPORT"]);
+    assert_eq!(
+        said,
+        format!(
+            "{:?}",
+            Err::<bool, _>(Error::Call { call: Call::Socket, fd: None, errno: Errno::SOCKTNOSUPPORT })
+        )
+    );
+    let kinds: Vec<_> = calls.iter().map(|call| call.split([' ', '|']).nth(1).unwrap()).collect();
+    assert_eq!(kinds, ["SOCK_DGRAM", "SOCK_SEQPACKET", "SOCK_STREAM"]);
+    // One that was asked for is not; and neither is another error.
+    for (address, error) in [("vsock-stream:5:1234", "ESOCKTNOSUPPORT"), ("vsock:5:1234", "EMFILE")] {
+        let (_, calls) = vsock_calls(address, &[&format!("socket:error={error}")]);
+        assert_eq!(calls.len(), 1, "{calls:#?}");
+    }
+    let refused =
+        ANSWERS.map(|answer| if answer.starts_with("connect") { "connect:error=ECONNRESET" } else { answer });
+    let (said, _) = vsock_calls("vsock-stream:5:1234", &refused);
+    assert_eq!(
+        said,
+        format!(
+            "{:?}",
+            Err::<bool, _>(Error::Call { call: Call::Connect, fd: None, errno: Errno::CONNRESET })
+        )
+    );
 }

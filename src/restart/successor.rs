@@ -78,7 +78,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// The process that [`Net::spawn`](crate::Net::spawn) started. The [`Net`](crate::Net) keeps it.
+/// The process that [`Net::spawn`](crate::Net::spawn) started. The [`Net`](crate::Net) keeps it; when that is
+/// dropped the process goes on, and nobody learns what becomes of it.
 #[derive(Debug)]
 pub struct Successor {
     pid: Pid,
@@ -192,7 +193,10 @@ impl Successor {
     /// - [`Failure::Manager`]: it is ready, and the manager could not be told.
     pub fn poll(&mut self) -> Result<bool, Failure> {
         match self.state {
-            State::Ready => return Ok(true),
+            State::Ready => {
+                self.reap();
+                return Ok(true);
+            }
             State::Failed(failure) => return Err(failure),
             State::Announcing | State::Confirming => return self.announce(),
             State::Proving(deadline) => {
@@ -342,7 +346,7 @@ impl Successor {
 
     /// Collects a successor that was ready and has ended since, so that it does not stay a zombie.
     pub(crate) fn reap(&self) {
-        if self.is_ready() {
+        if self.is_ready() && self.parentage == Parentage::Child {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
             // Somebody else's wait may have been first.
             let _ = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options);

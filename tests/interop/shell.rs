@@ -19,9 +19,10 @@ fn reports_ready(_: &Programs) {
     let place = Place::tcp();
     let mut predecessor = Predecessor::start(&[("web", &place)]);
     let script = source("sh/report.sh");
-    // One that has reported was ready, however it ends.
-    assert_eq!(predecessor.outcome(&script, &["READY=1", "0"]), "ready");
-    assert_eq!(predecessor.outcome(&script, &["READY=1", "1"]), "ready");
+    // One that has reported and ended well was ready, whenever that is seen.
+    for _ in 0..2 {
+        assert_eq!(predecessor.outcome(&script, &["READY=1", "0"]), "ready");
+    }
     predecessor.serves();
 }
 

@@ -3,11 +3,11 @@
 use crate::server::{Outcome, Server, asked, body, free_address, get, has_left, readable, watch};
 use libtest_mimic::Trial;
 use rustix::fd::AsFd;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -20,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("serve_has_a_name_for_each_address", names),
         trial("serve_counts_its_generations", generations),
         trial("serve_refuses_options_that_do_not_fit", refused),
+        trial("serve_restarts_when_nobody_reads_what_it_says", unread),
     ]
 }
 
@@ -208,6 +209,48 @@ fn generations() -> Outcome {
         expected += 1;
         wait_for_status(expected);
     }
+    Ok(())
+}
+
+/// Neither a ready line nor a complaint that cannot be written ends a server, or keeps it from restarting.
+fn unread() -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let (file, program) = (directory.path().join("pid"), directory.path().join("serve"));
+    std::os::unix::fs::symlink(std::env::current_exe()?, &program)?;
+    let address = free_address();
+    let mut command = Command::new(&program);
+    command.args(["role", "serve", "--pid-file", file.to_str().unwrap(), &address]);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .env("RUST_BACKTRACE", "0")
+        .spawn()?;
+    drop(child.stdout.take());
+    drop(child.stderr.take());
+    let wait_for_another = |last: u64| {
+        let begin = Instant::now();
+        while !std::fs::metadata(&file).is_ok_and(|metadata| metadata.ino() != last) {
+            assert!(begin.elapsed() < Duration::from_secs(10));
+            std::thread::yield_now();
+        }
+        read_pid(&file)
+    };
+    let (mut pid, mut inode) = wait_for_another(0);
+    for signal in [Signal::USR2, Signal::HUP, Signal::USR2] {
+        let predecessor = watch(Pid::from_raw(pid).unwrap());
+        rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal)?;
+        let before = pid;
+        (pid, inode) = wait_for_another(inode);
+        assert!(pid == before || has_left(&predecessor));
+        assert_eq!(asked(&address), Pid::from_raw(pid).unwrap());
+    }
+    std::fs::remove_file(&program)?;
+    rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::USR2)?;
+    assert_eq!(wait_for_another(inode).0, pid);
+    assert_eq!(asked(&address), Pid::from_raw(pid).unwrap());
+    rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL)?;
+    child.wait()?;
     Ok(())
 }
 
