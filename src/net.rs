@@ -561,7 +561,9 @@ impl<'env, const N: usize> Net<'env, N> {
         let left = slots.iter().enumerate().filter(|(_, slot)| slot.fd.is_some());
         left.filter(|(position, slot)| {
             let is_namesake = |name| name == slot.name;
-            !self.active.slots().iter().any(|active| is_namesake(active.name))
+            // Claimed, if perhaps under another name.
+            !slots.iter().any(|other| other.fd.is_none() && is_namesake(other.name))
+                && !self.active.slots().iter().any(|active| is_namesake(active.name))
                 && !slots.iter().take(*position).any(|before| is_namesake(before.name))
         })
         .map(|(_, slot)| slot.name)
