@@ -744,7 +744,7 @@ impl<'env, const N: usize> Net<'env, N> {
     /// readiness socket unless this process has not reported to its predecessor yet. All threads end.
     ///
     /// The service manager, if there is one, is told that the service reloads; the new image's [`Net::ready`]
-    /// tells it that this is over.
+    /// tells it that this is over. A process that has not reported to its predecessor leaves both to that.
     ///
     /// For PID 1 of a container, and wherever a supervisor follows the PID. Connections that come meanwhile
     /// wait in the listeners' queues; those that were accepted end with the image.
@@ -779,11 +779,16 @@ impl<'env, const N: usize> Net<'env, N> {
             sources: scratch.sources.as_mut_view(),
             names: scratch.names.bytes(),
         };
-        if self.notifier.is_present() {
+        // One that owes a predecessor the report is not the main process: the predecessor speaks.
+        let is_main = self.readiness.is_none();
+        if is_main && self.notifier.is_present() {
             self.notifier.send(&[Assignment::Reloading])?;
         }
-        exec::exec(launch.view(), restart, hand_over)
-            .inspect_err(|error| self.notifier.report_failure(Failure::NotStarted(*error)))
+        exec::exec(launch.view(), restart, hand_over).inspect_err(|error| {
+            if is_main {
+                self.notifier.report_failure(Failure::NotStarted(*error));
+            }
+        })
     }
 
     /// An error unless a restart may begin.
