@@ -178,8 +178,20 @@ fn a_reload_carries_the_time_at_which_it_began() {
     assert!((before..=after).contains(&time), "{before} {time} {after}");
 }
 
+/// Each input that is refused, seen from outside: nothing arrives, and the one socket that is made is the manager's.
 #[test]
 fn what_is_refused_is_not_sent_and_opens_no_socket() {
+    const NAME: &str = "what_is_refused_is_not_sent_and_opens_no_socket";
+    if !is_role(NAME) {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-o"]).arg(log.path()).args(["-e", "trace=socket,sendmsg,sendto"]);
+        passes(in_role(strace.arg(std::env::current_exe().unwrap()), NAME));
+        let calls = std::fs::read_to_string(log.path()).unwrap();
+        assert_eq!(calls.lines().count(), 1, "{calls}");
+        assert!(calls.contains("socket(AF_UNIX, SOCK_DGRAM"), "{calls}");
+        return;
+    }
     let manager = Manager::at_path();
     let long = "s".repeat(4090);
     let file = files(1);
@@ -197,6 +209,14 @@ fn what_is_refused_is_not_sent_and_opens_no_socket() {
         (&[Assignment::FdStore], 0, MessageFault::Fds { fds: 0 }),
         (&[Assignment::Ready], 1, MessageFault::Fds { fds: 1 }),
         (&[Assignment::FdStoreRemove], 0, MessageFault::NoName),
+        (&[Assignment::VarlinkError("\n")], 0, MessageFault::Byte(b'\n')),
+        (&[Assignment::Private { key: "X_A", value: "\n" }], 0, MessageFault::Byte(b'\n')),
+        (&[Assignment::ExtendTimeout(Duration::MAX)], 0, MessageFault::OutOfRange),
+        (&[Assignment::FdStoreRemove, Assignment::FdName("a")], 1, MessageFault::Fds { fds: 1 }),
+        (&[Assignment::Barrier], 0, MessageFault::Fds { fds: 0 }),
+        (&[Assignment::Barrier], 2, MessageFault::Fds { fds: 2 }),
+        (&[Assignment::Barrier, Assignment::Ready], 1, MessageFault::NotTogether),
+        (&[Assignment::MainPidfd], 0, MessageFault::Fds { fds: 0 }),
     ] {
         let refused = Err(Error::Message { position: 0, fault });
         assert_eq!(manager.notifier().send_with_fds(message, &many[..fds]), refused);
@@ -204,6 +224,25 @@ fn what_is_refused_is_not_sent_and_opens_no_socket() {
         let nowhere = Notifier::parse(b"/nonexistent/notify").unwrap();
         assert_eq!(nowhere.send_with_fds(message, &many[..fds]), refused);
     }
+    for (message, fds, fault) in [
+        (&[Assignment::Ready, Assignment::Status("\n")][..], 0, MessageFault::Byte(b'\n')),
+        (&[Assignment::Ready, Assignment::Barrier], 1, MessageFault::NotTogether),
+        (&[Assignment::MainPidfd, Assignment::FdStore], 1, MessageFault::NotTogether),
+        (&[Assignment::FdName("a"), Assignment::FdName("a")], 0, MessageFault::Repeated),
+        (
+            &[Assignment::FdStoreRemove, Assignment::FdName("\u{e9}")],
+            0,
+            MessageFault::Name(NameFault::Byte(0xc3)),
+        ),
+    ] {
+        let refused = Err(Error::Message { position: 1, fault });
+        assert_eq!(manager.notifier().send_with_fds(message, &many[..fds]), refused);
+    }
+    let vsock = Notifier::parse(b"vsock:5:1234").unwrap();
+    let no_fds = Err(Error::Message { position: 0, fault: MessageFault::Vsock });
+    assert_eq!(vsock.send_with_fds(&[Assignment::FdStore], &many[..1]), no_fds);
+    assert_eq!(vsock.barrier(), no_fds);
+    assert_eq!(manager.notifier().store("a", &[], true).unwrap_err().errno(), None);
     assert_eq!(manager.notifier().store("a:b", &many[..1], true).unwrap_err().errno(), None);
     assert_eq!(manager.notifier().unstore("\n").unwrap_err().errno(), None);
     assert!(manager.has_none());
@@ -327,6 +366,81 @@ fn a_manager_that_is_gone_is_an_error_at_once() {
     assert_eq!(notifier.send(&[Assignment::Ready]), failed(Call::Connect, Errno::NOENT));
 }
 
+/// A manager that goes away while a message waits for room ends the wait, whenever that is.
+#[test]
+fn a_manager_that_goes_is_not_waited_for() {
+    let manager = Manager::at_path();
+    while manager.notifier().send(&[Assignment::Watchdog]) == Ok(true) {}
+    let notifier = manager.notifier().timeout(Duration::MAX);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| notifier.send(&[Assignment::Ready]).unwrap_err());
+        drop(manager.socket);
+        let error = waiting.join().unwrap();
+        // It may have begun later than that.
+        let calls = [Call::Connect, Call::Send].map(|call| failed::<()>(call, Errno::CONNREFUSED));
+        assert!(calls.contains(&Err(error)), "{error:?}");
+    });
+}
+
+/// What the main process of a service has the manager keep, and does not claim when it comes back, is dropped from the
+/// store when it is ready, once for each name; a name that something claimed or active has is not.
+#[test]
+fn a_main_process_has_the_manager_drop_what_nobody_claimed() {
+    let manager = Manager::at_path();
+    let listeners: Vec<_> = (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let file = files(1);
+    let all: [&dyn AsFd; 9] =
+        [&file[0], &file[0], &file[0], &file[0], &file[0], &file[0], &listeners[0], &listeners[1], &file[0]];
+    for renamed in [0, 1] {
+        let mut net: Net<'static, 9> = common::inherited_as(&all, Some("c:a:b:a:c:c:web:web:fresh"));
+        net.set_notifier(manager.notifier());
+        net.claim_name("b").unwrap();
+        // The third of these names, and the other two are left.
+        net.claim_position(5).unwrap();
+        // Of these two one is claimed, and has another name now, whichever it is.
+        let address = listeners[renamed].local_addr().unwrap();
+        let endpoint = gracenet::Endpoint::tcp(address);
+        let web = net.claim_at(&endpoint, &gracenet::Options::new().name("new")).unwrap();
+        assert_eq!(common::local_of(&net, web), address);
+        net.add(files(1).remove(0), "fresh").unwrap();
+        assert!(manager.has_none());
+        assert_eq!(net.ready(), Ok(()));
+        assert_eq!(manager.message(), "FDSTOREREMOVE=1\nFDNAME=a");
+        assert_eq!(manager.message(), "READY=1");
+        assert!(manager.has_none());
+        assert_eq!(net.inherited().count(), 0);
+        assert_eq!(net.ready(), Ok(()));
+        assert!(manager.has_none(), "the second call does nothing");
+    }
+}
+
+/// A main process that could not say that it is ready is not: what nobody claimed is there still, and the next call
+/// says everything.
+#[test]
+fn a_main_process_that_is_not_heard_is_not_ready() {
+    let manager = Manager::at_path();
+    let file = files(1);
+    let mut net: Net<'static, 2> = common::inherited_as(&[&file[0]], Some("a"));
+    net.set_notifier(manager.notifier());
+    let mut sent = 0;
+    while manager.notifier().send(&[Assignment::Watchdog]) == Ok(true) {
+        sent += 1;
+    }
+    assert_eq!(net.ready(), failed(Call::Send, Errno::TIMEDOUT));
+    assert_eq!(net.inherited().count(), 1);
+    // Room for one of the two.
+    assert_eq!(manager.message(), "WATCHDOG=1");
+    assert_eq!(net.ready(), failed(Call::Send, Errno::TIMEDOUT));
+    assert_eq!(net.inherited().count(), 1);
+    (1..sent).for_each(|_| assert_eq!(manager.message(), "WATCHDOG=1"));
+    assert_eq!(manager.message(), "FDSTOREREMOVE=1\nFDNAME=a");
+    assert!(manager.has_none());
+    assert_eq!(net.ready(), Ok(()));
+    assert_eq!(manager.message(), "FDSTOREREMOVE=1\nFDNAME=a");
+    assert_eq!(manager.message(), "READY=1");
+    assert_eq!(net.inherited().count(), 0);
+}
+
 #[test]
 fn the_barrier_is_passed_when_the_manager_comes_to_it() {
     let manager = Manager::at_path();
@@ -364,6 +478,33 @@ fn the_watchdog_watches_the_process_that_it_names() {
     }
 }
 
+/// The same in processes that a shell starts, with a `WATCHDOG_PID` that only it can know.
+#[test]
+fn the_watchdog_is_read_from_the_environment() {
+    const NAME: &str = "the_watchdog_is_read_from_the_environment";
+    const EXPECTED: &str = "GRACENET_TEST_EXPECTED";
+    if is_role(NAME) {
+        // SAFETY: the other thread of this child waits for this one.
+        let launch: gracenet::Launch = unsafe { gracenet::Launch::from_libc() }.unwrap();
+        assert_eq!(format!("{:?}", notify::watchdog(&launch)), std::env::var(EXPECTED).unwrap());
+        return;
+    }
+    let pid = |fault| Err(Error::Variable { variable: Variable::WatchdogPid, fault });
+    for (variables, expected) in [
+        ("WATCHDOG_USEC=3000000 WATCHDOG_PID=$$", Ok(Some(Duration::from_secs(3)))),
+        ("WATCHDOG_USEC=3000000 WATCHDOG_PID=$PPID", Ok(None)),
+        ("WATCHDOG_USEC=3000000", Ok(Some(Duration::from_secs(3)))),
+        ("WATCHDOG_PID=$$", Ok(None)),
+        ("WATCHDOG_USEC=3000000 WATCHDOG_PID=-$$", pid(Fault::OutOfRange)),
+        ("WATCHDOG_USEC=3000000 WATCHDOG_PID=", pid(Fault::NotANumber)),
+    ] {
+        let mut shell = Command::new("/bin/sh");
+        let script = format!("unset WATCHDOG_USEC WATCHDOG_PID; {variables} exec \"$0\" \"$@\"");
+        shell.args(["-c", &script]).arg(std::env::current_exe().unwrap());
+        passes(in_role(&mut shell, NAME).env(EXPECTED, format!("{expected:?}")));
+    }
+}
+
 #[test]
 fn a_pidfd_has_the_inode_that_the_kernel_shows() {
     let own = rustix::process::getpid();
@@ -377,6 +518,38 @@ fn a_pidfd_has_the_inode_that_the_kernel_shows() {
 #[test]
 fn systemd_has_booted_what_it_runs() {
     assert_eq!(notify::is_booted(), std::path::Path::new("/run/systemd/system").is_dir());
+}
+
+/// In a mount namespace, where `/run` is the test's own.
+#[test]
+fn systemd_has_booted_where_its_directory_is() {
+    const NAME: &str = "systemd_has_booted_where_its_directory_is";
+    const EXPECTED: &str = "GRACENET_TEST_EXPECTED";
+    if is_role(NAME) {
+        assert_eq!(notify::is_booted().to_string(), std::env::var(EXPECTED).unwrap());
+        return;
+    }
+    let unshare = |script: &str| {
+        let mut unshare = Command::new("unshare");
+        if !rustix::process::getuid().is_root() {
+            unshare.args(["--user", "--map-root-user"]);
+        }
+        unshare.args(["--mount", "/bin/sh", "-ec"]);
+        unshare.arg(format!("mount -t tmpfs none /run; {script}; exec \"$0\" \"$@\""));
+        unshare
+    };
+    if !unshare("true").arg("true").output().expect("unshare (util-linux)").status.success() {
+        return eprintln!("no mount namespace for this user: not tested");
+    }
+    for (script, expected) in [
+        ("mkdir -p /run/systemd/system", "true"),
+        ("mkdir -p /run/systemd", "false"),
+        ("mkdir /run/systemd; touch /run/systemd/system", "false"),
+        ("mkdir /run/systemd; ln -s /run/nowhere /run/systemd/system", "false"),
+    ] {
+        let mut command = unshare(script);
+        passes(in_role(command.arg(std::env::current_exe().unwrap()), NAME).env(EXPECTED, expected));
+    }
 }
 
 #[test]

@@ -25,10 +25,11 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getpid, getrlimit, kill_pro
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::fd::{AsFd, IntoRawFd, RawFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 use tempfile::TempDir;
 
 fn main() -> ExitCode {
@@ -61,6 +62,10 @@ fn main() -> ExitCode {
         ),
         trial("the_wildcard_is_ipv4s_where_there_is_no_ipv6", the_wildcard_is_ipv4s_where_there_is_no_ipv6),
         trial("a_vsock_is_spoken_to_in_its_four_forms", a_vsock_is_spoken_to_in_its_four_forms),
+        trial(
+            "a_vsock_stream_is_over_when_the_other_end_closes",
+            a_vsock_stream_is_over_when_the_other_end_closes,
+        ),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -410,4 +415,73 @@ fn a_vsock_is_spoken_to_in_its_four_forms() {
             Err::<bool, _>(Error::Call { call: Call::Connect, fd: None, errno: Errno::CONNRESET })
         )
     );
+}
+
+/// The message counts when the other end of a stream has closed, which is when it has read everything; and no byte is
+/// lost or doubled where the kernel takes a part. The stream is a socket pair's, which strace puts in the place of a
+/// vsock.
+fn a_vsock_stream_is_over_when_the_other_end_closes() {
+    const NAME: &str = "a_vsock_stream_is_over_when_the_other_end_closes";
+    const KIND: &str = "GRACENET_TEST_VSOCK";
+    if !is_role(NAME) {
+        for (kind, send, expected) in [
+            ("seqpacket", "sendmsg:error=EINTR:when=1", "READY=1"),
+            ("stream", "sendmsg:error=EINTR:when=1", "READY=1"),
+            ("stream", "sendmsg:retval=3:when=1", "DY=1"),
+        ] {
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-qq", "-o", "/dev/null"]);
+            for inject in ["socket:retval=100", "bind:retval=0", "connect:retval=0", send] {
+                strace.arg("-e").arg(format!("inject={inject}"));
+            }
+            strace
+                .arg(std::env::current_exe().unwrap())
+                .env(KIND, kind)
+                .env("GRACENET_TEST_EXPECTED", expected);
+            passes(in_role(&mut strace, NAME));
+        }
+        return;
+    }
+    let kind = std::env::var(KIND).unwrap();
+    let socket_type = match &*kind {
+        "stream" => rustix::net::SocketType::STREAM,
+        _ => rustix::net::SocketType::SEQPACKET,
+    };
+    let pair = || {
+        let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
+        let family = rustix::net::AddressFamily::UNIX;
+        let (ours, theirs) = rustix::net::socketpair(family, socket_type, flags, None).unwrap();
+        place_at(ours.as_fd(), 100);
+        theirs
+    };
+    let notifier = Notifier::parse(format!("vsock-{kind}:5:1234").as_bytes()).unwrap();
+    let readable = |socket: &OwnedFd| {
+        let mut polled = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::IN)];
+        assert_eq!(rustix::event::poll(&mut polled, None), Ok(1));
+    };
+    let read = |socket: &OwnedFd| {
+        readable(socket);
+        let mut bytes = [0; 64];
+        let read = rustix::io::read(socket, &mut bytes).unwrap();
+        String::from_utf8(bytes[..read].to_vec()).unwrap()
+    };
+    let expected = std::env::var("GRACENET_TEST_EXPECTED").unwrap();
+    let theirs = pair();
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| notifier.clone().timeout(Duration::MAX).send(&[Assignment::Ready]));
+        assert_eq!(read(&theirs), expected);
+        assert_eq!(read(&theirs), "", "nothing follows");
+        // What the other end has to say is nothing to this one.
+        rustix::io::write(&theirs, b"noted").unwrap();
+        assert!(!sending.is_finished());
+        drop(theirs);
+        assert_eq!(sending.join().unwrap(), Ok(true));
+    });
+    assert!(!is_open(100));
+    let theirs = pair();
+    let late = notifier.timeout(Duration::ZERO).send(&[Assignment::Ready]);
+    assert_eq!(late, Err(Error::Call { call: Call::Recv, fd: None, errno: Errno::TIMEDOUT }));
+    assert!(!is_open(100));
+    // The first call of this thread, too.
+    assert_eq!(read(&theirs), expected);
 }
