@@ -17,9 +17,9 @@
     reason = "tests"
 )]
 
+mod manager;
 mod options;
 mod reporter;
-
 mod scenarios;
 #[path = "../../examples/serve.rs"]
 mod serve;
@@ -40,9 +40,12 @@ fn main() -> ExitCode {
             "serve" => serve::run(args),
             "reporter" => reporter::run(args),
             "scenario" => play(args),
+            "keeper" => manager::keep(),
             other => panic!("no such role: {other}"),
         };
     }
+    // Whoever runs the tests may have a service manager, which is none of theirs.
+    unsafe { std::env::remove_var("NOTIFY_SOCKET") };
     // Shown as ignored without it, but where everything is to be there.
     let has_strace = std::env::var("GRACENET_INTEROP").is_ok_and(|required| required == "all")
         || Command::new("strace").arg("-V").output().is_ok();
@@ -58,7 +61,7 @@ fn main() -> ExitCode {
 }
 
 fn scenarios() -> impl Iterator<Item = &'static Scenario> {
-    [scenarios::ALL, verdicts::ALL].into_iter().flatten()
+    [scenarios::ALL, verdicts::ALL, manager::ALL].into_iter().flatten()
 }
 
 /// The process of one scenario.

@@ -7,7 +7,7 @@
 //! It writes one `key=value` a line, the last being `end`, and then does what the action says.
 
 use gracenet::error::Variable;
-use gracenet::{Launch, Net, Reason};
+use gracenet::{Launch, Net, Notifier, Reason};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -67,6 +67,7 @@ pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let mut net = Net::<64>::new();
     let inherited = unsafe { net.inherit(&mut launch) };
     unsafe { gracenet::launch::consume_from_libc(&Variable::ACTIVATION) };
+    net.set_notifier(Notifier::from_launch(&launch).unwrap());
     writeln!(report, "inherited={inherited:?}").unwrap();
     for (position, socket) in net.inherited() {
         writeln!(report, "name.{position}={}", socket.name()).unwrap();
@@ -164,9 +165,17 @@ pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
                 rustix::io::write(net.fd(pipe).unwrap(), told.as_bytes()).unwrap();
             }
         }
+        // Fails to become another program in place, still owing its predecessor the report.
+        "exec-missing" => {
+            let missing = gracenet::Executable::Path(c"/nonexistent");
+            let Err(error) = net.exec(&mut launch, &gracenet::Restart::new().executable(missing));
+            assert_eq!(error.errno(), Some(rustix::io::Errno::NOENT));
+            net.ready().unwrap();
+            wait_forever();
+        }
         // Becomes another reporter in place, still owing its predecessor the report. A signal is pending, and
         // there is one for the death of its parent.
-        "exec" => {
+        "exec" | "exec-and-hang" => {
             unsafe {
                 let mut set = std::mem::zeroed();
                 libc::sigemptyset(&raw mut set);
@@ -176,7 +185,8 @@ pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGUSR2);
             }
             let own = std::ffi::CString::new(std::env::args_os().next().unwrap().as_bytes()).unwrap();
-            let args = [own.as_c_str(), c"role", c"reporter", c"ready"];
+            let next = if action == "exec" { c"ready" } else { c"ready-and-hang" };
+            let args = [own.as_c_str(), c"role", c"reporter", next];
             let Err(error) = net.exec(&mut launch, &gracenet::Restart::new().args(&args));
             panic!("{error}");
         }
