@@ -818,12 +818,11 @@ impl<'env, const N: usize> Net<'env, N> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_pointer_width = "64"))]
 mod tests {
     use super::*;
 
     #[test]
-    #[cfg(target_pointer_width = "64")]
     fn takes_the_memory_that_is_stated() {
         assert!(size_of::<Net<'_, 1>>() <= 104 + 432);
         assert!(size_of::<Net<'_, 16>>() <= 104 * 16 + 432);

@@ -21,6 +21,7 @@ use gracenet::{Error, Inherit, Net, Notifier, Options};
 use libtest_mimic::{Arguments, Trial};
 use rustix::fs::Access;
 use rustix::io::{Errno, FdFlags};
+use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -274,7 +275,10 @@ fn cloexec_is_set_one_by_one_where_there_is_no_close_range() {
     }
     trace.run_role(&[], NAME);
     let ranges = trace.calls().iter().filter(|(_, call)| call.contains("CLOSE_RANGE_CLOEXEC")).count();
-    let flags = trace.calls().iter().filter(|(_, call)| call.contains("F_SETFD, FD_CLOEXEC")).count();
+    // Of the numbers that were passed; musl sets the flag of whatever it opens.
+    let passed = |call: &str| call.split_once("(2").is_some_and(|(_, rest)| rest.as_bytes()[2] == b',');
+    let flags = trace.calls();
+    let flags = flags.iter().filter(|(_, call)| call.contains("F_SETFD, FD_CLOEXEC") && passed(call)).count();
     assert!((ranges, flags) == (1, 0) || ranges == 0, "{ranges} close_range, {flags} fcntl");
 }
 
@@ -308,8 +312,8 @@ fn the_wildcard_is_ipv4s_where_there_is_no_ipv6() {
         for (network, options) in [("tcp", Options::new().v6only(true)), ("tcp6", Options::new())] {
             let error = Net::<1>::new().listen_with(network, ":0", &options).unwrap_err();
             assert_eq!(error.errno(), Some(Errno::AFNOSUPPORT), "{network}");
-            // The call that does not fail.
-            TcpListener::bind("127.0.0.1:0").unwrap();
+            // The call that does not fail; made as the library makes its own, which on x86 is by socketcall.
+            rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
         }
         return;
     }
