@@ -22,13 +22,26 @@ use rustix::process::Signal;
 
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
+#[cfg_attr(target_arch = "riscv64", path = "riscv64.rs")]
+#[cfg_attr(target_arch = "x86", path = "x86.rs")]
+#[cfg_attr(target_arch = "arm", path = "arm.rs")]
 mod arch;
 
-#[cfg(not(any(
-    all(target_arch = "x86_64", target_pointer_width = "64"),
-    all(target_arch = "aarch64", target_pointer_width = "64", target_endian = "little"),
+// The signal set is one number here, its low bits first; the numbers of x32 and of ILP32 are others.
+#[cfg(not(all(
+    target_os = "linux",
+    target_endian = "little",
+    any(
+        all(
+            target_pointer_width = "64",
+            any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"),
+        ),
+        all(target_pointer_width = "32", any(target_arch = "x86", target_arch = "arm")),
+    ),
 )))]
-compile_error!("gracenet supports the architectures x86_64 and aarch64 (64-bit, little-endian)");
+compile_error!(
+    "gracenet supports Linux on x86_64, aarch64, riscv64, x86 and arm (little-endian; not x32, not ILP32)"
+);
 
 use arch::nr;
 
@@ -42,9 +55,9 @@ const FD_CLOEXEC: usize = 1;
 const O_RDWR: usize = 2;
 const O_CLOEXEC: usize = 0o2_000_000;
 const O_NONBLOCK: usize = 0o4_000;
-#[cfg(not(target_arch = "aarch64"))]
+#[cfg(not(any(target_arch = "aarch64", target_arch = "arm")))]
 const O_DIRECTORY: usize = 0o200_000;
-#[cfg(target_arch = "aarch64")]
+#[cfg(any(target_arch = "aarch64", target_arch = "arm"))]
 const O_DIRECTORY: usize = 0o40_000;
 pub(crate) const PIDFS_MAGIC: u64 = 0x5049_4446;
 const RLIMIT_NOFILE: usize = 7;
@@ -412,8 +425,12 @@ impl Task {
     /// The inode number of the pidfd of this process, whose PID is `pid`, if the kernel keeps pidfds on a file system of their own.
     pub(crate) fn pidfd_id(&self, pid: u32) -> Option<u64> {
         let pidfd = self.call(nr::PIDFD_OPEN, [pid as usize, 0, 0, 0, 0, 0]).ok()?;
-        let mut statfs = [0_usize; 16];
-        self.call(nr::FSTATFS, [pidfd, statfs.as_mut_ptr() as usize, 0, 0, 0, 0]).ok()?;
+        // `struct statfs` on 64 bits, 120 bytes; else `struct statfs64`, whose size is an argument: 84 bytes,
+        // without the padding that it has on some. The type of the file system is the first word of both.
+        let mut statfs = [0_usize; 22];
+        let buffer = statfs.as_mut_ptr() as usize;
+        let [first, second] = if cfg!(target_pointer_width = "64") { [buffer, 0] } else { [84, buffer] };
+        self.call(nr::FSTATFS, [pidfd, first, second, 0, 0, 0]).ok()?;
         let [file_system, ..] = statfs;
         if file_system as u64 != PIDFS_MAGIC {
             return None;
@@ -617,4 +634,137 @@ fn parse_fd(name: &[u8]) -> Option<RawFd> {
         let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
         sum.checked_mul(10)?.checked_add(RawFd::from(digit))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::std_instead_of_core, reason = "tests")]
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn numbers_are_those_of_the_architecture() {
+        #[cfg(target_pointer_width = "64")]
+        use libc::{SYS_fcntl as FCNTL, SYS_fstatfs as FSTATFS};
+        #[cfg(target_pointer_width = "32")]
+        use libc::{SYS_fcntl64 as FCNTL, SYS_fstatfs64 as FSTATFS};
+        for (ours, theirs) in [
+            (nr::CHDIR, libc::SYS_chdir),
+            (nr::CLONE, libc::SYS_clone),
+            (nr::CLONE3, libc::SYS_clone3),
+            (nr::CLOSE, libc::SYS_close),
+            (nr::CLOSE_RANGE, libc::SYS_close_range),
+            (nr::DUP3, libc::SYS_dup3),
+            (nr::EXECVE, libc::SYS_execve),
+            (nr::EXECVEAT, libc::SYS_execveat),
+            (nr::EXIT, libc::SYS_exit),
+            (nr::FCHDIR, libc::SYS_fchdir),
+            (nr::FCNTL, FCNTL),
+            (nr::FSTATFS, FSTATFS),
+            (nr::GETDENTS64, libc::SYS_getdents64),
+            (nr::GETPID, libc::SYS_getpid),
+            (nr::GETSOCKOPT, libc::SYS_getsockopt),
+            (nr::OPENAT, libc::SYS_openat),
+            (nr::PIDFD_OPEN, libc::SYS_pidfd_open),
+            (nr::PRCTL, libc::SYS_prctl),
+            (nr::PRLIMIT64, libc::SYS_prlimit64),
+            (nr::RT_SIGACTION, libc::SYS_rt_sigaction),
+            (nr::RT_SIGPENDING, libc::SYS_rt_sigpending),
+            (nr::RT_SIGPROCMASK, libc::SYS_rt_sigprocmask),
+            (nr::SIGNALFD4, libc::SYS_signalfd4),
+            (nr::STATX, libc::SYS_statx),
+        ] {
+            assert_eq!(ours, usize::try_from(theirs).unwrap());
+        }
+    }
+
+    #[test]
+    fn flags_are_those_of_the_architecture() {
+        assert_eq!(O_DIRECTORY, libc::O_DIRECTORY as usize);
+        assert_eq!(O_CLOEXEC, libc::O_CLOEXEC as usize);
+        assert_eq!(O_NONBLOCK, libc::O_NONBLOCK as usize);
+        assert_eq!(O_RDWR, libc::O_RDWR as usize);
+        assert_eq!(F_DUPFD_CLOEXEC, libc::F_DUPFD_CLOEXEC as usize);
+        assert_eq!(SIG_SETMASK, libc::SIG_SETMASK as usize);
+        assert_eq!(SOL_SOCKET, libc::SOL_SOCKET as usize);
+        assert_eq!(SO_PEERCRED, libc::SO_PEERCRED as usize);
+    }
+
+    /// Every argument arrives in its place, and what the instruction clobbers is known to the compiler.
+    #[test]
+    fn six_arguments() {
+        // SAFETY: asks for a number.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap();
+        let file = File::open("/proc/self/exe").unwrap();
+        #[cfg(target_pointer_width = "64")]
+        let (number, offset) = (libc::SYS_mmap, page);
+        // In units of 4096 bytes, whatever a page is.
+        #[cfg(target_pointer_width = "32")]
+        let (number, offset) = (libc::SYS_mmap2, page / 4096);
+        let mut before = std::vec![0; page];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut before, page as u64).unwrap();
+        let (read, private) = (libc::PROT_READ as usize, libc::MAP_PRIVATE as usize);
+        let args = [0, page, read, private, file.as_raw_fd() as usize, offset];
+        // SAFETY: a fresh mapping.
+        let address = result(unsafe { arch::syscall(number as usize, args) }).unwrap();
+        let mapping: *const u8 = core::ptr::with_exposed_provenance(address);
+        // SAFETY: it is as long as that, and nobody writes to this file.
+        assert_eq!(unsafe { core::slice::from_raw_parts(mapping, page) }, before);
+        // SAFETY: mapped above, and used no more.
+        unsafe { rustix::mm::munmap(mapping.cast_mut().cast(), page) }.unwrap();
+    }
+
+    #[test]
+    fn masks_have_a_bit_for_each_signal() {
+        let before = block_signals().unwrap();
+        let all = set_mask(Mask(1 << 61 | 1 << 32 | 1)).unwrap();
+        let some = set_mask(before).unwrap();
+        // SIGKILL and SIGSTOP cannot be blocked; an emulator keeps the last two for itself.
+        assert_eq!(all.0 | 1 << 8 | 1 << 18 | 3 << 62, u64::MAX);
+        assert_eq!(some.0, 1 << 61 | 1 << 32 | 1);
+        assert_eq!(block_signals().unwrap().0, before.0);
+        restore_signals(before).unwrap();
+    }
+
+    /// What the clone finds by raw calls is what rustix finds.
+    #[test]
+    fn a_clone_knows_its_process() {
+        #[derive(Default)]
+        struct Seen {
+            pid: u32,
+            id: Option<u64>,
+            aligned: bool,
+            null: Option<Errno>,
+            limit: Option<Errno>,
+        }
+        fn look(task: &Task, seen: &mut Seen) {
+            #[repr(align(16))]
+            struct Aligned(u8);
+            let aligned = core::hint::black_box(Aligned(0));
+            seen.aligned = (&raw const aligned.0).addr().is_multiple_of(16);
+            seen.pid = task.pid();
+            seen.id = task.pidfd_id(seen.pid);
+            seen.null = task.each_listed(|_| Err(Errno::XDEV)).err();
+            seen.limit = task.close_on_exec_limit((1 << 20) - 8).err();
+        }
+        let mut stack = [MaybeUninit::uninit(); 16 * 1024];
+        let mut seen = Seen::default();
+        let mask = block_signals().unwrap();
+        // SAFETY: signals are blocked, and the body keeps to its rules.
+        let cloned = unsafe { clone_and_run(Clone::Thread, &mut stack, &mut seen, look) };
+        restore_signals(mask).unwrap();
+        cloned.unwrap();
+        assert_eq!(seen.pid, std::process::id());
+        assert_eq!(seen.id, crate::pidfd::own_id());
+        assert!(seen.aligned);
+        assert_eq!(seen.null, Some(Errno::XDEV));
+        assert_eq!(seen.limit, None);
+    }
+
+    #[test]
+    fn a_socket_option_is_as_long_as_asked_for() {
+        let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(peer_pid(a.as_fd()), Ok(std::process::id() as i32));
+    }
 }
