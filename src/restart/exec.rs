@@ -19,6 +19,10 @@
 //! the thread is given as the calling one has it, and a scheduling policy with `SCHED_RESET_ON_FORK`, which
 //! ends. Children that were forked with a parent's death signal of their own get it when the thread that forked
 //! them ends, as in any execve of a program with threads.
+//!
+//! A user-mode emulator refuses such a thread. There it is made as libc makes its own, and leaves what it
+//! shares before anything else (`sys/emulator.rs`): the same promises hold, but for a signal that comes at the last
+//! moment, which the emulator may have taken already.
 #![allow(unsafe_code)]
 
 use super::Restart;
@@ -50,23 +54,25 @@ pub(crate) fn exec(
         image.parent_death_signal = parent_death_signal;
         let mask = sys::block_signals().map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
         image.mask = Some(mask);
+        let free = image.first_free();
         // SAFETY: all signals are blocked, and `replace` keeps to the rules of a clone's body.
-        let cloned = unsafe { sys::clone_and_run(Clone::Thread, stack.bytes(), image, replace) };
+        let cloned = unsafe { sys::clone_and_run(Clone::Thread, stack.bytes(), free, image, replace) };
         // The mask was the thread's own a moment ago; there is nothing in it to refuse.
         let _ = sys::restore_signals(mask);
-        cloned.map_err(|errno| Error::call(Call::Clone, errno))?;
-        // Without shared memory there is no thread either: the outcome is there.
-        Err(image.outcome.take().unwrap_or(Error::call(Call::Clone, Errno::NOSYS)))
+        let cloned = cloned.map_err(|errno| Error::call(Call::Clone, errno))?;
+        // A thread that neither executes nor answers could not get a table of its own.
+        Err(cloned.answer.unwrap_or(Error::call(Call::Clone, Errno::NOSYS)))
     })
 }
 
 /// Between clone and execve. The caller goes on as soon as this thread is done with memory, which is before
 /// the kernel closes its descriptors: what the caller closes then would still be open here.
-fn replace(task: &Task, image: &mut Image<'_>) {
-    become_successor(task, image);
+fn replace(task: &Task, image: &mut Image<'_>) -> Error {
+    let error = become_successor(task, image);
     // A handler must not meet what follows.
     let _ = task.set_mask(Mask::ALL);
     task.close_all();
+    error
 }
 
 /// A mapping of its own, gone when dropped.

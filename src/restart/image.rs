@@ -4,7 +4,7 @@
 //! happens. [`become_successor`] runs between clone and execve. There the descriptor table and the working
 //! directory are the clone's own, so whatever fails, the predecessor has nothing to undo; memory is shared
 //! with a thread that sleeps, and all it writes there is the digits of three variables that are this restart's
-//! own and the outcome. It makes raw system calls through [`Task`] and nothing else: no libc, no allocation,
+//! own. It makes raw system calls through [`Task`] and nothing else: no libc, no allocation,
 //! no panic, no thread-local.
 #![allow(unsafe_code)]
 
@@ -89,8 +89,6 @@ pub(super) struct Image<'r> {
     pub(super) yields: bool,
     /// The signal that the clone is to get when its parent ends.
     pub(super) parent_death_signal: Option<Signal>,
-    /// Why the clone did not become the successor.
-    pub(super) outcome: Option<Error>,
 }
 
 /// A variable whose digits the clone writes.
@@ -230,7 +228,6 @@ fn prepare<R>(
         mask: None,
         yields: false,
         parent_death_signal: None,
-        outcome: None,
     };
     run(&mut image)
 }
@@ -323,15 +320,22 @@ fn put_cells(
     }
 }
 
-/// Between clone and execve: becomes the successor, or leaves in the image why not.
-pub(super) fn become_successor(task: &Task, image: &mut Image<'_>) {
+/// Between clone and execve: becomes the successor, or answers why not.
+pub(super) fn become_successor(task: &Task, image: &mut Image<'_>) -> Error {
     let Err(error) = attempt(task, image);
-    image.outcome = Some(error);
+    error
+}
+
+impl Image<'_> {
+    /// The number behind all that the successor gets.
+    pub(super) fn first_free(&self) -> RawFd {
+        FIRST_FD + self.count + RawFd::from(self.readiness.is_some())
+    }
 }
 
 fn attempt(task: &Task, image: &mut Image<'_>) -> Result<Infallible, Error> {
     enter_directory(task, image.directory)?;
-    let first_free = FIRST_FD + image.count + RawFd::from(image.readiness.is_some());
+    let first_free = image.first_free();
     let program_fd = match image.program {
         Program::Fd(fd) => Some(out_of_the_way(task, fd, first_free, first_free)?),
         _ => None,

@@ -2,7 +2,9 @@
 //!
 //! The clone shares memory and suspends the calling thread alone, as vfork does: no page table is copied,
 //! however large the heap, and the error of a failing execve is there when the call returns. In the
-//! predecessor nothing is duplicated; all moving of descriptors happens in the clone's copy of the table.
+//! predecessor nothing is duplicated; all moving of descriptors happens in the clone's copy of the table. Where
+//! memory is not shared after all, which is so under a user-mode emulator, the error comes through a pipe
+//! (`sys/emulator.rs`).
 #![allow(unsafe_code)]
 
 use super::image::{HandOver, become_successor, with_image};
@@ -45,10 +47,11 @@ pub(crate) fn spawn(
         let mask = sys::block_signals().map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
         image.mask = Some(mask);
         let mut stack = [MaybeUninit::<u8>::uninit(); STACK];
+        let free = image.first_free();
         let mut clone = |what| {
             // SAFETY: all signals are blocked, and `become_successor` keeps to the rules of its room; its
-            // frames take a small part of the stack.
-            unsafe { sys::clone_and_run(what, &mut stack, image, become_successor) }
+            // frames take a small part of the stack. It puts sockets below `free`, and parks above.
+            unsafe { sys::clone_and_run(what, &mut stack, free, image, become_successor) }
         };
         let cloned = match parentage {
             Parentage::Child => clone(Clone::Child),
@@ -64,7 +67,7 @@ pub(crate) fn spawn(
         // The mask was the thread's own a moment ago; there is nothing in it to refuse.
         let _ = sys::restore_signals(mask);
         let cloned = cloned.map_err(|errno| Error::call(Call::Clone, errno))?;
-        match (image.outcome.take(), collect(&cloned)) {
+        match (cloned.answer, collect(&cloned)) {
             (Some(error), _) => Err(error),
             (None, Some(signal)) => Err(Error::Killed { signal }),
             (None, None) => Ok(cloned),
@@ -93,7 +96,7 @@ pub(crate) fn spawn(
 /// Collects a clone that ended without executing; the signal that killed it, if one did. Until it executes, its
 /// exit signal is 0, and afterwards SIGCHLD: the kernel's `__WCLONE` tells the two apart, so a successor that
 /// was executed is not found here, alive or not. A sibling is its parent's to collect.
-fn collect(cloned: &Cloned) -> Option<i32> {
+fn collect<R>(cloned: &Cloned<R>) -> Option<i32> {
     let pidfd = cloned.pidfd.as_ref().map(AsFd::as_fd);
     let pid = Pid::from_raw(cloned.id)?;
     loop {

@@ -10,6 +10,7 @@ use core::ffi::c_void;
 
 pub(super) mod nr {
     pub(in crate::sys) const EXIT: usize = 1;
+    pub(in crate::sys) const WRITE: usize = 4;
     pub(in crate::sys) const CLOSE: usize = 6;
     pub(in crate::sys) const EXECVE: usize = 11;
     pub(in crate::sys) const CHDIR: usize = 12;
@@ -23,10 +24,12 @@ pub(super) mod nr {
     pub(in crate::sys) const GETDENTS64: usize = 217;
     /// `fcntl64`.
     pub(in crate::sys) const FCNTL: usize = 221;
+    pub(in crate::sys) const FUTEX: usize = 240;
     /// `fstatfs64`, which takes the size of the buffer.
     pub(in crate::sys) const FSTATFS: usize = 267;
     pub(in crate::sys) const GETSOCKOPT: usize = 295;
     pub(in crate::sys) const OPENAT: usize = 322;
+    pub(in crate::sys) const UNSHARE: usize = 337;
     pub(in crate::sys) const SIGNALFD4: usize = 355;
     pub(in crate::sys) const DUP3: usize = 358;
     pub(in crate::sys) const PRLIMIT64: usize = 369;

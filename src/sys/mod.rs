@@ -26,6 +26,7 @@ use rustix::process::Signal;
 #[cfg_attr(target_arch = "x86", path = "x86.rs")]
 #[cfg_attr(target_arch = "arm", path = "arm.rs")]
 mod arch;
+mod emulator;
 
 // The signal set is one number here, its low bits first; the numbers of x32 and of ILP32 are others.
 #[cfg(not(all(
@@ -296,13 +297,15 @@ pub(crate) enum Clone {
     Thread,
 }
 
-/// A clone that ran.
+/// A clone that ran, and has executed a program or ended.
 #[derive(Debug)]
-pub(crate) struct Cloned {
+pub(crate) struct Cloned<R> {
     /// Its ID, as the calling process sees it.
     pub(crate) id: i32,
     /// Its pidfd, if it is a process and the kernel gave one.
     pub(crate) pidfd: Option<OwnedFd>,
+    /// What its body answered. One that executed a program, or was killed, gave no answer.
+    pub(crate) answer: Option<R>,
 }
 
 /// `struct clone_args`, as Linux 5.3 has it.
@@ -319,18 +322,31 @@ struct CloneArgs {
     tls: u64,
 }
 
-struct Job<'d, T> {
-    body: fn(&Task, &mut T),
+/// What the clone finds in memory, be it shared or a copy.
+struct Job<'d, T, R> {
+    body: fn(&Task, &mut T) -> R,
     data: &'d mut T,
     reset_handlers: bool,
+    /// Whether the clone has yet to leave what it shares.
+    unshares: bool,
+    /// Where the answer goes too, if memory may be a copy.
+    report: Option<Report>,
+    answer: Option<R>,
+}
+
+/// A pipe for the answer, and the number from which on the body leaves descriptors alone.
+#[derive(Clone, Copy)]
+struct Report {
+    fd: RawFd,
+    free: RawFd,
 }
 
 /// Clones, runs `body` in the clone on `stack`, and returns once the clone has executed a program or ended.
 /// Only the calling thread waits, and no page table is copied. `clone3` first; where the kernel or a filter
-/// does not know it, `clone` with the same flags.
+/// does not know it, `clone` with the same flags; where an emulator refuses those, what it does not refuse.
 ///
-/// What `body` writes to `data` is there when this returns, also if an emulator has made a plain fork of the
-/// clone and the memory was not shared: then it is as it was before.
+/// What `body` answers is there when this returns, whether memory was shared or not. What it writes to `data`
+/// may not be.
 ///
 /// # Errors
 ///
@@ -341,14 +357,16 @@ struct Job<'d, T> {
 /// - All signals are blocked in the calling thread.
 /// - `body` calls nothing but the methods of [`Task`] and code that makes no system call, does not allocate,
 ///   does not panic and uses no thread-local; it needs no more stack than `stack` has.
-pub(crate) unsafe fn clone_and_run<T>(
+/// - If the clone is a process, `body` closes and replaces no descriptor from `free` on that it did not make.
+pub(crate) unsafe fn clone_and_run<T, R: Copy>(
     what: Clone,
     stack: &mut [MaybeUninit<u8>],
+    free: RawFd,
     data: &mut T,
-    body: fn(&Task, &mut T),
-) -> Result<Cloned, Errno> {
+    body: fn(&Task, &mut T) -> R,
+) -> Result<Cloned<R>, Errno> {
     let mut pidfd: c_int = -1;
-    let mut job = Job { body, data, reset_handlers: false };
+    let mut job = Job { body, data, reset_handlers: false, unshares: false, report: None, answer: None };
     let bottom = stack.as_mut_ptr() as usize;
     let top = (bottom + stack.len()) & !15;
     // The exit signal stays 0 until the clone executes (execve makes it SIGCHLD), so a clone that fails to
@@ -368,17 +386,24 @@ pub(crate) unsafe fn clone_and_run<T>(
     let args = [&raw const args as usize, size_of::<CloneArgs>(), 0, 0, 0];
     // SAFETY: the stack is this call's alone and `enter` never returns. `job` and all it refers to live in
     // frames of the calling thread, which sleeps until the clone has stopped using memory.
-    let ret = unsafe { arch::clone_into(nr::CLONE3, args, enter::<T>, (&raw mut job).cast()) };
+    let ret = unsafe { arch::clone_into(nr::CLONE3, args, enter::<T, R>, (&raw mut job).cast()) };
     let ret = match result(ret) {
         // ENOSYS: Linux 5.2, or a filter. EPERM: a filter. EINVAL: CLONE_CLEAR_SIGHAND before Linux 5.5.
         Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => {
             job.reset_handlers = clear != 0;
             let args = [flags as usize, top, &raw mut pidfd as usize, 0, 0];
             // SAFETY: as above.
-            let ret = unsafe { arch::clone_into(nr::CLONE, args, enter::<T>, (&raw mut job).cast()) };
+            let ret = unsafe { arch::clone_into(nr::CLONE, args, enter::<T, R>, (&raw mut job).cast()) };
             result(ret)
         }
         other => other,
+    };
+    let ret = match (ret, what) {
+        // SAFETY: the caller's contract; there is no clone yet.
+        (Err(Errno::INVAL), Clone::Child) => unsafe { emulator::process(top, free, &mut job) },
+        // SAFETY: as above.
+        (Err(Errno::INVAL), Clone::Thread) => unsafe { emulator::thread(top, &mut job) },
+        (ret, _) => ret,
     };
     // SAFETY: the pointer is to this frame; the kernel wrote behind the compiler's back.
     let pidfd = unsafe { (&raw const pidfd).read_volatile() };
@@ -386,21 +411,41 @@ pub(crate) unsafe fn clone_and_run<T>(
         id: ret? as i32,
         // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
         pidfd: (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) }),
+        answer: job.answer,
     })
 }
 
 /// Where the clone begins, with no frame to return to.
-unsafe extern "C" fn enter<T>(job: *mut c_void) -> ! {
+unsafe extern "C" fn enter<T, R: Copy>(job: *mut c_void) -> ! {
     let task = Task(());
-    // SAFETY: `clone_and_run` passed a pointer to its `Job<T>`, and does not touch it while the clone does.
-    let job = unsafe { &mut *job.cast::<Job<'_, T>>() };
-    if job.reset_handlers {
-        task.reset_handlers();
-    }
-    (job.body)(&task, job.data);
+    // SAFETY: `clone_and_run` passed a pointer to its `Job<T, R>`, and does not touch it while the clone does.
+    let job = unsafe { &mut *job.cast::<Job<'_, T, R>>() };
+    run(&task, job);
     loop {
         // SAFETY: ends this task and touches nothing.
         unsafe { arch::syscall(nr::EXIT, [127, 0, 0, 0, 0, 0]) };
+    }
+}
+
+/// Runs the body and leaves its answer; there is none if what an emulator makes necessary did not succeed.
+fn run<T, R: Copy>(task: &Task, job: &mut Job<'_, T, R>) {
+    if job.reset_handlers {
+        task.reset_handlers();
+    }
+    let report = match job.report {
+        // The body needs room above this number too, so where there is none it would not have succeeded.
+        Some(Report { fd, free }) => match task.duplicate_above(fd, free) {
+            Ok(fd) => Some(fd),
+            Err(_) => return,
+        },
+        None => None,
+    };
+    if job.unshares && task.unshare().is_err() {
+        return;
+    }
+    job.answer = Some((job.body)(task, job.data));
+    if let Some(report) = report {
+        task.write_answer(report, &job.answer);
     }
 }
 
@@ -662,6 +707,7 @@ mod tests {
             (nr::FCHDIR, libc::SYS_fchdir),
             (nr::FCNTL, FCNTL),
             (nr::FSTATFS, FSTATFS),
+            (nr::FUTEX, libc::SYS_futex),
             (nr::GETDENTS64, libc::SYS_getdents64),
             (nr::GETPID, libc::SYS_getpid),
             (nr::GETSOCKOPT, libc::SYS_getsockopt),
@@ -674,6 +720,8 @@ mod tests {
             (nr::RT_SIGPROCMASK, libc::SYS_rt_sigprocmask),
             (nr::SIGNALFD4, libc::SYS_signalfd4),
             (nr::STATX, libc::SYS_statx),
+            (nr::UNSHARE, libc::SYS_unshare),
+            (nr::WRITE, libc::SYS_write),
         ] {
             assert_eq!(ours, usize::try_from(theirs).unwrap());
         }
@@ -752,7 +800,7 @@ mod tests {
         let mut seen = Seen::default();
         let mask = block_signals().unwrap();
         // SAFETY: signals are blocked, and the body keeps to its rules.
-        let cloned = unsafe { clone_and_run(Clone::Thread, &mut stack, &mut seen, look) };
+        let cloned = unsafe { clone_and_run(Clone::Thread, &mut stack, 64, &mut seen, look) };
         restore_signals(mask).unwrap();
         cloned.unwrap();
         assert_eq!(seen.pid, std::process::id());

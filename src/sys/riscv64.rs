@@ -14,8 +14,11 @@ pub(super) mod nr {
     pub(in crate::sys) const OPENAT: usize = 56;
     pub(in crate::sys) const CLOSE: usize = 57;
     pub(in crate::sys) const GETDENTS64: usize = 61;
+    pub(in crate::sys) const WRITE: usize = 64;
     pub(in crate::sys) const SIGNALFD4: usize = 74;
     pub(in crate::sys) const EXIT: usize = 93;
+    pub(in crate::sys) const UNSHARE: usize = 97;
+    pub(in crate::sys) const FUTEX: usize = 98;
     pub(in crate::sys) const RT_SIGACTION: usize = 134;
     pub(in crate::sys) const RT_SIGPROCMASK: usize = 135;
     pub(in crate::sys) const RT_SIGPENDING: usize = 136;

@@ -11,6 +11,7 @@ use core::ffi::c_void;
 
 pub(super) mod nr {
     pub(in crate::sys) const EXIT: usize = 1;
+    pub(in crate::sys) const WRITE: usize = 4;
     pub(in crate::sys) const CLOSE: usize = 6;
     pub(in crate::sys) const EXECVE: usize = 11;
     pub(in crate::sys) const CHDIR: usize = 12;
@@ -24,9 +25,11 @@ pub(super) mod nr {
     pub(in crate::sys) const GETDENTS64: usize = 220;
     /// `fcntl64`.
     pub(in crate::sys) const FCNTL: usize = 221;
+    pub(in crate::sys) const FUTEX: usize = 240;
     /// `fstatfs64`, which takes the size of the buffer.
     pub(in crate::sys) const FSTATFS: usize = 269;
     pub(in crate::sys) const OPENAT: usize = 295;
+    pub(in crate::sys) const UNSHARE: usize = 310;
     pub(in crate::sys) const SIGNALFD4: usize = 327;
     pub(in crate::sys) const DUP3: usize = 330;
     pub(in crate::sys) const PRLIMIT64: usize = 340;

@@ -6,10 +6,12 @@ use core::arch::asm;
 use core::ffi::c_void;
 
 pub(super) mod nr {
+    pub(in crate::sys) const WRITE: usize = 1;
+    pub(in crate::sys) const CLOSE: usize = 3;
     pub(in crate::sys) const RT_SIGACTION: usize = 13;
     pub(in crate::sys) const RT_SIGPROCMASK: usize = 14;
-    pub(in crate::sys) const CLOSE: usize = 3;
     pub(in crate::sys) const GETPID: usize = 39;
+    pub(in crate::sys) const GETSOCKOPT: usize = 55;
     pub(in crate::sys) const CLONE: usize = 56;
     pub(in crate::sys) const EXECVE: usize = 59;
     pub(in crate::sys) const EXIT: usize = 60;
@@ -19,8 +21,12 @@ pub(super) mod nr {
     pub(in crate::sys) const RT_SIGPENDING: usize = 127;
     pub(in crate::sys) const FSTATFS: usize = 138;
     pub(in crate::sys) const PRCTL: usize = 157;
+    pub(in crate::sys) const FUTEX: usize = 202;
     pub(in crate::sys) const GETDENTS64: usize = 217;
+    pub(in crate::sys) const CLOCK_GETTIME: usize = 228;
     pub(in crate::sys) const OPENAT: usize = 257;
+    pub(in crate::sys) const UNSHARE: usize = 272;
+    pub(in crate::sys) const SIGNALFD4: usize = 289;
     pub(in crate::sys) const DUP3: usize = 292;
     pub(in crate::sys) const PRLIMIT64: usize = 302;
     pub(in crate::sys) const EXECVEAT: usize = 322;
@@ -28,9 +34,6 @@ pub(super) mod nr {
     pub(in crate::sys) const PIDFD_OPEN: usize = 434;
     pub(in crate::sys) const CLONE3: usize = 435;
     pub(in crate::sys) const CLOSE_RANGE: usize = 436;
-    pub(in crate::sys) const CLOCK_GETTIME: usize = 228;
-    pub(in crate::sys) const SIGNALFD4: usize = 289;
-    pub(in crate::sys) const GETSOCKOPT: usize = 55;
 }
 
 /// Performs one system call and returns what the kernel left in `rax`: `-errno` on failure.

@@ -51,6 +51,7 @@ scenarios! {
     directory_is_not_inherited,
     old_kernel,
     filtering_container,
+    refusing_emulator,
     unix_path_of_a_successor;
     "fault_in_socketpair": "socketpair:error=EMFILE:when=1" => || fault(Call::Socketpair, Errno::MFILE),
     "fault_in_clone": "clone3:error=EAGAIN:when=1" => || fault(Call::Clone, Errno::AGAIN),
@@ -886,18 +887,27 @@ fn directory_is_not_inherited() {
     });
 }
 
-/// Answers these calls with an error, for this process and its successors.
-fn filter(calls: &[libc::c_long], errno: Errno) {
-    let statement = |code: u32, k: u32, jt: u8| libc::sock_filter { code: code as u16, jt, jf: 0, k };
-    // The number of the call is the first word of what a filter sees. All calls are of this architecture.
-    let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
-    for (position, call) in calls.iter().enumerate() {
-        let behind = (calls.len() - position) as u8;
-        program.push(statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, *call as u32, behind));
+/// Answers these calls with an error, for this process and its successors, where all of these bits are set in
+/// their first argument.
+fn filter(calls: &[(libc::c_long, i32)], errno: Errno) {
+    const NUMBER: u32 = 0;
+    const FIRST_ARGUMENT: u32 = 16;
+    let statement = |code: u32, k: u32, jf: u8| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+    let load = |offset| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0);
+    let unless = |k, skip| statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k, skip);
+    let answer = |k| statement(libc::BPF_RET | libc::BPF_K, k, 0);
+    let mut program = Vec::new();
+    for (call, flags) in calls {
+        program.extend([
+            load(NUMBER),
+            unless(*call as u32, 4),
+            load(FIRST_ARGUMENT),
+            statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, *flags as u32, 0),
+            unless(*flags as u32, 1),
+            answer(libc::SECCOMP_RET_ERRNO | errno.raw_os_error() as u32),
+        ]);
     }
-    program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0));
-    let refused = libc::SECCOMP_RET_ERRNO | errno.raw_os_error() as u32;
-    program.push(statement(libc::BPF_RET | libc::BPF_K, refused, 0));
+    program.push(answer(libc::SECCOMP_RET_ALLOW));
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
@@ -929,14 +939,31 @@ fn restart_by_other_means(stage: &mut Stage) {
 
 fn old_kernel() {
     let mut stage = Stage::new();
-    filter(&[libc::SYS_clone3, libc::SYS_close_range, libc::SYS_statx], Errno::NOSYS);
+    filter(&[(libc::SYS_clone3, 0), (libc::SYS_close_range, 0), (libc::SYS_statx, 0)], Errno::NOSYS);
     restart_by_other_means(&mut stage);
 }
 
 fn filtering_container() {
     let mut stage = Stage::new();
-    filter(&[libc::SYS_clone3, libc::SYS_close_range], Errno::PERM);
+    filter(&[(libc::SYS_clone3, 0), (libc::SYS_close_range, 0)], Errno::PERM);
     restart_by_other_means(&mut stage);
+}
+
+/// What a user-mode emulator says to the clones, on a kernel that shares memory all the same.
+fn refusing_emulator() {
+    let mut stage = Stage::new();
+    filter(&[(libc::SYS_clone3, 0)], Errno::NOSYS);
+    let thread = libc::CLONE_THREAD | libc::CLONE_VFORK;
+    filter(&[(libc::SYS_clone, libc::CLONE_PIDFD), (libc::SYS_clone, thread)], Errno::INVAL);
+    restart_by_other_means(&mut stage);
+    hand_over_from(&mut stage, &[4, 3, 6, 5]);
+    // The reporter executes itself in place.
+    stage.start(&Restart::new(), "exec").unwrap();
+    let both = stage.report();
+    let both = if both.matches("end\n").count() == 2 { both } else { both + &stage.report() };
+    stage.wait_ready().unwrap();
+    let (first, second) = both.split_once("end\n").unwrap();
+    assert_eq!(find(first, "pid"), find(second, "pid"));
 }
 
 fn unix_path_of_a_successor() {

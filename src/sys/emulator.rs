@@ -1,0 +1,112 @@
+//! Clones for a user-mode emulator, which refuses the ones that restarts are made of.
+//!
+//! An emulator of another architecture makes a plain fork of every clone that asks its caller to wait: memory
+//! is not shared, and nobody waits. And it answers `EINVAL` to a process with a pidfd or another exit signal than
+//! SIGCHLD, and to a thread that does not share all that libc's threads share. No kernel that this crate runs
+//! on answers that to the same flags, so nothing here is reached there: it costs 1 KiB of code, and a restart
+//! no call.
+//!
+//! | clone | here | the answer | the end of the waiting |
+//! |---|---|---|---|
+//! | process | with SIGCHLD, and without a pidfd | a pipe | end of file, at execve or exit |
+//! | thread | as libc makes them; it unshares its descriptors and directory before anything else | memory | its ID, which is cleared when it has left its stack |
+//!
+//! The pipe is what takes the least that can tell both a success and a failure: an exit status comes at an
+//! exit alone, so whoever waits for one cannot tell a program that runs from one that is still to be
+//! executed, and it has no room for which call failed and on what. Whether memory was shared is not asked: the
+//! pipe is right either way. The thread keeps the promise of an exec in place: nothing is moved in the table
+//! that the process's threads use, so a failure has nothing to undo.
+//!
+//! What an emulator does not give back: a clone that failed is a child of the usual kind for a moment, which a
+//! handler of SIGCHLD or a wait for any child can see; and signals that the emulator itself has taken, and
+//! not delivered yet, when a program is executed in place are lost.
+
+use super::{CLONE_SIGHAND, CLONE_THREAD, CLONE_VFORK, CLONE_VM, Job, Report, Task};
+use super::{arch, enter, nr, result};
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU32, Ordering};
+use rustix::fd::{AsRawFd, RawFd};
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, WaitId, WaitIdOptions};
+
+const SIGCHLD: usize = 17;
+const CLONE_FS: u64 = 0x200;
+const CLONE_FILES: u64 = 0x400;
+const CLONE_SYSVSEM: u64 = 0x4_0000;
+const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
+
+/// Runs the job in a process, on the stack below `top`; returns its ID once it has executed a program or ended.
+/// From `free` on there is room for a descriptor of its own.
+///
+/// # Safety
+///
+/// - As for [`clone_and_run`](super::clone_and_run).
+pub(super) unsafe fn process<T, R: Copy>(
+    top: usize,
+    free: RawFd,
+    job: &mut Job<'_, T, R>,
+) -> Result<usize, Errno> {
+    let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    job.report = Some(Report { fd: theirs.as_raw_fd(), free });
+    let args = [(CLONE_VM | CLONE_VFORK) as usize | SIGCHLD, top, 0, 0, 0];
+    // SAFETY: the caller's contract.
+    let ret = unsafe { arch::clone_into(nr::CLONE, args, enter::<T, R>, (&raw mut *job).cast()) };
+    let id = result(ret)?;
+    drop(theirs);
+    let mut answer = MaybeUninit::<Option<R>>::uninit();
+    // SAFETY: the bytes of the value, which may be anything until they are looked at.
+    let bytes = unsafe {
+        core::slice::from_raw_parts_mut(answer.as_mut_ptr().cast::<MaybeUninit<u8>>(), size_of_val(&answer))
+    };
+    // All signals are blocked, so nothing interrupts this. An end of file is a program that was executed.
+    let read = rustix::io::read(&ours, bytes).map_or(0, |(read, _)| read.len());
+    if read == size_of_val(&answer) {
+        // SAFETY: a fork of this very image wrote a whole value of this type, in one piece.
+        job.answer = unsafe { answer.assume_init() };
+        if let Some(id) = Pid::from_raw(id as i32) {
+            // It is on its way out. Whoever waits for any child, or ignores SIGCHLD, may have been first.
+            let _ = rustix::process::waitid(WaitId::Pid(id), WaitIdOptions::EXITED);
+        }
+    }
+    Ok(id)
+}
+
+/// Runs the job in a thread, on the stack below `top`; returns its ID once it has ended.
+///
+/// # Safety
+///
+/// - As for [`clone_and_run`](super::clone_and_run).
+pub(super) unsafe fn thread<T, R: Copy>(top: usize, job: &mut Job<'_, T, R>) -> Result<usize, Errno> {
+    job.unshares = true;
+    let shared = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_SYSVSEM;
+    let flags = shared | CLONE_THREAD | CLONE_CHILD_CLEARTID;
+    let running = AtomicU32::new(1);
+    let word = running.as_ptr() as usize;
+    // The word's place among the arguments is one of the last two; the other, the thread pointer, is not
+    // looked at with these flags.
+    let args = [flags as usize, top, 0, word, word];
+    // SAFETY: the caller's contract; this frame stays until the thread has left its stack.
+    let ret = unsafe { arch::clone_into(nr::CLONE, args, enter::<T, R>, (&raw mut *job).cast()) };
+    let id = result(ret)?;
+    while running.load(Ordering::Acquire) != 0 {
+        const FUTEX_WAIT: usize = 0;
+        // SAFETY: sleeps while the word is 1, and touches nothing.
+        unsafe { arch::syscall(nr::FUTEX, [word, FUTEX_WAIT, 1, 0, 0, 0]) };
+    }
+    Ok(id)
+}
+
+impl Task {
+    /// Gives this task a table of descriptors and a working directory of its own.
+    pub(super) fn unshare(&self) -> Result<(), Errno> {
+        self.call(nr::UNSHARE, [(CLONE_FILES | CLONE_FS) as usize, 0, 0, 0, 0, 0]).map(drop)
+    }
+
+    /// Writes the answer to the pipe, in one piece: it is shorter than what a pipe takes at once.
+    pub(super) fn write_answer<R>(&self, pipe: RawFd, answer: &Option<R>) {
+        let args = [pipe as usize, &raw const *answer as usize, size_of_val(answer), 0, 0, 0];
+        // If it is not heard, the exit status says that something failed.
+        let _ = self.call(nr::WRITE, args);
+    }
+}
