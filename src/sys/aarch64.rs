@@ -18,6 +18,7 @@ pub(super) mod nr {
     pub(in crate::sys) const WRITE: usize = 64;
     pub(in crate::sys) const SIGNALFD4: usize = 74;
     pub(in crate::sys) const EXIT: usize = 93;
+    pub(in crate::sys) const EXIT_GROUP: usize = 94;
     pub(in crate::sys) const UNSHARE: usize = 97;
     pub(in crate::sys) const FUTEX: usize = 98;
     pub(in crate::sys) const CLOCK_GETTIME: usize = 113;

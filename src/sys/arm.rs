@@ -25,6 +25,7 @@ pub(super) mod nr {
     /// `fcntl64`.
     pub(in crate::sys) const FCNTL: usize = 221;
     pub(in crate::sys) const FUTEX: usize = 240;
+    pub(in crate::sys) const EXIT_GROUP: usize = 248;
     /// `fstatfs64`, which takes the size of the buffer.
     pub(in crate::sys) const FSTATFS: usize = 267;
     pub(in crate::sys) const GETSOCKOPT: usize = 295;

@@ -326,6 +326,8 @@ struct CloneArgs {
 struct Job<'d, T, R> {
     body: fn(&Task, &mut T) -> R,
     data: &'d mut T,
+    /// The call that ends the clone.
+    exit: usize,
     reset_handlers: bool,
     /// Whether the clone has yet to leave what it shares.
     unshares: bool,
@@ -366,7 +368,11 @@ pub(crate) unsafe fn clone_and_run<T, R: Copy>(
     body: fn(&Task, &mut T) -> R,
 ) -> Result<Cloned<R>, Errno> {
     let mut pidfd: c_int = -1;
-    let mut job = Job { body, data, reset_handlers: false, unshares: false, report: None, answer: None };
+    // A process ends as processes do: an emulator takes a lock for the end of a thread, which in a fork may be
+    // held for ever.
+    let exit = if what == Clone::Thread { nr::EXIT } else { nr::EXIT_GROUP };
+    let mut job =
+        Job { body, data, exit, reset_handlers: false, unshares: false, report: None, answer: None };
     let bottom = stack.as_mut_ptr() as usize;
     let top = (bottom + stack.len()) & !15;
     // The exit signal stays 0 until the clone executes (execve makes it SIGCHLD), so a clone that fails to
@@ -423,7 +429,7 @@ unsafe extern "C" fn enter<T, R: Copy>(job: *mut c_void) -> ! {
     run(&task, job);
     loop {
         // SAFETY: ends this task and touches nothing.
-        unsafe { arch::syscall(nr::EXIT, [127, 0, 0, 0, 0, 0]) };
+        unsafe { arch::syscall(job.exit, [127, 0, 0, 0, 0, 0]) };
     }
 }
 
@@ -704,6 +710,7 @@ mod tests {
             (nr::EXECVE, libc::SYS_execve),
             (nr::EXECVEAT, libc::SYS_execveat),
             (nr::EXIT, libc::SYS_exit),
+            (nr::EXIT_GROUP, libc::SYS_exit_group),
             (nr::FCHDIR, libc::SYS_fchdir),
             (nr::FCNTL, FCNTL),
             (nr::FSTATFS, FSTATFS),

@@ -26,6 +26,7 @@ pub(super) mod nr {
     /// `fcntl64`.
     pub(in crate::sys) const FCNTL: usize = 221;
     pub(in crate::sys) const FUTEX: usize = 240;
+    pub(in crate::sys) const EXIT_GROUP: usize = 252;
     /// `fstatfs64`, which takes the size of the buffer.
     pub(in crate::sys) const FSTATFS: usize = 269;
     pub(in crate::sys) const OPENAT: usize = 295;

@@ -24,6 +24,7 @@ pub(super) mod nr {
     pub(in crate::sys) const FUTEX: usize = 202;
     pub(in crate::sys) const GETDENTS64: usize = 217;
     pub(in crate::sys) const CLOCK_GETTIME: usize = 228;
+    pub(in crate::sys) const EXIT_GROUP: usize = 231;
     pub(in crate::sys) const OPENAT: usize = 257;
     pub(in crate::sys) const UNSHARE: usize = 272;
     pub(in crate::sys) const SIGNALFD4: usize = 289;
