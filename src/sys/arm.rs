@@ -26,6 +26,8 @@ pub(super) mod nr {
     pub(in crate::sys) const FCNTL: usize = 221;
     pub(in crate::sys) const FUTEX: usize = 240;
     pub(in crate::sys) const EXIT_GROUP: usize = 248;
+    /// With fields of 32 bits.
+    pub(in crate::sys) const CLOCK_GETTIME_32: usize = 263;
     /// `fstatfs64`, which takes the size of the buffer.
     pub(in crate::sys) const FSTATFS: usize = 267;
     pub(in crate::sys) const GETSOCKOPT: usize = 295;
@@ -36,6 +38,8 @@ pub(super) mod nr {
     pub(in crate::sys) const PRLIMIT64: usize = 369;
     pub(in crate::sys) const EXECVEAT: usize = 387;
     pub(in crate::sys) const STATX: usize = 397;
+    /// `clock_gettime64`.
+    pub(in crate::sys) const CLOCK_GETTIME: usize = 403;
     pub(in crate::sys) const PIDFD_OPEN: usize = 434;
     pub(in crate::sys) const CLONE3: usize = 435;
     pub(in crate::sys) const CLOSE_RANGE: usize = 436;

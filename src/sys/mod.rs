@@ -145,7 +145,16 @@ pub(crate) fn monotonic() -> Duration {
     let mut time = [0_i64; 2];
     let args = [CLOCK_MONOTONIC, time.as_mut_ptr() as usize, 0, 0, 0, 0];
     // SAFETY: the pointer is to a `struct timespec` of two 64-bit words. The clock is always there.
-    unsafe { arch::syscall(nr::CLOCK_GETTIME, args) };
+    let _ret = unsafe { arch::syscall(nr::CLOCK_GETTIME, args) };
+    #[cfg(target_pointer_width = "32")]
+    if _ret != 0 {
+        // A filter that is older than 64-bit time on this architecture.
+        let mut short = [0_i32; 2];
+        let args = [CLOCK_MONOTONIC, short.as_mut_ptr() as usize, 0, 0, 0, 0];
+        // SAFETY: as above, of two 32-bit words.
+        unsafe { arch::syscall(nr::CLOCK_GETTIME_32, args) };
+        time = short.map(i64::from);
+    }
     let [seconds, nanoseconds] = time;
     Duration::new(seconds as u64, nanoseconds as u32)
 }
@@ -697,11 +706,15 @@ mod tests {
     #[test]
     fn numbers_are_those_of_the_architecture() {
         #[cfg(target_pointer_width = "64")]
-        use libc::{SYS_fcntl as FCNTL, SYS_fstatfs as FSTATFS};
+        use libc::{SYS_clock_gettime as CLOCK_GETTIME, SYS_fcntl as FCNTL, SYS_fstatfs as FSTATFS};
         #[cfg(target_pointer_width = "32")]
         use libc::{SYS_fcntl64 as FCNTL, SYS_fstatfs64 as FSTATFS};
+        // One number for all that need it, of which libc does not know for each libc.
+        #[cfg(target_pointer_width = "32")]
+        const CLOCK_GETTIME: libc::c_long = 403;
         for (ours, theirs) in [
             (nr::CHDIR, libc::SYS_chdir),
+            (nr::CLOCK_GETTIME, CLOCK_GETTIME),
             (nr::CLONE, libc::SYS_clone),
             (nr::CLONE3, libc::SYS_clone3),
             (nr::CLOSE, libc::SYS_close),
@@ -815,6 +828,16 @@ mod tests {
         assert!(seen.aligned);
         assert_eq!(seen.null, Some(Errno::XDEV));
         assert_eq!(seen.limit, None);
+    }
+
+    #[test]
+    fn the_clock_is_the_one_that_libc_has() {
+        let theirs = || {
+            let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+            Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+        };
+        let (before, ours, after) = (theirs(), monotonic(), theirs());
+        assert!(before <= ours && ours <= after, "{before:?} {ours:?} {after:?}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(super) mod nr {
     pub(in crate::sys) const EXIT_GROUP: usize = 94;
     pub(in crate::sys) const UNSHARE: usize = 97;
     pub(in crate::sys) const FUTEX: usize = 98;
+    pub(in crate::sys) const CLOCK_GETTIME: usize = 113;
     pub(in crate::sys) const RT_SIGACTION: usize = 134;
     pub(in crate::sys) const RT_SIGPROCMASK: usize = 135;
     pub(in crate::sys) const RT_SIGPENDING: usize = 136;
