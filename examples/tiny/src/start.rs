@@ -11,6 +11,30 @@ unsafe extern "C" fn _start() -> ! {
     naked_asm!("mov rdi, rsp", "xor ebp, ebp", "call {begin}", "ud2", begin = sym begin);
     #[cfg(target_arch = "aarch64")]
     naked_asm!("mov x0, sp", "mov x29, xzr", "mov x30, xzr", "b {begin}", begin = sym begin);
+    #[cfg(target_arch = "riscv64")]
+    naked_asm!(
+        ".option push",
+        ".option norelax",
+        "la gp, __global_pointer$",
+        ".option pop",
+        "mv a0, sp",
+        "mv s0, zero",
+        "mv ra, zero",
+        "tail {begin}",
+        begin = sym begin,
+    );
+    #[cfg(target_arch = "x86")]
+    naked_asm!(
+        "mov eax, esp",
+        "xor ebp, ebp",
+        "sub esp, 12",
+        "push eax",
+        "call {begin}",
+        "ud2",
+        begin = sym begin,
+    );
+    #[cfg(target_arch = "arm")]
+    naked_asm!("mov r0, sp", "mov r11, #0", "bl {begin}", "udf #0", begin = sym begin);
 }
 
 extern "C" fn begin(stack: *const usize) -> ! {
@@ -34,6 +58,21 @@ fn exit(status: i32) -> ! {
     // SAFETY: exit_group(2) touches nothing.
     unsafe {
         asm!("svc 0", in("x8") 94, in("x0") status, options(noreturn, nostack));
+    }
+    #[cfg(target_arch = "riscv64")]
+    // SAFETY: exit_group(2) touches nothing.
+    unsafe {
+        asm!("ecall", in("a7") 94, in("a0") status, options(noreturn, nostack));
+    }
+    #[cfg(target_arch = "x86")]
+    // SAFETY: exit_group(2) touches nothing.
+    unsafe {
+        asm!("int 0x80", in("eax") 252, in("ebx") status, options(noreturn, nostack));
+    }
+    #[cfg(target_arch = "arm")]
+    // SAFETY: exit_group(2) touches nothing.
+    unsafe {
+        asm!("mov r7, #248", "svc 0", in("r0") status, options(noreturn, nostack));
     }
 }
 
@@ -61,6 +100,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 /// What the compiler calls for copies and comparisons. Written in assembly or with volatile accesses, or it
 /// would make calls of the loops, to themselves.
 mod memory {
+    #[cfg(target_arch = "x86_64")]
     use core::arch::asm;
 
     #[unsafe(no_mangle)]
