@@ -179,3 +179,36 @@ pub(crate) fn assert_no_children() {
 pub(crate) fn execve(errno: Errno) -> Error {
     Error::Call { call: Call::Execve, fd: None, errno }
 }
+
+/// Answers these calls with an error, for this process and its successors, where all of these bits are set in
+/// their first argument.
+pub(crate) fn filter(calls: &[(libc::c_long, i32)], errno: Errno) {
+    filter_by(calls, libc::SECCOMP_RET_ERRNO | errno.raw_os_error() as u32);
+}
+
+/// Does this where somebody makes one of these calls.
+pub(crate) fn filter_by(calls: &[(libc::c_long, i32)], action: u32) {
+    const NUMBER: u32 = 0;
+    const FIRST_ARGUMENT: u32 = 16;
+    let statement = |code: u32, k: u32, jf: u8| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+    let load = |offset| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0);
+    let unless = |k, skip| statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k, skip);
+    let answer = |k| statement(libc::BPF_RET | libc::BPF_K, k, 0);
+    let mut program = Vec::new();
+    for (call, flags) in calls {
+        program.extend([
+            load(NUMBER),
+            unless(*call as u32, 4),
+            load(FIRST_ARGUMENT),
+            statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, *flags as u32, 0),
+            unless(*flags as u32, 1),
+            answer(action),
+        ]);
+    }
+    program.push(answer(libc::SECCOMP_RET_ALLOW));
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), 0);
+    }
+}

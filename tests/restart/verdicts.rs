@@ -144,7 +144,7 @@ fn one_that_refused_is_watched_by_its_pidfd_alone() {
 fn a_clone_that_was_killed_is_told_and_collected() {
     let mut stage = Stage::new();
     let before = Before::of(&stage);
-    kill_whoever_executes();
+    filter_by(&[(libc::SYS_execve, 0)], libc::SECCOMP_RET_KILL_PROCESS);
     for readiness in [Readiness::Reported, Readiness::Executed, Readiness::Alive(Duration::ZERO)] {
         let restart = Restart::new().readiness(readiness);
         assert_eq!(
@@ -156,14 +156,6 @@ fn a_clone_that_was_killed_is_told_and_collected() {
         assert!(stage.net.successor().is_none());
     }
     assert_eq!(before, Before::of(&stage));
-}
-
-fn kill_whoever_executes() {
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-    let rules = [(libc::SYS_execve, Vec::new())].into_iter().collect();
-    let arch = std::env::consts::ARCH.try_into().unwrap();
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::KillProcess, arch).unwrap();
-    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
 }
 
 fn what_closes_on_exec_is_no_stdin() {
