@@ -482,21 +482,10 @@ fn a_sibling_that_nobody_collects_has_vanished() {
 
 /// Without clone3, and without a pidfd that keeps the status.
 fn an_old_kernel_has_siblings_and_forgets_them() {
-    use seccompiler::{
-        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-        SeccompRule,
-    };
     let Some((manager, mut stage)) = enter("an_old_kernel_has_siblings_and_forgets_them") else { return };
     // PIDFD_GET_INFO, whatever size the caller says.
-    let operation = SeccompCmpOp::MaskedEq(0xffff);
-    let get_info = SeccompCondition::new(1, SeccompCmpArgLen::Dword, operation, 0xff0b).unwrap();
-    let rules =
-        [(libc::SYS_clone3, Vec::new()), (libc::SYS_ioctl, vec![SeccompRule::new(vec![get_info]).unwrap()])];
-    let missing = SeccompAction::Errno(libc::ENOSYS as u32);
-    let arch = std::env::consts::ARCH.try_into().unwrap();
-    let filter =
-        SeccompFilter::new(rules.into_iter().collect(), SeccompAction::Allow, missing, arch).unwrap();
-    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+    let calls = [(libc::SYS_clone3, 0, 0), (libc::SYS_ioctl, 1, 0xff0b)];
+    filter_argument(&calls, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
     stage.start(&Restart::new(), "exit 3").unwrap();
     let report = stage.report();
     assert_eq!(find(&report, "PPid"), own("PPid"));

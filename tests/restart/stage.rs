@@ -188,6 +188,12 @@ pub(crate) fn filter(calls: &[(libc::c_long, i32)], errno: Errno) {
 
 /// Does this where somebody makes one of these calls.
 pub(crate) fn filter_by(calls: &[(libc::c_long, i32)], action: u32) {
+    let calls: Vec<_> = calls.iter().map(|(call, flags)| (*call, 0, *flags)).collect();
+    filter_argument(&calls, action);
+}
+
+/// The same, with the argument, from 0, that is to have the flags.
+pub(crate) fn filter_argument(calls: &[(libc::c_long, u32, i32)], action: u32) {
     const NUMBER: u32 = 0;
     const FIRST_ARGUMENT: u32 = 16;
     let statement = |code: u32, k: u32, jf: u8| libc::sock_filter { code: code as u16, jt: 0, jf, k };
@@ -195,11 +201,11 @@ pub(crate) fn filter_by(calls: &[(libc::c_long, i32)], action: u32) {
     let unless = |k, skip| statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k, skip);
     let answer = |k| statement(libc::BPF_RET | libc::BPF_K, k, 0);
     let mut program = Vec::new();
-    for (call, flags) in calls {
+    for (call, argument, flags) in calls {
         program.extend([
             load(NUMBER),
             unless(*call as u32, 4),
-            load(FIRST_ARGUMENT),
+            load(FIRST_ARGUMENT + 8 * argument),
             statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, *flags as u32, 0),
             unless(*flags as u32, 1),
             answer(action),
