@@ -912,6 +912,9 @@ fn restart_by_other_means(stage: &mut Stage) {
 fn old_kernel() {
     let mut stage = Stage::new();
     filter(&[(libc::SYS_clone3, 0), (libc::SYS_close_range, 0), (libc::SYS_statx, 0)], Errno::NOSYS);
+    // SO_PEERPIDFD: the predecessor is found by its PID.
+    let calls = [(libc::SYS_getsockopt, 2, 77)];
+    filter_argument(&calls, libc::SECCOMP_RET_ERRNO | libc::ENOPROTOOPT as u32);
     restart_by_other_means(&mut stage);
 }
 
