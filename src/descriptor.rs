@@ -9,7 +9,7 @@ use core::ffi::CStr;
 use core::net::SocketAddr;
 use heapless::Vec;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
 
@@ -96,6 +96,9 @@ pub fn is_socket(
 
 /// Whether it is an internet socket; on this port, where one is given, and the rest as for [`is_socket`].
 ///
+/// `None` is any port, which libsystemd writes as 0; here `Some(0)` is a socket that has no port yet. And a
+/// family that is not of the internet, which libsystemd refuses, is one that no such socket has.
+///
 /// # Errors
 ///
 /// - As for [`is_socket`].
@@ -162,7 +165,7 @@ pub fn is_socket_sockaddr(
 pub enum UnixName<'a> {
     /// None: it was never bound.
     Unnamed,
-    /// A path.
+    /// A path, of at most [`UNIX_MAX`](crate::address::UNIX_MAX) bytes.
     Path(&'a [u8]),
     /// An abstract name, without the NUL in front.
     Abstract(&'a [u8]),
@@ -170,6 +173,9 @@ pub enum UnixName<'a> {
 
 /// Whether it is a Unix socket; with this address of its own, where one is given, and the rest as for
 /// [`is_socket`].
+///
+/// A path of 108 bytes leaves no room for its NUL. libsystemd recognises it; this crate, which does not bind it
+/// either, answers `false` for whatever name is asked for.
 ///
 /// # Errors
 ///
@@ -208,8 +214,9 @@ pub fn is_socket_unix(
 ///
 /// # Errors
 ///
-/// - [`Error::Call`]: fstat(2), fstatfs(2) or stat(2) failed: the last with `ENOENT` where there is no queue of
-///   this name, or no file system of queues on `/dev/mqueue`; and with `EINVAL` for what cannot be a name.
+/// - [`Error::Call`]: fstat(2), fstatfs(2), fcntl(2) or stat(2) failed: the last with `ENOENT` where there is no
+///   queue of this name, or no file system of queues on `/dev/mqueue`; with `EINVAL` for a name without a slash
+///   in front; and with `ENAMETOOLONG` for more than 255 bytes behind it.
 ///
 /// # References
 ///
@@ -218,24 +225,32 @@ pub fn is_socket_unix(
 pub fn is_mq(fd: impl AsFd, name: Option<&CStr>) -> Result<bool, Error> {
     let fd = fd.as_fd();
     let own = stat(fd)?;
+    if !file_type(&own).is_file() {
+        return Ok(false);
+    }
     let file_system = rustix::fs::fstatfs(fd).map_err(|errno| failed(Call::Fstatfs, fd, errno))?;
-    // The only regular files there are queues, so nothing has to be asked of the queue itself.
-    if !file_type(&own).is_file() || file_system.f_type as u64 != MQUEUE_MAGIC {
+    if file_system.f_type as u64 != MQUEUE_MAGIC {
+        return Ok(false);
+    }
+    // mq_getsetattr(2), which libsystemd asks, refuses no other regular file of this file system: every one is
+    // a queue, however it was opened. But what is open with O_PATH is no queue to it.
+    let flags = rustix::fs::fcntl_getfl(fd).map_err(|errno| failed(Call::Fcntl, fd, errno))?;
+    if flags.contains(OFlags::PATH) {
         return Ok(false);
     }
     let Some(name) = name else {
         return Ok(true);
     };
-    let invalid = Error::call(Call::Stat, Errno::INVAL);
+    let stat_failed = |errno| Error::call(Call::Stat, errno);
     if !name.to_bytes().starts_with(b"/") {
-        return Err(invalid);
+        return Err(stat_failed(Errno::INVAL));
     }
     let mut path = Vec::<u8, QUEUE_PATH_MAX>::new();
     for part in [&b"/dev/mqueue"[..], name.to_bytes_with_nul()] {
-        path.extend_from_slice(part).map_err(|_| invalid)?;
+        path.extend_from_slice(part).map_err(|_| stat_failed(Errno::NAMETOOLONG))?;
     }
-    let path = CStr::from_bytes_with_nul(&path).map_err(|_| invalid)?;
-    let there = rustix::fs::stat(path).map_err(|errno| Error::call(Call::Stat, errno))?;
+    let path = CStr::from_bytes_with_nul(&path).map_err(|_| stat_failed(Errno::INVAL))?;
+    let there = rustix::fs::stat(path).map_err(stat_failed)?;
     Ok(is_same_file(&own, &there))
 }
 

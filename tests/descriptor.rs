@@ -14,15 +14,19 @@ use gracenet::descriptor::{
 use gracenet::error::Call;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use std::ffi::CString;
 use std::fs::File;
 use std::net::{SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram, UnixListener};
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
+
+fn open_path(path: &Path) -> OwnedFd {
+    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap()
+}
 
 fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap()
@@ -48,6 +52,36 @@ fn a_fifo_is_known_by_its_file() {
     assert_eq!(is_fifo(&pipe, Some(&one)), Ok(false));
     let file = File::open("/dev/null").unwrap();
     assert_eq!(is_fifo(&file, Some(c"/dev/null")), Ok(false));
+}
+
+#[test]
+fn what_is_not_open_is_an_error_that_names_it() {
+    // SAFETY: a number that no descriptor has, which every call refuses.
+    let closed = unsafe { BorrowedFd::borrow_raw(i32::MAX) };
+    let error = Err(Error::Call { call: Call::Fstat, fd: Some(i32::MAX), errno: Errno::BADF });
+    assert_eq!(is_fifo(closed, None), error);
+    assert_eq!(is_special(closed, None), error);
+    assert_eq!(is_socket(closed, None, None, None), error);
+    assert_eq!(is_socket_inet(closed, None, None, None, None), error);
+    assert_eq!(is_socket_sockaddr(closed, None, &"[::]:0".parse().unwrap(), None), error);
+    assert_eq!(is_socket_unix(closed, None, None, None), error);
+    assert_eq!(is_mq(closed, None), error);
+}
+
+#[test]
+fn a_socket_opened_as_a_path_answers_nothing_of_a_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let fd = open_path(&path);
+    let error = |call| Err(Error::Call { call, fd: Some(fd.as_raw_fd()), errno: Errno::BADF });
+    assert_eq!(is_socket(&fd, None, None, None), Ok(true));
+    assert_eq!(is_socket(&fd, None, Some(SocketType::STREAM), None), error(Call::Getsockopt));
+    assert_eq!(is_socket(&fd, None, None, Some(true)), error(Call::Getsockopt));
+    assert_eq!(is_socket(&fd, Some(AddressFamily::UNIX), None, None), error(Call::Getsockname));
+    assert_eq!(is_socket_inet(&fd, None, None, None, None), error(Call::Getsockname));
+    assert_eq!(is_socket_sockaddr(&fd, None, &"[::]:0".parse().unwrap(), None), error(Call::Getsockname));
+    assert_eq!(is_socket_unix(&fd, None, None, None), error(Call::Getsockname));
 }
 
 #[test]
@@ -114,6 +148,9 @@ fn a_socket_is_known_by_family_type_and_whether_it_listens() {
     assert_eq!(is_socket_inet(&listener, None, None, None, Some(port)), Ok(true));
     assert_eq!(is_socket_inet(&listener, None, None, None, Some(port ^ 1)), Ok(false));
     assert_eq!(is_socket_inet(&listener, Some(inet6), None, None, Some(port)), Ok(false));
+    assert_eq!(is_socket_inet(&listener, None, None, None, Some(0)), Ok(false));
+    let fresh = rustix::net::socket(inet6, dgram, None).unwrap();
+    assert_eq!(is_socket_inet(&fresh, Some(inet6), Some(dgram), Some(false), Some(0)), Ok(true));
     assert_eq!(is_socket_inet(UnixDatagram::unbound().unwrap(), None, None, None, None), Ok(false));
     assert_eq!(is_socket_inet(File::open("/dev/null").unwrap(), None, None, None, None), Ok(false));
 }
@@ -146,6 +183,22 @@ fn an_address_is_exact_but_for_what_is_zero() {
     assert_eq!(is_socket_sockaddr(&v4, Some(SocketType::DGRAM), &wanted, None), Ok(false));
     assert_eq!(is_socket_sockaddr(&v4, None, &wanted, Some(false)), Ok(false));
     assert_eq!(is_socket_sockaddr(UnixDatagram::unbound().unwrap(), None, &wanted, None), Ok(false));
+}
+
+#[test]
+fn a_scope_of_zero_is_any() {
+    let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None).unwrap();
+    // The address need not be the loopback interface's, which is the first of every network namespace.
+    if let Err(error) = socket.set_freebind_v6(true) {
+        eprintln!("IPV6_FREEBIND: {error}: not tested");
+        return;
+    }
+    let with = |flow, scope| SocketAddr::from(SocketAddrV6::new("fe80::1".parse().unwrap(), 0, flow, scope));
+    socket.bind(&with(0, 1).into()).unwrap();
+    for (flow, scope, expected) in [(0, 0, true), (0, 1, true), (0, 2, false), (1, 1, false)] {
+        let found = is_socket_sockaddr(&socket, None, &with(flow, scope), None);
+        assert_eq!(found, Ok(expected), "{flow} {scope}");
+    }
 }
 
 #[test]
@@ -182,6 +235,56 @@ fn a_unix_name_is_exact() {
     assert_eq!(is_socket_unix(TcpListener::bind("127.0.0.1:0").unwrap(), None, None, None), Ok(false));
 }
 
+#[test]
+fn a_unix_socket_is_known_by_its_type() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let packet = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None).unwrap();
+    packet.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+    let datagram = UnixDatagram::bind(directory.path().join("datagram")).unwrap();
+    let name = Some(UnixName::Path(path.as_os_str().as_bytes()));
+    let (packets, datagrams) = (Some(SocketType::SEQPACKET), Some(SocketType::DGRAM));
+    assert_eq!(is_socket_unix(&packet, packets, Some(false), name), Ok(true));
+    packet.listen(1).unwrap();
+    assert_eq!(is_socket_unix(&packet, packets, Some(true), name), Ok(true));
+    assert_eq!(is_socket_unix(&packet, datagrams, None, name), Ok(false));
+    assert_eq!(is_socket_unix(&datagram, datagrams, Some(false), None), Ok(true));
+    assert_eq!(is_socket_unix(&datagram, datagrams, None, name), Ok(false));
+    let (one, _other) = UnixStream::pair().unwrap();
+    assert_eq!(is_socket_unix(&one, None, None, Some(UnixName::Unnamed)), Ok(true));
+    assert_eq!(is_socket_unix(File::open("/dev/null").unwrap(), None, None, None), Ok(false));
+}
+
+#[test]
+fn a_unix_name_may_have_any_length() {
+    let long = format!("{:x<107}", format!("gracenet-descriptor-{}-", std::process::id()));
+    for name in [&b""[..], b"\0gracenet-descriptor\0", long.as_bytes()] {
+        let address = UnixAddress::from_abstract_name(name).unwrap();
+        let Ok(socket) = UnixDatagram::bind_addr(&address) else {
+            eprintln!("@{} is taken: not tested", name.escape_ascii());
+            continue;
+        };
+        let longer = [name, b"\0"].concat();
+        let wanted = |name| is_socket_unix(&socket, None, None, Some(name));
+        assert_eq!(wanted(UnixName::Abstract(name)), Ok(true), "{}", name.escape_ascii());
+        assert_eq!(wanted(UnixName::Abstract(&longer)), Ok(false));
+        assert_eq!(wanted(UnixName::Unnamed), Ok(false));
+        assert_eq!(wanted(UnixName::Path(name)), Ok(false));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let base = directory.path().join("s").into_os_string().into_string().unwrap();
+    for (len, is_recognised) in [(107, true), (108, false)] {
+        let path = format!("{base:s<len$}");
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        rustix::net::bind(&socket, &SocketAddrUnix::new(&*path).unwrap()).unwrap();
+        let wanted = |name| is_socket_unix(&socket, None, None, name);
+        assert_eq!(wanted(Some(UnixName::Path(path.as_bytes()))), Ok(is_recognised), "{len}");
+        assert_eq!(wanted(Some(UnixName::Path(&path.as_bytes()[..len - 1]))), Ok(false));
+        assert_eq!(wanted(Some(UnixName::Unnamed)), Ok(false));
+        assert_eq!(wanted(None), Ok(true));
+    }
+}
+
 /// A queue of POSIX, removed when dropped.
 struct Queue(CString);
 
@@ -211,17 +314,26 @@ fn a_queue_is_known_by_its_name() {
     let (_other, _) = Queue::open(&other);
     assert_eq!(is_mq(&fd, None), Ok(true));
     assert_eq!(is_special(&fd, None), Ok(true));
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    assert_eq!(is_mq(File::open(&link).unwrap(), None), Ok(true));
+    assert_eq!(is_mq(open_path(Path::new(&link)), None), Ok(false));
     for nothing in ["/dev/null", "/etc/passwd", "/proc/self/stat"] {
         assert_eq!(is_mq(File::open(nothing).unwrap(), None), Ok(false), "{nothing}");
     }
     assert_eq!(is_mq(UnixDatagram::unbound().unwrap(), Some(&queue.0)), Ok(false));
     let stat_failed = |errno| Err(Error::Call { call: Call::Stat, fd: None, errno });
     assert_eq!(is_mq(&fd, Some(c"no-slash")), stat_failed(Errno::INVAL));
-    assert_eq!(is_mq(&fd, Some(&CString::new("/x".repeat(200)).unwrap())), stat_failed(Errno::INVAL));
+    assert_eq!(is_mq(&fd, Some(c"")), stat_failed(Errno::INVAL));
+    let longest = format!("/{}", "x".repeat(255));
+    assert_eq!(is_mq(&fd, Some(&CString::new(&*longest).unwrap())), stat_failed(Errno::NOENT));
+    assert_eq!(is_mq(&fd, Some(&CString::new(longest + "x").unwrap())), stat_failed(Errno::NAMETOOLONG));
     assert_eq!(is_mq(&fd, Some(c"/gracenet-none")), stat_failed(Errno::NOENT));
     // The names show where the file system of queues is mounted, and nowhere else.
-    let is_mounted = Path::new("/dev/mqueue").join(&name[1..]).exists();
-    let expected = |found| if is_mounted { Ok(found) } else { stat_failed(Errno::NOENT) };
-    assert_eq!(is_mq(&fd, Some(&queue.0)), expected(true));
-    assert_eq!(is_mq(&fd, Some(&CString::new(other).unwrap())), expected(false));
+    if !Path::new("/dev/mqueue").join(&name[1..]).exists() {
+        eprintln!("no file system of queues on /dev/mqueue: their names were not tested");
+        assert_eq!(is_mq(&fd, Some(&queue.0)), stat_failed(Errno::NOENT));
+        return;
+    }
+    assert_eq!(is_mq(&fd, Some(&queue.0)), Ok(true));
+    assert_eq!(is_mq(&fd, Some(&CString::new(other).unwrap())), Ok(false));
 }
