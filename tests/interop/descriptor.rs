@@ -3,15 +3,17 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::net::{SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram, UnixListener};
+use std::path::Path;
 
 use gracenet::descriptor::{self, UnixName};
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketType};
-use socket2::SockAddr;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::Test;
 use crate::programs::{Need, Programs};
@@ -47,6 +49,13 @@ fn agree(_: &Programs) {
     let libsystemd = Libsystemd::load();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
+    let packet = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+    packet.bind(&SockAddr::unix(directory.path().join("packet")).unwrap()).unwrap();
+    let scoped = Socket::new(Domain::IPV6, Type::DGRAM, None).unwrap();
+    scoped.set_freebind_v6(true).unwrap();
+    scoped.bind(&SockAddr::from(link_local(1))).unwrap();
+    let (queue_name, queue) = Queue::open();
+    let queue_link = format!("/proc/self/fd/{}", queue.as_raw_fd());
     let name = format!("gracenet-agree-{}", std::process::id());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -60,18 +69,25 @@ fn agree(_: &Programs) {
         UnixListener::bind(&path).unwrap().into(),
         UnixListener::bind_addr(&UnixAddress::from_abstract_name(&name).unwrap()).unwrap().into(),
         UnixDatagram::unbound().unwrap().into(),
+        packet.into(),
+        scoped.into(),
+        opened_as_path(&queue_link),
+        queue,
         File::open("/dev/null").unwrap().into(),
         File::open("/etc/passwd").unwrap().into(),
         File::open("/").unwrap().into(),
+        opened_as_path(&path),
+        opened_as_path("/dev/null"),
         pipe,
     ];
     let path = path.as_os_str().as_bytes();
     for fd in &fds {
         let fd = fd.as_fd();
-        files(&libsystemd, fd);
+        files(&libsystemd, fd, &queue_name.0);
         for family in [None, Some(AddressFamily::INET), Some(AddressFamily::INET6), Some(AddressFamily::UNIX)]
         {
-            for kind in [None, Some(SocketType::STREAM), Some(SocketType::DGRAM)] {
+            for kind in [None, Some(SocketType::STREAM), Some(SocketType::DGRAM), Some(SocketType::SEQPACKET)]
+            {
                 for listening in [None, Some(false), Some(true)] {
                     sockets(&libsystemd, fd, family, kind, listening, port);
                 }
@@ -81,6 +97,9 @@ fn agree(_: &Programs) {
         {
             address_of(&libsystemd, fd, &address.parse().unwrap());
         }
+        for scope in 0..3 {
+            address_of(&libsystemd, fd, &link_local(scope));
+        }
         for wanted in [
             None,
             Some(UnixName::Unnamed),
@@ -88,10 +107,42 @@ fn agree(_: &Programs) {
             Some(UnixName::Path(&path[..path.len() - 1])),
             Some(UnixName::Abstract(name.as_bytes())),
             Some(UnixName::Abstract(b"other")),
+            Some(UnixName::Abstract(b"")),
         ] {
             name_of(&libsystemd, fd, wanted);
         }
     }
+}
+
+/// The name of a queue, removed when dropped.
+struct Queue(CString);
+
+impl Queue {
+    fn open() -> (Self, OwnedFd) {
+        let name = CString::new(format!("/gracenet-agree-{}", std::process::id())).unwrap();
+        let flags = libc::O_CREAT | libc::O_RDWR | libc::O_CLOEXEC;
+        // SAFETY: a name that ends with a NUL, and default attributes.
+        let fd = unsafe { libc::mq_open(name.as_ptr(), flags, 0o600, std::ptr::null_mut::<libc::mq_attr>()) };
+        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+        // SAFETY: just opened; on Linux a queue's descriptor is a file's.
+        (Self(name), unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: a name that ends with a NUL.
+        unsafe { libc::mq_unlink(self.0.as_ptr()) };
+    }
+}
+
+fn opened_as_path(path: impl AsRef<Path>) -> OwnedFd {
+    rustix::fs::open(path.as_ref(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap()
+}
+
+/// An address of the interface with this number.
+fn link_local(scope: u32) -> SocketAddr {
+    SocketAddrV6::new("fe80::1".parse().unwrap(), 0, 0, scope).into()
 }
 
 /// Both say the same.
@@ -104,7 +155,7 @@ fn compare(question: &str, fd: BorrowedFd<'_>, ours: Result<bool, gracenet::Erro
     assert_eq!(ours, theirs, "{question} of {}", link.display());
 }
 
-fn files(libsystemd: &Libsystemd, fd: BorrowedFd<'_>) {
+fn files(libsystemd: &Libsystemd, fd: BorrowedFd<'_>, queue: &CStr) {
     // SAFETY: the types of sd-daemon.h.
     let (is_fifo, is_special, is_mq): (WithPath, WithPath, WithPath) = unsafe {
         (
@@ -120,8 +171,11 @@ fn files(libsystemd: &Libsystemd, fd: BorrowedFd<'_>) {
         compare("is_fifo", fd, descriptor::is_fifo(fd, path), fifo);
         compare("is_special", fd, descriptor::is_special(fd, path), special);
     }
-    // SAFETY: without a path.
-    compare("is_mq", fd, descriptor::is_mq(fd, None), unsafe { is_mq(fd.as_raw_fd(), std::ptr::null()) });
+    for name in [None, Some(queue), Some(c"/nonexistent"), Some(c"no-slash")] {
+        // SAFETY: the name is null or a string.
+        let theirs = unsafe { is_mq(fd.as_raw_fd(), name.map_or(std::ptr::null(), CStr::as_ptr)) };
+        compare(&format!("is_mq {name:?}"), fd, descriptor::is_mq(fd, name), theirs);
+    }
 }
 
 fn sockets(
