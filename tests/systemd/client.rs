@@ -1,7 +1,9 @@
 //! Clients of `serve`.
 
 use crate::PATIENCE;
+use crate::manager::wait;
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -9,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[derive(Clone)]
 pub(crate) enum Address {
@@ -24,22 +26,35 @@ impl Address {
 
     /// The PID of whoever answers.
     pub(crate) fn ask(&self) -> Result<i32, String> {
-        self.get("/")
+        let mut stream = self.connect().map_err(|error| format!("connect: {error}"))?;
+        stream.send("/").map_err(|error| format!("send: {error}"))?;
+        stream.receive()
+    }
+
+    /// Begins a request, and returns when the kernel has it.
+    pub(crate) fn begin(&self, path: &str) -> Result<JoinHandle<Result<i32, String>>, String> {
+        let mut stream = self.connect().map_err(|error| format!("connect: {error}"))?;
+        stream.send(path).map_err(|error| format!("send: {error}"))?;
+        Ok(thread::spawn(move || stream.receive()))
     }
 
     /// Begins a request that takes this long, and returns when it was accepted.
     pub(crate) fn begin_slow(&self, millis: u32) -> Result<JoinHandle<Result<i32, String>>, String> {
-        let mut stream = self.connect().map_err(|error| error.to_string())?;
-        stream.send(&format!("/sleep?ms={millis}")).map_err(|error| error.to_string())?;
-        // Whoever accepts has read the request when another one, sent behind it, is answered.
+        let request = self.begin(&format!("/sleep?ms={millis}"))?;
+        // The queue keeps its order.
         self.ask()?;
-        Ok(thread::spawn(move || stream.receive()))
+        Ok(request)
     }
 
-    fn get(&self, path: &str) -> Result<i32, String> {
-        let mut stream = self.connect().map_err(|error| format!("connect: {error}"))?;
-        stream.send(path).map_err(|error| format!("send: {error}"))?;
-        stream.receive()
+    /// The kernel's number of the TCP listener that has this port, whoever holds it.
+    pub(crate) fn listener(&self) -> Result<u64, String> {
+        let Self::Tcp(address) = self else { return Err("not TCP".into()) };
+        let table = fs::read_to_string("/proc/net/tcp").map_err(|error| error.to_string())?;
+        let mut rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+        let port = format!(":{:04X}", address.port());
+        // The local address is in the second column, the state in the fourth, the inode in the tenth.
+        let row = rows.find(|row| row.len() > 9 && row[1].ends_with(&port) && row[3] == "0A");
+        row.and_then(|row| row[9].parse().ok()).ok_or(format!("nobody listens on port {}", address.port()))
     }
 
     fn connect(&self) -> io::Result<Stream> {
@@ -79,7 +94,7 @@ impl Stream {
     }
 }
 
-/// Clients that ask without pause.
+/// Clients that ask one request after the other.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
@@ -105,6 +120,8 @@ impl Load {
                         }
                         Err(error) => failures.push(error),
                     }
+                    // The machine is there for others too.
+                    thread::sleep(Duration::from_micros(200));
                 }
                 failures
             })
@@ -115,37 +132,27 @@ impl Load {
 
     /// Waits until this process has answered.
     pub(crate) fn wait_for(&self, pid: i32) -> Result<(), String> {
-        let begin = Instant::now();
-        while !self.pids.lock().unwrap().contains(&pid) {
-            if begin.elapsed() > PATIENCE {
-                return Err(format!("{pid} does not answer"));
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        wait("an answer of the main process", || Ok(self.pids.lock().unwrap().contains(&pid).then_some(())))
     }
 
-    pub(crate) fn answered(&self) -> usize {
+    fn answered(&self) -> usize {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Waits until more were answered than this.
-    pub(crate) fn wait_for_more(&self, than: usize) -> Result<(), String> {
-        let begin = Instant::now();
-        while self.answered() <= than {
-            if begin.elapsed() > PATIENCE {
-                return Err("nobody answers".into());
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+    /// Waits until somebody has answered since now.
+    pub(crate) fn wait_for_more(&self) -> Result<(), String> {
+        let before = self.answered();
+        wait("an answer", || Ok((self.answered() > before).then_some(())))
     }
 
-    /// How many were answered, what failed, and who answered.
-    pub(crate) fn stop(self) -> (usize, Vec<String>, BTreeSet<i32>) {
+    /// How many were answered and by whom, if all were.
+    pub(crate) fn stop(self) -> Result<(usize, BTreeSet<i32>), String> {
         self.stop.store(true, Ordering::Relaxed);
-        let failures = self.clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
-        let pids = self.pids.lock().unwrap().clone();
-        (self.answered.load(Ordering::Relaxed), failures, pids)
+        let failures: Vec<_> = self.clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+        let answered = self.answered.load(Ordering::Relaxed);
+        match failures.first() {
+            None => Ok((answered, self.pids.lock().unwrap().clone())),
+            Some(first) => Err(format!("{} requests failed, {answered} did not: {first}", failures.len())),
+        }
     }
 }
