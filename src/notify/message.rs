@@ -355,8 +355,60 @@ mod tests {
         assert_eq!(text(&[longest], 0).as_deref(), Ok("EXTEND_TIMEOUT_USEC=18446744073709551614"));
     }
 
+    /// Byte by byte: what a line for people, a descriptor's name and a private key may hold.
+    #[test]
+    fn each_byte_is_let_through_or_named() {
+        for byte in 0..=127_u8 {
+            let value = String::from_utf8([b'a', byte].into()).unwrap();
+            let key = String::from_utf8([b'X', b'_', byte].into()).unwrap();
+            let refused = |fault| Err(Error::Message { position: 0, fault });
+            let written = |key: &str| Ok(std::format!("{key}={value}"));
+            let status = match byte {
+                b'\n' | 0 => refused(MessageFault::Byte(byte)),
+                _ => written("STATUS"),
+            };
+            assert_eq!(text(&[Assignment::Status(&value)], 0), status);
+            let name = match byte {
+                b' '..=b'9' | b';'..=b'~' => written("FDNAME"),
+                _ => refused(MessageFault::Name(NameFault::Byte(byte))),
+            };
+            assert_eq!(text(&[Assignment::FdName(&value)], 0), name);
+            let private = match byte {
+                b'A'..=b'Z' | b'0'..=b'9' | b'_' => Ok(std::format!("{key}=")),
+                _ => refused(MessageFault::Key),
+            };
+            assert_eq!(text(&[Assignment::Private { key: &key, value: "" }], 0), private);
+        }
+        for len in [0, 255] {
+            let name = "n".repeat(len);
+            assert_eq!(text(&[Assignment::FdName(&name)], 0), Ok(std::format!("FDNAME={name}")));
+        }
+    }
+
+    /// Two assignments are the one, a newline, the other: whichever they are, and if they are the same.
+    #[test]
+    fn a_newline_stands_between_any_two() {
+        let all = [
+            Assignment::Ready,
+            Assignment::Reloading,
+            Assignment::Status(""),
+            Assignment::Errno(Errno::PERM),
+            Assignment::MainPidfdId(0),
+            Assignment::NotifyAccess(Access::Exec),
+            Assignment::WatchdogTrigger,
+            Assignment::ExtendTimeout(Duration::ZERO),
+            Assignment::NoFdPoll,
+            Assignment::Private { key: "X_1", value: "=" },
+        ];
+        for (first, second) in all.iter().flat_map(|first| all.iter().map(move |second| (*first, *second))) {
+            let [one, other] = [first, second].map(|assignment| text(&[assignment], 0).unwrap());
+            assert_eq!(text(&[first, second], 0), Ok(std::format!("{one}\n{other}")));
+        }
+    }
+
     #[test]
     fn a_message_is_as_long_as_the_manager_reads() {
+        assert_eq!((MESSAGE_MAX, FDS_MAX), (4096, 253));
         let room = MESSAGE_MAX - "READY=1\nSTATUS=".len();
         let fits = "s".repeat(room);
         assert_eq!(text(&[Assignment::Ready, Assignment::Status(&fits)], 0).unwrap().len(), MESSAGE_MAX);
