@@ -43,6 +43,7 @@ scenarios! {
     nothing_begins_that_the_manager_cannot_hear_of,
     an_announcement_waits_for_the_manager,
     a_barrier_waits_for_the_manager,
+    a_report_of_the_last_moment_is_announced,
     a_manager_behind_a_vsock_has_no_barrier,
     a_failure_is_one_also_where_the_manager_cannot_hear_it,
     the_watchdog_goes_with_the_main_process,
@@ -176,6 +177,8 @@ fn enter_by(name: &str, mut command: Command, collects: bool) -> Option<(Manager
     }
     let address = format!("@gracenet-test-{name}-{}", std::process::id());
     command.args(["role", "scenario", name]).env("NOTIFY_SOCKET", address).env(INSIDE, "1");
+    // What the scenario leaves behind is this process's, to be ended below. (An emulator may not know it.)
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
     let pid = command.spawn().unwrap().id() as i32;
     let wanted = if collects { -1 } else { pid };
     let status = loop {
@@ -186,7 +189,6 @@ fn enter_by(name: &str, mut command: Command, collects: bool) -> Option<(Manager
             break status;
         }
     };
-    // Siblings that the scenario has left behind: they are this process's own.
     let own = std::process::id();
     let left = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
     for pid in left.split_whitespace() {
@@ -196,9 +198,10 @@ fn enter_by(name: &str, mut command: Command, collects: bool) -> Option<(Manager
     None
 }
 
-/// Starts a reporter, and waits until its report of readiness is there, unread.
+/// Starts a reporter that stays for as long as this process does, and waits until its report of readiness is there,
+/// unread.
 fn start_ready(stage: &mut Stage, restart: &Restart<'_>) -> String {
-    stage.start(restart, "ready-and-hang").unwrap();
+    stage.start(restart, "outlive").unwrap();
     let report = stage.report();
     assert!(readable(stage.net.successor().unwrap().socket().unwrap()));
     report
@@ -335,9 +338,13 @@ fn a_manager_that_does_not_answer_keeps_the_predecessor() {
     let Err(error) = stage.net.exec(&mut stage.launch, &Restart::new());
     assert_eq!(error, Error::InFlight);
     assert!(manager.is_silent());
+    // From its announcement on, its end is the manager's to see and to mend.
+    end(&mut stage);
+    assert_eq!(stage.net.successor().unwrap().poll(), Ok(false));
+    assert!(manager.is_silent());
     drop(barrier);
     assert_eq!(stage.wait_ready(), Ok(()));
-    end(&mut stage);
+    assert!(manager.is_silent());
 }
 
 /// The manager has answered, and nobody has asked: no second successor is started beside the main process.
@@ -795,6 +802,27 @@ fn fresh_pipe() -> OwnedFd {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap().1
 }
 
+/// The report is not there at the first look, and is at the last, when the time is over: that is one like any other.
+fn a_report_of_the_last_moment_is_announced() {
+    let mut strace = Command::new("strace");
+    strace.args(["-qq", "-o", "/dev/null", "-e", "inject=recvfrom,?recv:error=EAGAIN:when=1+2"]);
+    strace.arg(std::env::current_exe().unwrap());
+    let name = "a_report_of_the_last_moment_is_announced";
+    let Some((manager, mut stage)) = enter_by(name, strace, true) else { return };
+    let report = start_ready(&mut stage, &Restart::new());
+    manager.reload();
+    let late = unheard(Call::Barrier, Errno::TIMEDOUT);
+    assert_eq!(stage.net.successor().unwrap().wait_ready(Duration::ZERO), late);
+    assert_eq!(manager.next(), announcement(&mut stage, &report));
+    drop(manager.barrier());
+    assert_eq!(stage.wait_ready(), Ok(()));
+    end(&mut stage);
+    stage.net.set_notifier(Notifier::none());
+    start_ready(&mut stage, &Restart::new());
+    assert_eq!(stage.net.successor().unwrap().wait_ready(Duration::ZERO), Ok(()));
+    end(&mut stage);
+}
+
 /// The caller learns of the failure as it is; what the manager missed is not made up for.
 fn a_failure_is_one_also_where_the_manager_cannot_hear_it() {
     let name = "a_failure_is_one_also_where_the_manager_cannot_hear_it";
@@ -861,6 +889,17 @@ fn the_watchdog_goes_with_the_main_process() {
             }
             assert!(reports.iter().all(|report| find(report, "pid") == find(&reports[0], "pid")));
         }
+        // One that gets no descriptor, and so no LISTEN_PID.
+        let script = match expected {
+            "the successor's" => c"test $WATCHDOG_PID = $$ && exit 7",
+            "none" => c"test -z \"$WATCHDOG_PID\" && exit 7",
+            _ => c"test $WATCHDOG_PID = 1 && exit 7",
+        };
+        let args = [c"sh", c"-c", script];
+        let shell = Restart::new().executable(Executable::Path(c"/bin/sh")).args(&args);
+        let shell = shell.readiness(Readiness::Alive(PATIENCE));
+        let ended = stage.net.spawn(&mut stage.launch, &shell).unwrap().wait_ready(PATIENCE);
+        assert_eq!(ended, Err(Failure::Exited(7)), "{expected}");
         assert_eq!(vars, stage.launch.vars().map(CStr::to_owned).collect::<Vec<_>>());
     }
 }
