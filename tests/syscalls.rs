@@ -483,6 +483,7 @@ fn a_vsock_stream_is_over_when_the_other_end_closes() {
     });
     assert!(!is_open(100));
     let theirs = pair();
+    rustix::io::write(&theirs, b"not the end").unwrap();
     let late = notifier.timeout(Duration::ZERO).send(&[Assignment::Ready]);
     assert_eq!(late, Err(Error::Call { call: Call::Recv, fd: None, errno: Errno::TIMEDOUT }));
     assert!(!is_open(100));
