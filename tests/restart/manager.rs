@@ -51,7 +51,7 @@ scenarios! {
     a_successor_leaves_the_manager_to_its_predecessor,
     the_store_and_a_restart_are_claimed_alike;
     "without_pipe_for_the_barrier": "pipe2:error=EMFILE:when=2" => without_pipe,
-    "announced_without_pidfd_id": "fstatfs:error=ENOSYS" => announced_without_pidfd_id,
+    "announced_without_pidfd_id": "fstatfs,?fstatfs64:error=ENOSYS" => announced_without_pidfd_id,
     "the_barrier_gets_lost": "sendmsg:error=ECONNREFUSED:when=3" => the_barrier_gets_lost,
 }
 

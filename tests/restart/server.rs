@@ -276,7 +276,7 @@ fn survives() -> Outcome {
     let address = free_address();
     let mut server = {
         let mut command = Command::new(&program);
-        command.args(["role", "serve", "--ready-timeout", "0.3", &address]);
+        command.args(["role", "serve", "--ready-timeout", "10", &address]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().unwrap().into();
         let pid = Pid::from_child(&child);
