@@ -1,6 +1,6 @@
 //! Clients: an address, asked once or without pause, and the sockets that the kernel has on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
@@ -113,17 +113,21 @@ impl Place {
     }
 
     /// The inode of the one socket that listens here, or is bound here.
+    ///
+    /// The kernel lists sockets a page at a time, and what other tests open and close meanwhile may shift a row from
+    /// one page into the next: it is seen twice, or not at all.
     #[track_caller]
     pub(crate) fn inode(&self) -> u64 {
-        let found = match self {
+        let look = || match self {
             Self::Tcp(address) => inet("/proc/net/tcp", address, "0A"),
             Self::Udp(address) => inet("/proc/net/udp", address, "07"),
             Self::Unix(path) => unix(path, "00010000", "0001"),
             Self::Packet(path) => unix(path, "00010000", "0005"),
             Self::Gram(path) => unix(path, "00000000", "0002"),
         };
-        assert_eq!(found.len(), 1, "sockets at {self}");
-        found[0]
+        let found: BTreeSet<u64> = std::iter::repeat_with(look).take(4).flatten().collect();
+        assert_eq!(found.len(), 1, "sockets at {self}: {found:?}");
+        found.into_iter().next().unwrap()
     }
 }
 
@@ -134,7 +138,7 @@ impl fmt::Display for Place {
 }
 
 /// The sockets of the kernel's table at this address, in this state.
-fn inet(table: &str, address: &SocketAddrV4, state: &str) -> Vec<u64> {
+fn inet(table: &str, address: &SocketAddrV4, state: &str) -> BTreeSet<u64> {
     let ip = u32::from_ne_bytes(address.ip().octets());
     let local = format!("{ip:08X}:{:04X}", address.port());
     let table = std::fs::read_to_string(table).unwrap();
@@ -143,7 +147,7 @@ fn inet(table: &str, address: &SocketAddrV4, state: &str) -> Vec<u64> {
 }
 
 /// The Unix sockets at this path, of these flags and this type.
-fn unix(path: &Path, flags: &str, kind: &str) -> Vec<u64> {
+fn unix(path: &Path, flags: &str, kind: &str) -> BTreeSet<u64> {
     let table = std::fs::read_to_string("/proc/net/unix").unwrap();
     let rows = table.lines().map(|row| row.split_ascii_whitespace().collect::<Vec<_>>());
     rows.filter(|row| row.get(7) == path.to_str().as_ref() && row[3] == flags && row[4] == kind)
