@@ -30,6 +30,9 @@
 //! | SIGHUP | drains, then executes in place; with `--reload spawn` the same as SIGUSR2 |
 //! | SIGTERM, SIGINT | drains, exits; the second one exits at once |
 //!
+//! As PID 1 of a container it collects the orphans that are given to it, and restarts in place alone: no successor
+//! outlives PID 1.
+//!
 //! Where there is a service manager (`NOTIFY_SOCKET`), it is told of all of this, in a status line too, and
 //! hears from the watchdog. `examples/systemd` holds the units.
 #![allow(unsafe_code, reason = "adoption")]
@@ -37,6 +40,7 @@
 
 use std::error::Error;
 use std::ffi::{OsString, c_int};
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
@@ -60,7 +64,8 @@ use rustix::event::{EventfdFlags, Timespec, epoll};
 use rustix::fs::{MemfdFlags, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 use socket2::Socket;
@@ -230,10 +235,23 @@ impl NewSignals for Signals {
     fn new() -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
         let signals = Self::with_pipe(read, write, SignalOnly, CONTROL)?;
+        if is_init() {
+            signals.handle().add_signal(SIGCHLD)?;
+        }
         // After an exec in place they are blocked.
         control_signals(libc::SIG_UNBLOCK)?;
         Ok(signals)
     }
+}
+
+/// Whether this is PID 1, of a container as a rule.
+fn is_init() -> bool {
+    std::process::id() == 1
+}
+
+/// Collects whatever child has ended: orphans, since an init process starts no successor.
+fn collect_orphans() {
+    while let Ok(Some(_)) = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {}
 }
 
 /// Blocks or unblocks the signals in this thread.
@@ -406,6 +424,10 @@ impl<'c> Server<'c> {
         if self.is_main {
             self.become_main();
         }
+        if is_init() {
+            // Some may have ended while the program was being executed anew.
+            collect_orphans();
+        }
         let (pid, claimed, listeners) = (std::process::id(), self.claimed, self.listeners.len());
         // Nobody has to read it.
         let _ = writeln!(io::stdout(), "ready pid={pid} inherited={claimed} listeners={listeners}");
@@ -514,8 +536,9 @@ impl<'c> Server<'c> {
         let pending: Vec<_> = self.signals.pending().collect();
         for signal in pending {
             match signal {
+                SIGCHLD => collect_orphans(),
                 SIGUSR2 => self.spawn(),
-                SIGHUP if matches!(self.config.reload, Reload::Spawn) => self.spawn(),
+                SIGHUP if matches!(self.config.reload, Reload::Spawn) && !is_init() => self.spawn(),
                 SIGHUP => match self.phase {
                     Phase::Serving => {
                         self.tell(&[Assignment::Reloading, Assignment::Status("draining, to execute anew")]);
@@ -548,6 +571,10 @@ impl<'c> Server<'c> {
             }
             return;
         }
+        if is_init() {
+            self.restart_failed("no successor outlives PID 1; SIGHUP restarts in place");
+            return;
+        }
         let deadline = Instant::now() + self.config.ready_timeout;
         match self.net.start_process(&mut self.launch) {
             Ok(successor) => {
@@ -558,7 +585,7 @@ impl<'c> Server<'c> {
                 }
                 self.phase = Phase::Restarting { deadline };
             }
-            Err(error) => self.restart_failed(&error),
+            Err(error) => self.restart_failed(error),
         }
     }
 
@@ -583,13 +610,13 @@ impl<'c> Server<'c> {
             Err(failure) => {
                 self.forget_successor();
                 self.phase = Phase::Serving;
-                self.restart_failed(&failure);
+                self.restart_failed(failure);
             }
         }
     }
 
     /// The service manager has been told by the crate.
-    fn restart_failed(&self, why: &dyn Error) {
+    fn restart_failed(&self, why: impl Display) {
         say!("restart failed: {why}");
         self.write_pid_file();
     }
@@ -652,7 +679,7 @@ impl<'c> Server<'c> {
         control_signals(libc::SIG_BLOCK)?;
         let Err(error) = self.net.exec(&mut self.launch, &Restart::new());
         control_signals(libc::SIG_UNBLOCK)?;
-        self.restart_failed(&error);
+        self.restart_failed(error);
         self.connections.draining.store(false, Ordering::SeqCst);
         self.phase = Phase::Serving;
         self.accept_from_all()

@@ -4,7 +4,8 @@
 //! `verdicts.rs`, `manager.rs`; what they are made of is in `stage.rs`):
 //! that process is the predecessor, with a table of descriptors that nobody else uses, and asserts for
 //! itself; its exit status is the result. Its successors are this binary again, in the role of a reporter
-//! (`reporter.rs`), which tells what it was given. The trials of `server.rs` restart the `serve` example.
+//! (`reporter.rs`), which tells what it was given. The trials of `server.rs`, `options.rs` and `init.rs` restart the
+//! `serve` example.
 #![allow(
     unsafe_code,
     clippy::expect_used,
@@ -17,6 +18,7 @@
     reason = "tests"
 )]
 
+mod init;
 mod manager;
 mod options;
 mod reporter;
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         .collect();
     trials.extend(server::trials());
     trials.extend(options::trials());
+    trials.extend(init::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
