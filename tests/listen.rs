@@ -544,6 +544,20 @@ fn v6only_as_an_option_has_to_be_agreed_on() {
     net.claim_at(&endpoint, &Options::new().v6only(false)).unwrap();
 }
 
+/// What is bound to one IPv6 address has no use for the option, whatever it says.
+#[test]
+fn v6only_is_asked_of_the_wildcard_alone() {
+    if !has_v6() {
+        return;
+    }
+    for (inherited_only, wanted) in [(true, false), (false, true)] {
+        let socket = tcp((Ipv6Addr::LOCALHOST, 0), inherited_only).unwrap();
+        let mut net: Net<'_, 1> = inherited(&[&socket]);
+        let id = net.claim_at(&Endpoint::tcp(local(&socket)), &Options::new().v6only(wanted)).unwrap();
+        assert_eq!(cookie_of(&net, id), cookie(&socket));
+    }
+}
+
 #[test]
 fn tcp_and_udp_on_one_port_never_swap() {
     let (stream, datagram, port) =
@@ -699,6 +713,18 @@ fn a_descriptor_is_claimed_by_name_or_by_position_whatever_it_is() {
     assert_eq!(net.claim_position(3), Err(Error::NotInherited));
     let names: Vec<_> = net.active().map(|(_, socket)| socket.name()).collect();
     assert_eq!(names, ["x", "x", "y"], "claimed sockets keep their names");
+}
+
+/// Names that fall together in the table, as all do in one of a single slot, are not the same for that.
+#[test]
+fn a_name_is_claimed_as_a_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut net: Net<'_, 1> = inherited_as(&[&listener], Some("web"));
+    for name in ["", "we", "webs", "WEB", "admin"] {
+        assert_eq!(net.claim_name(name), Err(Error::NotInherited), "{name:?}");
+    }
+    let id = net.claim_name("web").unwrap();
+    assert_eq!(cookie_of(&net, id), cookie(&listener));
 }
 
 #[test]

@@ -11,7 +11,8 @@
 )]
 
 use gracenet::{Net, Options};
-use rustix::fs::Mode;
+use rustix::fd::BorrowedFd;
+use rustix::fs::{Mode, fstat};
 use rustix::process::umask;
 use std::os::unix::fs::PermissionsExt;
 
@@ -32,6 +33,12 @@ fn mode_is_what_was_asked_for_under_a_tight_and_a_loose_umask() {
             for mode in [0o000, 0o600, 0o660, 0o666, 0o777] {
                 assert_eq!(open(network, &Options::new().mode(mode)), u32::from(mode), "umask {mask:o}");
             }
+            // Before there is a path it has no more than that, so the path is never wider on the way.
+            let is_narrow = |fd: BorrowedFd<'_>| {
+                assert_eq!(fstat(fd).unwrap().st_mode & 0o7777, 0o640);
+                Ok(())
+            };
+            open(network, &Options::new().mode(0o640).configure(&is_narrow));
             // The kernel's own rule, where nothing was asked for.
             assert_eq!(open(network, &Options::new()), 0o777 & !mask);
         }

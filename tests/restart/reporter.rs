@@ -134,6 +134,12 @@ pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
             assert!(predecessor.wait(std::time::Duration::from_secs(20)).unwrap());
             rustix::io::write(net.fd(pipe).unwrap(), b"predecessor=exited\nend\n").unwrap();
         }
+        // Gets ready once the predecessor has ended.
+        "survive" => {
+            assert!(net.predecessor().unwrap().wait(std::time::Duration::from_secs(20)).unwrap());
+            let told = format!("ready={:?}\nend\n", net.ready());
+            rustix::io::write(net.fd(pipe).unwrap(), told.as_bytes()).unwrap();
+        }
         "ready-and-hang" => {
             net.ready().unwrap();
             wait_forever();

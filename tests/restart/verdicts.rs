@@ -18,7 +18,9 @@ scenarios! {
     one_that_refused_is_watched_by_its_pidfd_alone,
     a_clone_that_was_killed_is_told_and_collected,
     what_closes_on_exec_is_no_stdin,
-    added_descriptors_close_on_exec;
+    added_descriptors_close_on_exec,
+    one_whose_predecessor_has_ended_is_ready_all_the_same,
+    one_that_was_ready_and_ends_is_collected;
     "a_report_that_came_too_late_is_not_taken": "pidfd_send_signal,kill:error=EPERM" => too_late,
     "without_pidfd_send_signal": "pidfd_send_signal:error=ENOSYS" => without_pidfd_send_signal,
 }
@@ -199,4 +201,38 @@ fn without_pidfd_send_signal() {
     assert_eq!(stage.start(&restart, "ready"), Err(execve(Errno::NOENT)));
     stage.succeed();
     assert!(!descriptors().is_empty());
+}
+
+/// A predecessor that is no more has not given anybody up.
+fn one_whose_predecessor_has_ended_is_ready_all_the_same() {
+    let mut stage = Stage::new();
+    match unsafe { libc::fork() } {
+        0 => {
+            stage.start(&Restart::new(), "survive").unwrap();
+            stage.report();
+            std::process::exit(0);
+        }
+        child => {
+            let mut status = 0;
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            assert_eq!(status, 0);
+        }
+    }
+    assert_eq!(find(&stage.report(), "ready"), "Ok(())");
+}
+
+/// By whatever looks at it next: the same question again, or another restart.
+fn one_that_was_ready_and_ends_is_collected() {
+    let mut stage = Stage::new();
+    start_ready(&mut stage);
+    assert_eq!(stage.net.successor().unwrap().poll(), Ok(true));
+    end(&mut stage);
+    assert_eq!(stage.net.successor().unwrap().poll(), Ok(true));
+    assert_no_children();
+    start_ready(&mut stage);
+    assert_eq!(stage.net.successor().unwrap().poll(), Ok(true));
+    end(&mut stage);
+    let missing = Restart::new().executable(Executable::Path(c"/nonexistent"));
+    assert_eq!(stage.start(&missing, "ready"), Err(execve(Errno::NOENT)));
+    assert_no_children();
 }
