@@ -238,6 +238,27 @@ fn empty_and_relative_elements_of_path_are_refused() {
     }
 }
 
+/// As a shell has it: what may not be executed is passed over, and told if nothing else is found, also where an element
+/// was refused.
+#[test]
+fn a_program_in_path_that_may_not_be_executed_is_passed_over_and_told() {
+    const NAME: &str = "a_program_in_path_that_may_not_be_executed_is_passed_over_and_told";
+    if !in_child(NAME, |_| ()) {
+        return;
+    }
+    let [plain, right] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    std::fs::write(plain.path().join("gracenet-prog"), "no program").unwrap();
+    script(&right.path().join("gracenet-prog"), "found");
+    let (plain, right) = (plain.path().display(), right.path().display());
+    for path in [format!("PATH={plain}:/nonexistent"), format!("PATH={plain}:.")] {
+        let mut launch: Launch = launch_of(&[b"gracenet-prog"], &[path.as_bytes()]).unwrap();
+        assert_eq!(errno(output(&mut launch, &Restart::new())), Errno::ACCESS, "{path}");
+    }
+    let path = format!("PATH={plain}:{right}");
+    let mut launch: Launch = launch_of(&[b"gracenet-prog"], &[path.as_bytes()]).unwrap();
+    assert_eq!(text(output(&mut launch, &Restart::new()).unwrap()), "found");
+}
+
 #[test]
 fn a_program_with_a_slash_is_relative_to_the_launch_directory() {
     const NAME: &str = "a_program_with_a_slash_is_relative_to_the_launch_directory";

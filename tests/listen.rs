@@ -579,6 +579,37 @@ fn tcp_and_udp_on_one_port_never_swap() {
     }
 }
 
+/// Other protocols that a service manager opens (`SocketProtocol=`): MPTCP is what `tcp` means, UDP-Lite is not what
+/// `udp` means.
+#[test]
+fn mptcp_is_tcp_and_udp_lite_is_not_udp() {
+    const UDP_LITE: i32 = 136;
+    for (kind, protocol, network, is_claimed) in
+        [(Type::STREAM, libc::IPPROTO_MPTCP, "tcp", true), (Type::DGRAM, UDP_LITE, "udp", false)]
+    {
+        let socket = match Socket::new(Domain::IPV4, kind, Some(Protocol::from(protocol))) {
+            Ok(socket) => socket,
+            Err(error) => {
+                // An older kernel, or one without it.
+                let errno = Errno::from_io_error(&error);
+                assert!(
+                    matches!(errno, Some(Errno::PROTONOSUPPORT | Errno::NOPROTOOPT | Errno::INVAL)),
+                    "{error}"
+                );
+                eprintln!("no protocol {protocol} on this machine: not tested");
+                continue;
+            }
+        };
+        socket.bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).unwrap();
+        if kind == Type::STREAM {
+            socket.listen(1).unwrap();
+        }
+        let mut net: Net<'_, 1> = inherited(&[&socket]);
+        let address = local(&socket).to_string();
+        assert_eq!(net.claim(network, &address).is_ok(), is_claimed, "{network}");
+    }
+}
+
 #[test]
 fn one_abstract_name_in_three_types_never_swaps() {
     let name = abstract_name("types");
@@ -1407,6 +1438,13 @@ fn close_and_unlink_leaves_what_is_not_its_path() {
     std::fs::write(&path, "somebody else's").unwrap();
     assert_eq!(net.close_and_unlink(id), Err(Error::NoPath));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody else's");
+    // A link is not the socket that was bound, even if it leads to one.
+    let other = UnixListener::bind(dir.path("other")).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(dir.path("other"), &path).unwrap();
+    assert_eq!(net.close_and_unlink(id), Err(Error::NoPath));
+    assert!(std::fs::symlink_metadata(&path).unwrap().is_symlink());
+    drop(other);
     net.fd(id).unwrap();
 }
 

@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("serve_restarts_while_predecessor_drains", restarts_while_draining),
         trial("serve_survives_a_failing_successor", survives),
         trial("serve_terminates", terminates),
+        trial("serve_drains_for_no_longer_than_it_is_told", drains),
         trial("serve_unix_and_abstract", unix_and_abstract),
         trial("serve_port_zero_keeps_its_port_by_name", port_zero),
         trial("serve_1000_addresses", thousand),
@@ -336,6 +337,30 @@ fn terminates() -> Outcome {
         if code == 0 {
             body(&slow.join().unwrap());
         }
+    }
+    Ok(())
+}
+
+/// Whatever it drains for: a request that takes longer is left alone.
+fn drains() -> Outcome {
+    for signal in [Signal::TERM, Signal::USR2, Signal::HUP] {
+        let address = free_address();
+        let mut server = Server::start(&["--drain", "0.2", &address]);
+        let first = (server.pid, watch(server.pid));
+        let slow = ask_slowly(&server, &address, 60_000);
+        let begin = Instant::now();
+        server.signal(signal);
+        if signal != Signal::TERM {
+            server.next_ready();
+        }
+        if signal == Signal::HUP {
+            assert_eq!(server.pid, first.0);
+        } else {
+            assert!(has_left(&first.1), "{signal:?}");
+            assert_eq!(server.child.wait()?.code(), Some(0));
+        }
+        assert!(begin.elapsed() >= Duration::from_millis(200), "{signal:?}");
+        assert_eq!(slow.join().unwrap(), "", "{signal:?}");
     }
     Ok(())
 }
