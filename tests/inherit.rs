@@ -14,7 +14,7 @@ mod common;
 
 use common::{
     cookie, cookie_of, inherit_from, inherited, inherited_as, inode, is_open, launch, launch_of, local,
-    place, place_at, reclaim, reserve, table, vars,
+    place, place_at, reclaim, reserve, stack, vars,
 };
 use gracenet::error::{Fault, Table, Variable};
 use gracenet::{Error, Inherit, Launch, Net};
@@ -544,20 +544,6 @@ fn a_second_inherit_through_a_consumed_launch_finds_nothing() {
     assert_eq!(inherit_from(&mut other, &mut both, passed.first, Inherit::new()), Ok(0));
 }
 
-/// An initial stack, as the kernel makes it: argc, argv, envp, the auxiliary vector.
-fn stack(vars: &[&[u8]], auxv: &[[usize; 2]]) -> *const usize {
-    let pointers = |strings: &[&[u8]]| {
-        let table = table(strings).cast::<usize>();
-        // SAFETY: the table has one more entry than there are strings.
-        unsafe { std::slice::from_raw_parts(table, strings.len() + 1) }.to_vec()
-    };
-    let mut words = vec![1];
-    words.extend(pointers(&[b"test"]));
-    words.extend(pointers(vars));
-    words.extend(auxv.iter().flatten());
-    words.leak().as_ptr()
-}
-
 #[test]
 fn a_set_user_id_start_ignores_the_variables() {
     const AT_NULL: usize = 0;
@@ -567,7 +553,7 @@ fn a_set_user_id_start_ignores_the_variables() {
         let auxv = [[AT_PAGESZ, 4096], [AT_SECURE, secure], [AT_NULL, 0]];
         // SAFETY: laid out as a stack is, and leaked.
         let mut launch: Launch =
-            unsafe { Launch::from_stack(stack(&[b"A=1", b"LISTEN_FDS=1"], &auxv)) }.unwrap();
+            unsafe { Launch::from_stack(stack(&[b"test"], &[b"A=1", b"LISTEN_FDS=1"], &auxv)) }.unwrap();
         assert_eq!(launch.args().collect::<Vec<_>>(), [c"test"]);
         assert_eq!(launch.is_secure(), secure == 1);
         let passed = Passed::new();

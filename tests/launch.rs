@@ -442,6 +442,58 @@ fn a_set_user_id_start_is_seen_through_every_door() {
     common::passes(common::in_role(&mut command, NAME).env("LISTEN_FDS", "1"));
 }
 
+/// Whoever made such a start is believed in nothing: neither about the program and the directory, nor about the manager
+/// and its watchdog. The caller has to say which program to run.
+#[test]
+fn a_set_user_id_start_says_neither_program_nor_directory_nor_manager() {
+    const NAME: &str = "a_set_user_id_start_says_neither_program_nor_directory_nor_manager";
+    const AT_SECURE: usize = 23;
+    if !in_child(NAME, |_| ()) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    let [one, two, current] = ["one", "two", "current"].map(|name| root.join(name));
+    for directory in [&one, &two] {
+        std::fs::create_dir(directory).unwrap();
+        script(&directory.join("prog"), directory.file_name().unwrap().to_str().unwrap());
+    }
+    symlink(&one, &current).unwrap();
+    std::env::set_current_dir(&current).unwrap();
+    let pwd = format!("PWD={}", current.display());
+    let vars: [&[u8]; 4] =
+        [pwd.as_bytes(), b"PATH=/usr/bin:/bin", b"NOTIFY_SOCKET=@manager", b"WATCHDOG_USEC=1000000"];
+    let args: [&[u8]; 3] = [b"/bin/sh", b"-c", b"printf %s \"$(/bin/pwd -P)\" >&3"];
+    let start = |secure| -> Launch {
+        let stack = common::stack(&args, &vars, &[[AT_SECURE, secure], [0, 0]]);
+        // SAFETY: laid out as a stack is, and leaked.
+        unsafe { Launch::from_stack(stack) }.unwrap()
+    };
+    let (mut plain, mut secure) = (start(0), start(1));
+    std::fs::remove_file(&current).unwrap();
+    symlink(&two, &current).unwrap();
+
+    let [believed, not_believed] = [&plain, &secure].map(|launch| {
+        (gracenet::Notifier::from_launch(launch).unwrap().is_present(), gracenet::notify::watchdog(launch))
+    });
+    assert_eq!(believed, (true, Ok(Some(Duration::from_secs(1)))));
+    assert_eq!(not_believed, (false, Ok(None)));
+
+    assert_eq!(directory(&mut plain), two);
+    assert_eq!(output(&mut secure, &Restart::new()), Err(Error::Untrusted));
+    let relative = Restart::new().executable(Executable::Path(c"./prog"));
+    assert_eq!(text(output(&mut plain, &relative).unwrap()), "two");
+    assert_eq!(output(&mut secure, &relative), Err(Error::Untrusted));
+    let Err(error) = Net::<1>::new().exec(&mut secure, &Restart::new());
+    assert_eq!(error, Error::Untrusted);
+
+    let shell = File::open("/bin/sh").unwrap();
+    for told in [Executable::Path(c"/bin/sh"), Executable::Fd(shell.as_fd())] {
+        let place = output(&mut secure, &Restart::new().executable(told)).unwrap();
+        assert_eq!(PathBuf::from(text(place)), one);
+    }
+}
+
 const ALL: [(&str, &str); 5] = [
     ("LISTEN_FDS", "0"),
     ("LISTEN_PID", "1"),

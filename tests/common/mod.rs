@@ -32,6 +32,20 @@ pub(crate) fn table(strings: &[&[u8]]) -> *const *const c_char {
     pointers.collect::<Vec<_>>().leak().as_ptr()
 }
 
+/// An initial stack, as the kernel makes it: argc, argv, envp, the auxiliary vector. It is leaked.
+pub(crate) fn stack(args: &[&[u8]], vars: &[&[u8]], auxv: &[[usize; 2]]) -> *const usize {
+    let pointers = |strings: &[&[u8]]| {
+        let table = table(strings).cast::<usize>();
+        // SAFETY: the table has one more entry than there are strings.
+        unsafe { std::slice::from_raw_parts(table, strings.len() + 1) }.to_vec()
+    };
+    let mut words = vec![args.len()];
+    words.extend(pointers(args));
+    words.extend(pointers(vars));
+    words.extend(auxv.iter().flatten());
+    words.leak().as_ptr()
+}
+
 /// The environment that `launch` holds now.
 pub(crate) fn vars<const ARGS: usize, const VARS: usize>(launch: &Launch<ARGS, VARS>) -> Vec<String> {
     launch.vars().map(|var| var.to_str().unwrap().to_owned()).collect()
