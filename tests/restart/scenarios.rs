@@ -60,6 +60,7 @@ scenarios! {
     "fault_in_close_range": "close_range:error=ENOMEM:when=1" => || fault(Call::CloseRange, Errno::NOMEM),
     "signal_during_exec": "close_range:delay_exit=100000" => signal_during_exec,
     "signal_without_handler_during_exec": "close_range:delay_exit=100000" => signal_without_handler_during_exec,
+    "signal_after_a_failed_exec": "close_range:delay_enter=100000:when=2" => signal_after_a_failed_exec,
     "pidfd_open_fails": "pidfd_open:error=EMFILE:when=1" => without_pidfd_id,
     "statx_fails": "fstatfs,?fstatfs64:error=ENOSYS" => without_pidfd_id,
 }
@@ -570,6 +571,29 @@ fn signal_during_exec() {
     assert_eq!(HANDLED_BY.load(Ordering::SeqCst), unsafe { libc::gettid() });
 }
 
+/// One that comes when execve has failed, and the thread that called it has still to go, is not handled there: in
+/// its table other descriptors are on the handler's numbers.
+fn signal_after_a_failed_exec() {
+    use std::sync::atomic::{AtomicI32, Ordering};
+    static HANDLED_BY: AtomicI32 = AtomicI32::new(0);
+    extern "C" fn handler(_: i32) {
+        HANDLED_BY.store(unsafe { libc::gettid() }, Ordering::SeqCst);
+    }
+    unsafe { libc::signal(libc::SIGUSR1, handler as *const () as usize) };
+    // What closes everything begins at 0, unlike what sets the flags before.
+    let closing = format!("{} 0x0 ", libc::SYS_close_range);
+    assert_eq!(exec_signalled_when(libc::SIGUSR1, move || calls(&closing)), execve(Errno::NOENT));
+    assert_eq!(HANDLED_BY.load(Ordering::SeqCst), unsafe { libc::gettid() });
+}
+
+/// Whether a thread of this process is in the system call that begins like this.
+fn calls(call: &str) -> bool {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("syscall")).ok())
+        .any(|found| found.starts_with(call))
+}
+
 /// There is nobody to give way to. systemd sends SIGCONT right behind the signal that asks for a reload.
 fn signal_without_handler_during_exec() {
     assert_eq!(exec_signalled_with(libc::SIGCONT), execve(Errno::NOENT));
@@ -577,12 +601,17 @@ fn signal_without_handler_during_exec() {
 
 /// Why an exec fails that gets a signal on its way.
 fn exec_signalled_with(signal: i32) -> Error {
+    exec_signalled_when(signal, || tasks() >= 3)
+}
+
+/// The same, with the moment at which it comes.
+fn exec_signalled_when(signal: i32, mut is_now: impl FnMut() -> bool + Send + 'static) -> Error {
     let mut stage = Stage::new();
     let sender = std::thread::spawn(move || unsafe {
         let mut all = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
-        while tasks() < 3 {}
+        while !is_now() {}
         libc::kill(libc::getpid(), signal);
     });
     let restart = Restart::new().executable(Executable::Path(c"/nonexistent"));
