@@ -52,6 +52,7 @@ scenarios! {
     old_kernel,
     filtering_container,
     refusing_emulator,
+    no_pidfd_to_be_had,
     unix_path_of_a_successor;
     "fault_in_socketpair": "socketpair:error=EMFILE:when=1" => || fault(Call::Socketpair, Errno::MFILE),
     "fault_in_clone": "clone3:error=EAGAIN:when=1" => || fault(Call::Clone, Errno::AGAIN),
@@ -968,6 +969,25 @@ fn refusing_emulator() {
     stage.wait_ready().unwrap();
     let (first, second) = both.split_once("end\n").unwrap();
     assert_eq!(find(first, "pid"), find(second, "pid"));
+}
+
+/// A successor that nobody could tell from another process is none: it is ended, and the start has failed.
+fn no_pidfd_to_be_had() {
+    let mut stage = Stage::new();
+    let (reader, _writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    stage.net.add(reader, "pipe").unwrap();
+    filter(&[(libc::SYS_clone3, 0)], Errno::NOSYS);
+    filter(&[(libc::SYS_clone, libc::CLONE_PIDFD)], Errno::INVAL);
+    filter(&[(libc::SYS_pidfd_open, 0)], Errno::MFILE);
+    let before = Before::of(&stage);
+    // It ends when this process does: one that is left alone would be waited for for ever.
+    unsafe { libc::alarm(10) };
+    let args = [c"sh", c"-c", c"read line <&3"];
+    let restart = Restart::new().executable(Executable::Path(c"/bin/sh")).args(&args);
+    let failed = Error::Call { call: Call::PidfdOpen, fd: None, errno: Errno::MFILE };
+    assert_eq!(stage.net.spawn(&mut stage.launch, &restart).map(drop), Err(failed));
+    assert_no_children();
+    assert_eq!(before, Before::of(&stage));
 }
 
 fn unix_path_of_a_successor() {
