@@ -13,7 +13,7 @@ use std::net::TcpStream;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 scenarios! {
     every_permutation_of_sources,
@@ -50,6 +50,7 @@ scenarios! {
     renamed_and_deleted_directory,
     directory_is_not_inherited,
     old_kernel,
+    predecessors_that_are_gone,
     filtering_container,
     refusing_emulator,
     no_pidfd_to_be_had,
@@ -430,7 +431,10 @@ fn programs_that_report_nothing() {
     let late = Restart::new().readiness(Readiness::Alive(Duration::from_millis(100)));
     stage.start(&late, "hang").unwrap();
     stage.report();
+    // As soon as it is, and not at the end of the caller's patience.
+    let begin = Instant::now();
     assert_eq!(stage.wait_ready(), Ok(()));
+    assert!(begin.elapsed() < PATIENCE / 2);
     let pidfd = stage.net.successor().unwrap().pidfd();
     rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL).unwrap();
 }
@@ -946,6 +950,42 @@ fn old_kernel() {
     let calls = [(libc::SYS_getsockopt, 2, 77)];
     filter_argument(&calls, libc::SECCOMP_RET_ERRNO | libc::ENOPROTOOPT as u32);
     restart_by_other_means(&mut stage);
+}
+
+/// An older kernel does not tell who made a socket whose maker has closed its end, or names somebody who may be another
+/// process by now: there is no predecessor, and that is no error.
+fn predecessors_that_are_gone() {
+    for errno in [libc::ENOPROTOOPT, libc::EINVAL] {
+        match unsafe { libc::fork() } {
+            0 => {
+                filter_argument(&[(libc::SYS_getsockopt, 2, 77)], libc::SECCOMP_RET_ERRNO | errno as u32);
+                let kind = rustix::net::SocketType::SEQPACKET;
+                let family = rustix::net::AddressFamily::UNIX;
+                let flags = rustix::net::SocketFlags::CLOEXEC;
+                let (ours, theirs) = rustix::net::socketpair(family, kind, flags, None).unwrap();
+                let vars = [
+                    format!("LISTEN_PID={}", std::process::id()),
+                    format!("LISTEN_READY_FD={}", theirs.into_raw_fd()),
+                ];
+                let vars = vars.map(|var| CString::new(var).unwrap());
+                let envp = [vars[0].as_ptr(), vars[1].as_ptr(), std::ptr::null()];
+                let argv = [c"test".as_ptr(), std::ptr::null()];
+                drop(ours);
+                let mut launch: Launch<4, 8> =
+                    unsafe { Launch::new(1, argv.as_ptr(), envp.as_ptr()) }.unwrap();
+                let mut net = Net::<1>::new();
+                assert_eq!(unsafe { net.inherit(&mut launch) }, Ok(0));
+                assert!(net.predecessor().is_none());
+                assert_eq!(net.ready(), Ok(()));
+                std::process::exit(0);
+            }
+            child => {
+                let mut status = 0;
+                assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+                assert_eq!(status, 0, "errno {errno}");
+            }
+        }
+    }
 }
 
 fn filtering_container() {
