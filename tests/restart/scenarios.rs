@@ -38,6 +38,7 @@ scenarios! {
     exec_passes_the_debt_on,
     exec_failure_changes_nothing,
     exec_failure_leaves_no_copy,
+    exec_failure_leaves_no_copy_on_an_old_kernel,
     signal_mask_is_the_callers,
     handlers_do_not_run_in_the_clone,
     missing_programs,
@@ -51,6 +52,7 @@ scenarios! {
     directory_is_not_inherited,
     old_kernel,
     predecessors_that_are_gone,
+    nothing_leaks_without_close_range_and_proc,
     filtering_container,
     refusing_emulator,
     no_pidfd_to_be_had,
@@ -552,7 +554,17 @@ fn tasks() -> usize {
 
 /// What is closed after a failed exec is closed: no clone on its way out keeps it open.
 fn exec_failure_leaves_no_copy() {
+    fail_to_exec_and_close(&mut Stage::new());
+}
+
+/// The same where each has to be closed by itself.
+fn exec_failure_leaves_no_copy_on_an_old_kernel() {
     let mut stage = Stage::new();
+    filter(&[(libc::SYS_close_range, 0)], Errno::NOSYS);
+    fail_to_exec_and_close(&mut stage);
+}
+
+fn fail_to_exec_and_close(stage: &mut Stage) {
     stage.listen();
     let restart = Restart::new().executable(Executable::Path(c"/nonexistent"));
     for _ in 0..1000 {
@@ -987,6 +999,27 @@ fn predecessors_that_are_gone() {
             }
         }
     }
+}
+
+/// Without the list in `/proc` too, every number is tried, up to the hard limit: a soft one that was lowered leaves what
+/// is open above it.
+fn nothing_leaks_without_close_range_and_proc() {
+    let mut stage = Stage::new();
+    stage.listen();
+    let leaked = rustix::fs::open("/dev/zero", rustix::fs::OFlags::empty(), 0.into()).unwrap();
+    assert_eq!(unsafe { libc::dup2(leaked.as_raw_fd(), 7) }, 7);
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+    limit.rlim_cur = 7;
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    filter(&[(libc::SYS_close_range, 0), (libc::SYS_getdents64, 0)], Errno::NOSYS);
+    let args = [c"sh", c"-c", c"(exec 5<&3) || exit 8; (exec 5<&7) && exit 9; exit 5"];
+    let restart = Restart::new()
+        .executable(Executable::Path(c"/bin/sh"))
+        .args(&args)
+        .readiness(Readiness::Alive(PATIENCE));
+    let result = stage.net.spawn(&mut stage.launch, &restart).unwrap().wait_ready(PATIENCE);
+    assert_eq!(result, Err(Failure::Exited(5)));
 }
 
 fn filtering_container() {
