@@ -1269,6 +1269,21 @@ fn a_full_table_leaves_what_would_have_been_claimed_inherited() {
     claims(&mut net, "tcp", &local(&b).to_string(), &b);
 }
 
+/// What is closed or taken gives back the room that its name took.
+#[test]
+fn names_take_room_for_as_long_as_their_sockets_are_active() {
+    let long = "n".repeat(200);
+    let mut net = Net::<1>::new();
+    for round in 0..10 {
+        let id = net.listen_with("tcp", "127.0.0.1:0", &Options::new().name(&long)).unwrap();
+        if round % 2 == 0 {
+            net.close(id).unwrap();
+        } else {
+            net.take(id).unwrap();
+        }
+    }
+}
+
 #[test]
 fn names_that_do_not_fit_together_are_an_error_before_a_socket_is_opened() {
     let dir = Dir::new();

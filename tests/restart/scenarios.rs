@@ -32,6 +32,7 @@ scenarios! {
     one_in_flight,
     unreaped_by_others,
     deadline_or_patience,
+    a_wait_is_not_ended_by_signals,
     programs_that_report_nothing,
     queue_survives_spawn,
     predecessor_is_known,
@@ -415,6 +416,34 @@ fn deadline_or_patience() {
     assert!(readable(successor.socket().unwrap()));
     assert_eq!(successor.poll(), Ok(true));
     assert!(successor.is_ready());
+}
+
+/// A signal with a handler interrupts the call, and the wait goes on.
+fn a_wait_is_not_ended_by_signals() {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    static HANDLED: AtomicUsize = AtomicUsize::new(0);
+    extern "C" fn handler(_: i32) {
+        HANDLED.fetch_add(1, Ordering::SeqCst);
+    }
+    unsafe { libc::signal(libc::SIGUSR1, handler as *const () as usize) };
+    let mut stage = Stage::new();
+    stage.start(&Restart::new(), "hang").unwrap();
+    stage.report();
+    let (own, stop) = (unsafe { libc::pthread_self() }, AtomicBool::new(false));
+    let waited = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::SeqCst) {
+                unsafe { libc::pthread_kill(own, libc::SIGUSR1) };
+                std::thread::yield_now();
+            }
+        });
+        let waited = stage.net.successor().unwrap().wait(Duration::from_millis(100));
+        stop.store(true, Ordering::SeqCst);
+        waited
+    });
+    assert_eq!(stage.net.successor().unwrap().kill(), Ok(true));
+    assert_eq!(waited, Ok(false));
+    assert!(HANDLED.load(Ordering::SeqCst) > 0);
 }
 
 fn programs_that_report_nothing() {
