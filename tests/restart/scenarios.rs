@@ -52,6 +52,7 @@ scenarios! {
     renamed_and_deleted_directory,
     directory_is_not_inherited,
     old_kernel,
+    kernel_before_clear_sighand,
     predecessors_that_are_gone,
     nothing_leaks_without_close_range_and_proc,
     filtering_container,
@@ -991,6 +992,13 @@ fn old_kernel() {
     // SO_PEERPIDFD: the predecessor is found by its PID.
     let calls = [(libc::SYS_getsockopt, 2, 77)];
     filter_argument(&calls, libc::SECCOMP_RET_ERRNO | libc::ENOPROTOOPT as u32);
+    restart_by_other_means(&mut stage);
+}
+
+/// `clone3` is there, and does not know that the handlers are to be reset.
+fn kernel_before_clear_sighand() {
+    let mut stage = Stage::new();
+    filter(&[(libc::SYS_clone3, 0)], Errno::INVAL);
     restart_by_other_means(&mut stage);
 }
 
