@@ -995,10 +995,20 @@ fn old_kernel() {
     restart_by_other_means(&mut stage);
 }
 
-/// `clone3` is there, and does not know that the handlers are to be reset.
+/// `clone3` is there, and does not know that the handlers are to be reset. That is no emulator, whose clone that fails
+/// is a child like any other.
 fn kernel_before_clear_sighand() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static HANDLED: AtomicUsize = AtomicUsize::new(0);
+    extern "C" fn handler(_: i32) {
+        HANDLED.fetch_add(1, Ordering::SeqCst);
+    }
     let mut stage = Stage::new();
     filter(&[(libc::SYS_clone3, 0)], Errno::INVAL);
+    unsafe { libc::signal(libc::SIGCHLD, handler as *const () as usize) };
+    let restart = Restart::new().executable(Executable::Path(c"/nonexistent"));
+    assert_eq!(stage.start(&restart, "ready"), Err(execve(Errno::NOENT)));
+    assert_eq!(HANDLED.load(Ordering::SeqCst), 0);
     restart_by_other_means(&mut stage);
 }
 
