@@ -127,7 +127,11 @@ unsafe fn inspect<'env, const N: usize>(
     // SAFETY: as above.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     match rustix::net::getsockname(borrowed) {
-        Ok(address) if address.address_family() == AddressFamily::UNIX => Predecessor::of(borrowed),
+        Ok(address) if address.address_family() == AddressFamily::UNIX => match Predecessor::of(borrowed) {
+            // A filter: the predecessor is there, and cannot be told from another process.
+            Err(error) if matches!(error.errno(), Some(Errno::NOSYS | Errno::PERM)) => Ok(None),
+            other => other,
+        },
         Err(Errno::BADF) => Err(Error::NotOpen { fd }),
         _ => Err(Variable::ReadyFd.fault(Fault::NotASocket)),
     }

@@ -23,6 +23,9 @@ use rustix::io::Errno;
 /// it; a slot is one pointer. The table of variables should have some room beyond the environment: a
 /// restart adds up to five variables, and those that its caller adds. The table of arguments needs twice the
 /// room if a restart is to replace them.
+///
+/// The working directory is held open, so that it is found again when it has been renamed. A program that means to
+/// shut itself in with chroot(2) captures its launch after that: its successor would begin outside.
 #[derive(Debug)]
 pub struct Launch<const ARGS: usize = 1024, const VARS: usize = 2048> {
     args: Vec<Option<CStrPtr>, ARGS>,

@@ -107,6 +107,9 @@ impl<'env, 'c> Options<'env, 'c> {
     }
 
     /// Replaces a Unix socket's path that nobody listens on: one that is a socket, and refuses a connection.
+    ///
+    /// Looking and replacing are several steps. Of two processes that take them for one path at once, the later one
+    /// has it, and the earlier one listens where nobody comes: where that may be, take a lock before.
     #[must_use]
     pub const fn replace_stale(mut self, replace_stale: bool) -> Self {
         self.replace_stale = replace_stale;

@@ -530,7 +530,7 @@ impl<'env, const N: usize> Net<'env, N> {
     /// - [`Error::GivenUp`]: the predecessor does not wait for this process any more, and serves on. Exit, and
     ///   accept nothing.
     /// - [`Error::Call`]: the report could not be sent, within the notifier's timeout. A predecessor that has
-    ///   ended is no error.
+    ///   ended is no error, nor is one that dropped its [`Net`].
     /// - The error of [`Net::inherit`], if that failed.
     #[doc(alias = "sd_notify")]
     #[doc(alias = "READY=1")]
@@ -540,15 +540,17 @@ impl<'env, const N: usize> Net<'env, N> {
             return Ok(());
         }
         if let Some(socket) = &self.readiness {
-            if !ready::send(socket.as_fd(), Report::Ready)? && self.is_given_up()? {
+            if !ready::send(socket.as_fd(), Report::Ready)? && self.is_given_up(socket.as_fd())? {
                 return Err(Error::GivenUp);
             }
             self.readiness = None;
         } else if self.notifier.is_present() {
+            let deadline = self.notifier.deadline();
             for name in self.unwanted() {
-                self.notifier.unstore(name)?;
+                let unstore = [Assignment::FdStoreRemove, Assignment::FdName(name)];
+                self.notifier.send_by(&unstore, &[], &deadline)?;
             }
-            self.notifier.send(&[Assignment::Ready])?;
+            self.notifier.send_by(&[Assignment::Ready], &[], &deadline)?;
         }
         self.reported = true;
         self.inherited.clear();
@@ -583,12 +585,11 @@ impl<'env, const N: usize> Net<'env, N> {
         Ok(())
     }
 
-    /// Whether the predecessor, which takes no report, is still there.
-    fn is_given_up(&self) -> Result<bool, Error> {
-        match (&self.predecessor, &self.readiness) {
-            (Some(predecessor), _) => Ok(!predecessor.has_exited()?),
-            (None, Some(socket)) => Ok(Predecessor::of(socket.as_fd())?.is_some()),
-            (None, None) => Ok(false),
+    /// Whether the predecessor, which took no report on `socket`, has given this process up and is still there.
+    fn is_given_up(&self, socket: BorrowedFd<'_>) -> Result<bool, Error> {
+        match &self.predecessor {
+            Some(predecessor) if predecessor.has_exited()? => Ok(false),
+            _ => ready::is_given_up(socket),
         }
     }
 
@@ -634,7 +635,7 @@ impl<'env, const N: usize> Net<'env, N> {
     }
 
     /// The process that started this one and was still alive when the sockets were inherited; it may drain
-    /// for some time yet.
+    /// for some time yet. `None` also where a filter lets nobody open pidfds, on a kernel before 6.5.
     #[must_use]
     pub const fn predecessor(&self) -> Option<&Predecessor> {
         self.predecessor.as_ref()

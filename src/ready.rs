@@ -12,7 +12,8 @@
 //! | `ERRNO=n` | refused, for this errno |
 //! | `CODE=n` | refused, for a reason of the program's own |
 //!
-//! A newline at its end is ignored. This room makes system calls through rustix and `sys`, and starts nothing.
+//! A newline at its end is ignored. To a successor that it gave up, the predecessor says `GIVEN_UP=1` before it closes
+//! its end: what was left behind by one that has ended already would serve beside it. This room makes system calls through rustix and `sys`, and starts nothing.
 
 use crate::activation::{DIGITS, decimal};
 use crate::error::{Call, Error};
@@ -104,6 +105,26 @@ pub(crate) fn refuse_reports(socket: BorrowedFd<'_>) -> Result<(), Error> {
         // The other end is closed.
         Ok(()) | Err(Errno::NOTCONN) => Ok(()),
         Err(errno) => Err(Error::call_on(Call::Shutdown, socket.as_raw_fd(), errno)),
+    }
+}
+
+/// Says that the successor was given up, to whoever has its end: a process that it left behind, as a rule.
+pub(crate) fn give_up(socket: BorrowedFd<'_>) {
+    // Nobody there any more: nobody to tell.
+    let _ = rustix::net::send(socket, b"GIVEN_UP=1", SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+}
+
+/// Whether a predecessor that takes no report has given this process up: it says so, or is about to. One that closed
+/// its end without a word has ended, or let go of its successor.
+pub(crate) fn is_given_up(socket: BorrowedFd<'_>) -> Result<bool, Error> {
+    loop {
+        return match rustix::net::recv(socket, &mut [0_u8; 64], RecvFlags::DONTWAIT) {
+            Ok((len, _)) => Ok(len > 0),
+            Err(Errno::AGAIN) => Ok(true),
+            // Told once, before what is in the queue.
+            Err(Errno::INTR | Errno::CONNRESET) => continue,
+            Err(errno) => Err(Error::call_on(Call::Recv, socket.as_raw_fd(), errno)),
+        };
     }
 }
 
@@ -254,6 +275,25 @@ mod tests {
         assert_eq!(receive(ours.as_fd()), Ok(Received::Closed));
         drop(theirs);
         refuse_reports(ours.as_fd()).unwrap();
+    }
+
+    #[test]
+    fn who_closes_without_a_word_has_given_nobody_up() {
+        for (unread, says_so, given_up) in
+            [(false, false, false), (false, true, true), (true, false, false), (true, true, true)]
+        {
+            let (ours, theirs) = pair().unwrap();
+            if unread {
+                assert_eq!(send(theirs.as_fd(), Report::Ready), Ok(true));
+            }
+            refuse_reports(ours.as_fd()).unwrap();
+            assert_eq!(is_given_up(theirs.as_fd()), Ok(true), "about to");
+            if says_so {
+                give_up(ours.as_fd());
+            }
+            drop(ours);
+            assert_eq!(is_given_up(theirs.as_fd()), Ok(given_up), "{unread} {says_so}");
+        }
     }
 
     #[test]

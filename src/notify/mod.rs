@@ -117,7 +117,8 @@ impl Notifier {
         Ok(Self { manager: Some((value, &VERBS)), timeout: Self::TIMEOUT })
     }
 
-    /// Lets no call wait longer than `timeout`. With 0, a manager whose socket is full is an error at once.
+    /// Lets no call wait longer than `timeout`, however many messages it sends. With 0, a manager whose socket is
+    /// full is an error at once.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -163,10 +164,16 @@ impl Notifier {
         assignments: &[Assignment<'_>],
         fds: &[BorrowedFd<'_>],
     ) -> Result<bool, Error> {
-        self.send_by(assignments, fds, &Deadline::after(self.timeout))
+        self.send_by(assignments, fds, &self.deadline())
     }
 
-    fn send_by(
+    /// Until when a call that begins now may wait.
+    pub(crate) fn deadline(&self) -> Deadline {
+        Deadline::after(self.timeout)
+    }
+
+    /// Sends one of a call's messages.
+    pub(crate) fn send_by(
         &self,
         assignments: &[Assignment<'_>],
         fds: &[BorrowedFd<'_>],
@@ -195,7 +202,7 @@ impl Notifier {
         if !self.is_present() {
             return Ok(false);
         }
-        let deadline = Deadline::after(self.timeout);
+        let deadline = self.deadline();
         let (ours, theirs) = barrier_pipe()?;
         self.send_by(&[Assignment::Barrier], &[theirs.as_fd()], &deadline)?;
         drop(theirs);
@@ -222,11 +229,12 @@ impl Notifier {
     pub fn store(&self, name: &str, fds: &[BorrowedFd<'_>], poll: bool) -> Result<bool, Error> {
         let assignments = [Assignment::FdStore, Assignment::FdName(name), Assignment::NoFdPoll];
         let assignments = if poll { assignments.get(..2) } else { Some(&assignments[..]) }.unwrap_or(&[]);
+        let deadline = self.deadline();
         let mut batches = fds.chunks(FDS_MAX);
         // Not one descriptor: an error of the message's.
-        self.send_with_fds(assignments, batches.next().unwrap_or(&[]))?;
+        self.send_by(assignments, batches.next().unwrap_or(&[]), &deadline)?;
         for batch in batches {
-            self.send_with_fds(assignments, batch)?;
+            self.send_by(assignments, batch, &deadline)?;
         }
         Ok(self.is_present())
     }

@@ -46,20 +46,20 @@ impl MainPid {
 
     /// Tells the manager who the main process is now. Called again after an error, it goes on where it was.
     pub(crate) fn announce(&mut self, pid: Pid, pidfd: BorrowedFd<'_>) -> Result<(), Error> {
+        let deadline = self.notifier.deadline();
         if !self.announced {
             let main_pid = Assignment::MainPid(pid);
-            match pidfd::id(pidfd) {
-                Some(id) => {
-                    self.notifier.send(&[main_pid, Assignment::MainPidfdId(id), Assignment::Ready])?
-                }
-                None => self.notifier.send(&[main_pid, Assignment::Ready])?,
+            let message = match pidfd::id(pidfd) {
+                Some(id) => &[main_pid, Assignment::MainPidfdId(id), Assignment::Ready][..],
+                None => &[main_pid, Assignment::Ready],
             };
+            self.notifier.send_by(message, &[], &deadline)?;
             self.announced = true;
         }
         if let Some(theirs) = &self.theirs {
             // Behind a vsock there is a machine's manager, which has one main process for ever.
             if self.notifier.takes_fds() {
-                self.notifier.send_with_fds(&[Assignment::Barrier], &[theirs.as_fd()])?;
+                self.notifier.send_by(&[Assignment::Barrier], &[theirs.as_fd()], &deadline)?;
             }
             self.theirs = None;
         }

@@ -237,7 +237,9 @@ impl Successor {
     /// It said why it gives up, and has nothing more to say: what is left of it is the pidfd.
     fn refused(&mut self, reason: Reason) {
         self.state = State::Refused(reason);
-        self.socket = None;
+        if let Some(socket) = self.socket.take() {
+            ready::give_up(socket.as_fd());
+        }
     }
 
     /// It reported and has ended already. With status 0 it may have handed over to a successor of its own, or
@@ -413,7 +415,9 @@ impl Successor {
             (_, None, None) => Failure::Vanished,
         };
         self.state = State::Failed(failure);
-        self.socket = None;
+        if let Some(socket) = self.socket.take() {
+            ready::give_up(socket.as_fd());
+        }
         if let Some(main_pid) = self.main_pid.take() {
             main_pid.withdraw(failure);
         }

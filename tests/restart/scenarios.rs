@@ -54,6 +54,7 @@ scenarios! {
     old_kernel,
     kernel_before_clear_sighand,
     predecessors_that_are_gone,
+    predecessor_behind_a_filter,
     nothing_leaks_without_close_range_and_proc,
     filtering_container,
     refusing_emulator,
@@ -1010,6 +1011,22 @@ fn kernel_before_clear_sighand() {
     assert_eq!(stage.start(&restart, "ready"), Err(execve(Errno::NOENT)));
     assert_eq!(HANDLED.load(Ordering::SeqCst), 0);
     restart_by_other_means(&mut stage);
+}
+
+/// Where nobody may open a pidfd, and the kernel is too old to give one with the socket, a successor does not know its
+/// predecessor. All else is as ever.
+fn predecessor_behind_a_filter() {
+    let mut stage = Stage::new();
+    stage.listen();
+    let calls = [(libc::SYS_getsockopt, 2, 77)];
+    filter_argument(&calls, libc::SECCOMP_RET_ERRNO | libc::ENOPROTOOPT as u32);
+    filter(&[(libc::SYS_pidfd_open, 0)], Errno::PERM);
+    let report = stage.succeed();
+    assert_eq!(find(&report, "inherited"), "Ok(2)");
+    assert_eq!(find(&report, "predecessor"), "none");
+    stage.start(&Restart::new(), "hang").unwrap();
+    stage.report();
+    assert_eq!(stage.net.successor().unwrap().kill(), Ok(true));
 }
 
 /// An older kernel does not tell who made a socket whose maker has closed its end, or names somebody who may be another

@@ -20,6 +20,7 @@ scenarios! {
     what_closes_on_exec_is_no_stdin,
     added_descriptors_close_on_exec,
     one_whose_predecessor_has_ended_is_ready_all_the_same,
+    one_that_was_let_go_serves,
     one_that_was_ready_and_ends_is_collected;
     "a_report_that_came_too_late_is_not_taken": "pidfd_send_signal,kill:error=EPERM" => too_late,
     "without_pidfd_send_signal": "pidfd_send_signal:error=ENOSYS" => without_pidfd_send_signal,
@@ -66,16 +67,34 @@ fn too_late() {
     }));
     assert_eq!(successor.wait_ready(Duration::ZERO), failed);
     assert!(successor.is_in_flight());
-    // It may not have stopped yet, and `kill` is forbidden here.
+    assert_eq!(find(&report_when_continued(&stage, pid), "ready"), "Err(GivenUp)");
+    assert_eq!(stage.wait_ready(), Err(Failure::Exited(0)));
+    assert_no_children();
+}
+
+/// Continues a reporter that stops itself, and returns what it has to say then.
+fn report_when_continued(stage: &Stage, pid: i32) -> String {
     let begin = std::time::Instant::now();
     let look = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
     let mut report = [PollFd::new(&stage.report, PollFlags::IN)];
+    // It may not have stopped yet. And `kill` may be forbidden here.
     while rustix::event::poll(&mut report, Some(&look)).unwrap() == 0 {
         assert!(begin.elapsed() < PATIENCE);
         unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, libc::SIGCONT) };
     }
-    assert_eq!(find(&stage.report(), "ready"), "Err(GivenUp)");
-    assert_eq!(stage.wait_ready(), Err(Failure::Exited(0)));
+    stage.report()
+}
+
+/// A predecessor that ends closes its end a moment before its pidfd shows that; one that drops its `Net` closes it too.
+/// Neither says that it serves on, so the successor does.
+fn one_that_was_let_go_serves() {
+    let mut stage = Stage::new();
+    stage.start(&Restart::new(), "late").unwrap();
+    stage.report();
+    let pid = stage.net.successor().unwrap().pid();
+    stage.net = gracenet::Net::new();
+    assert_eq!(find(&report_when_continued(&stage, pid.as_raw_nonzero().get()), "ready"), "Ok(())");
+    rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
     assert_no_children();
 }
 
