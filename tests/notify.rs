@@ -26,6 +26,7 @@ use std::mem::MaybeUninit;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A manager's socket, and what `NOTIFY_SOCKET` would say.
@@ -353,6 +354,29 @@ fn a_full_socket_is_waited_for_no_longer_than_the_caller_allows() {
     });
     assert_eq!(manager.message(), "READY=1");
     assert!(manager.has_none());
+}
+
+/// However many messages it sends, and however short each of them had to wait.
+#[test]
+fn a_call_of_several_messages_has_one_timeout() {
+    const MESSAGES: usize = 10;
+    let manager = Manager::at_path();
+    while manager.notifier().send(&[Assignment::Watchdog]) == Ok(true) {}
+    let files = files(1);
+    let fds = vec![files[0].as_fd(); MESSAGES * FDS_MAX];
+    let is_over = AtomicBool::new(false);
+    let answer = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(150));
+                manager.receive().unwrap();
+            }
+        });
+        let answer = manager.notifier().timeout(Duration::from_millis(400)).store("a", &fds, true);
+        is_over.store(true, Ordering::Relaxed);
+        answer
+    });
+    assert_eq!(answer, failed(Call::Send, Errno::TIMEDOUT));
 }
 
 #[test]
