@@ -58,7 +58,7 @@ use std::time::{Duration, Instant};
 use gracenet::address::Kind;
 use gracenet::error::Variable;
 use gracenet::notify::{self, Assignment};
-use gracenet::{Endpoint, Failure, Id, Launch, Net, Network, Notifier, Options, Reason, Restart, Successor};
+use gracenet::{Endpoint, Failure, Id, Launch, Net, Notifier, Options, Reason, Restart, Successor};
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll};
 use rustix::fs::{MemfdFlags, OFlags};
@@ -169,18 +169,17 @@ impl Config {
 
     /// The network and the address of an argument.
     fn split(argument: &str) -> (&str, &str) {
-        match argument.split_once('=') {
-            Some((network, address)) if Network::parse(network).is_ok() => (network, address),
-            _ if argument.starts_with(['/', '@']) => ("unix", argument),
-            _ => ("tcp", argument),
+        if argument.starts_with(['/', '@']) {
+            return ("unix", argument);
         }
+        argument.split_once('=').unwrap_or(("tcp", argument))
     }
 }
 
 fn serve(config: &Config) -> Result<ExitCode, Box<dyn Error>> {
     // SAFETY: this is the first thing the process does with its environment, which it never changes but for
     // the line below; there is one thread.
-    let mut launch: Launch<2048> = unsafe { Launch::from_libc() }?;
+    let mut launch: Launch<4096> = unsafe { Launch::from_libc() }?;
     let mut net = Box::new(Net::<CAPACITY>::new());
     // SAFETY: nothing has been opened yet but what this process was started with.
     unsafe { net.inherit(&mut launch) }?;
@@ -339,7 +338,7 @@ enum Leave {
 
 struct Server<'c> {
     config: &'c Config,
-    launch: Launch<2048>,
+    launch: Launch<4096>,
     net: Box<Net<'c, CAPACITY>>,
     listeners: Vec<Listener>,
     claimed: usize,
@@ -349,9 +348,11 @@ struct Server<'c> {
     connections: Arc<Connections>,
     phase: Phase,
     terminations: usize,
-    /// Whether this is the main process of the service: not before the predecessor has ended, and not once
-    /// a successor has taken over.
+    /// Whether this is the main process of the service, as far as it knows: not before the predecessor has ended,
+    /// and not once a successor has taken over.
     is_main: bool,
+    /// Until a successor has taken over. Not by the main process alone: while the predecessor drains, only the
+    /// successor can say that the service is alive, and is the main process to the manager.
     watchdog: Option<Watchdog>,
 }
 
@@ -366,7 +367,7 @@ impl<'c> Server<'c> {
     #[allow(clippy::type_complexity, reason = "the net comes back, to refuse with")]
     fn new(
         config: &'c Config,
-        launch: Launch<2048>,
+        launch: Launch<4096>,
         mut net: Box<Net<'c, CAPACITY>>,
         signals: Signals,
     ) -> Result<Self, (Box<Net<'c, CAPACITY>>, Box<dyn Error>)> {
@@ -393,7 +394,7 @@ impl<'c> Server<'c> {
     #[allow(clippy::type_complexity, reason = "the parts of a server")]
     fn open(
         config: &'c Config,
-        launch: &Launch<2048>,
+        launch: &Launch<4096>,
         net: &mut Net<'c, CAPACITY>,
     ) -> Result<(Vec<Listener>, Option<Generation>, Option<Watchdog>, Watch, Connections), Box<dyn Error>>
     {
@@ -509,7 +510,7 @@ impl<'c> Server<'c> {
                 Phase::Serving => None,
                 Phase::Restarting { deadline } | Phase::Draining { deadline, .. } => Some(deadline),
             };
-            let watchdog = self.watchdog.as_ref().filter(|_| self.is_main).map(|watchdog| watchdog.next);
+            let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog.next);
             let deadline = deadline.into_iter().chain(watchdog).min();
             for key in self.watch.wait(deadline)? {
                 match key {
@@ -598,8 +599,8 @@ impl<'c> Server<'c> {
         match look(successor) {
             Ok(false) => {}
             Ok(true) => {
-                self.forget_successor();
                 self.is_main = false;
+                self.watchdog = None;
                 self.drain(Leave::Exit);
             }
             Err(failure @ Failure::Manager(_)) => {
@@ -632,8 +633,12 @@ impl<'c> Server<'c> {
                 self.forget_successor();
                 say!("restart failed: terminated");
             }
-            // It was ready, and serves.
-            Ok(false) => self.check_successor(Successor::poll),
+            // It was ready, and serves. The manager may have to be told, or be about to say that it knows.
+            Ok(false) => {
+                self.check_successor(|successor| successor.wait(RETRY));
+                // It is the main process, also where the manager has yet to say that it knows.
+                self.is_main &= !matches!(self.phase, Phase::Restarting { .. });
+            }
             Err(error) => say!("restart: {error}"),
         }
     }
@@ -642,7 +647,9 @@ impl<'c> Server<'c> {
         let now = Instant::now();
         if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.next <= now) {
             watchdog.next = now + watchdog.interval;
-            self.tell(&[Assignment::Watchdog]);
+            if let Err(error) = self.net.notifier().send(&[Assignment::Watchdog]) {
+                say!("service manager: {error}");
+            }
         }
     }
 
@@ -669,6 +676,7 @@ impl<'c> Server<'c> {
                 self.watch.remove(fd);
             }
         }
+        self.forget_successor();
         self.connections.draining.store(true, Ordering::SeqCst);
         self.phase = Phase::Draining { deadline, then };
     }
@@ -881,16 +889,21 @@ fn respond(request: &httparse::Request<'_, '_>) -> (&'static str, String) {
     let pid = || format!("{}\n", std::process::id());
     match (request.method, request.path) {
         (Some("GET"), Some("/")) => ("200 OK", pid()),
-        (Some("GET"), Some(path)) => match path.strip_prefix("/sleep?ms=").map(str::parse) {
-            Some(Ok(millis)) => {
+        (Some("GET"), Some(path)) => match path.strip_prefix("/sleep?ms=").map(decimal) {
+            Some(Some(millis)) => {
                 thread::sleep(Duration::from_millis(millis));
                 ("200 OK", pid())
             }
-            Some(Err(_)) => ("400 Bad Request", "ms is not a number\n".to_owned()),
+            Some(None) => ("400 Bad Request", "ms is not a number\n".to_owned()),
             None => ("404 Not Found", "not found\n".to_owned()),
         },
         _ => ("400 Bad Request", "only GET\n".to_owned()),
     }
+}
+
+/// A number in digits alone: no sign, no space.
+fn decimal(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Answers one datagram, if it says where it came from.

@@ -69,6 +69,9 @@ impl Config {
                 other => return Err(other.unexpected()),
             }
         }
+        if !(0.0..=3600.0).contains(&config.seconds) {
+            return Err("--seconds is a number from 0 to 3600".into());
+        }
         Ok(config)
     }
 }

@@ -30,8 +30,12 @@ mod stage;
 mod verdicts;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use stage::Scenario;
 use std::ffi::OsString;
+use std::io::{Read, Seek};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 
 fn main() -> ExitCode {
@@ -75,7 +79,11 @@ fn play(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Runs a scenario in a process of its own, under strace where it asks for a fault.
+/// How long a scenario may take.
+const PATIENCE: Timespec = Timespec { tv_sec: 120, tv_nsec: 0 };
+
+/// Runs a scenario in a process of its own, under strace where it asks for a fault. What it leaves behind when it fails
+/// is ended, and not waited for.
 fn run(scenario: &Scenario) -> Result<(), Failed> {
     let own = std::env::current_exe()?;
     let mut command = match scenario.inject {
@@ -86,15 +94,28 @@ fn run(scenario: &Scenario) -> Result<(), Failed> {
             strace
         }
     };
-    let output = command
+    let mut said = tempfile::tempfile()?;
+    let mut child = command
         .args(["role", "scenario", scenario.name])
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
-        .output()
+        .stdout(said.try_clone()?)
+        .stderr(said.try_clone()?)
+        .process_group(0)
+        .spawn()
         .map_err(|error| format!("{:?}: {error} (package strace?)", command.get_program()))?;
-    if output.status.success() {
+    let pid = Pid::from_child(&child);
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    let ended = rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&PATIENCE))?;
+    // Its number is its group's until it is collected.
+    let _ = kill_process_group(pid, Signal::KILL);
+    let status = child.wait()?;
+    if ended > 0 && status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{}\n{said}", output.status).into())
+    let mut text = String::new();
+    said.rewind()?;
+    said.read_to_string(&mut text)?;
+    let status = if ended > 0 { status.to_string() } else { "it did not end".to_owned() };
+    Err(format!("{status}\n{text}").into())
 }

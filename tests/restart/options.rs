@@ -1,12 +1,13 @@
 //! What `serve` does with its options, and with signals that come at the worst moment.
 
-use crate::server::{Outcome, Server, asked, body, free_address, get, has_left, readable, watch};
+use crate::server::{Outcome, Server, ask_slowly, asked, body, free_address, get, has_left, readable, watch};
 use libtest_mimic::Trial;
 use rustix::fd::AsFd;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("serve_reloads_by_spawn", reloads_by_spawn),
         trial("serve_has_a_name_for_each_address", names),
         trial("serve_counts_its_generations", generations),
+        trial("serve_is_alive_while_its_predecessor_drains", watchdog),
+        trial("serve_does_not_stop_what_its_successor_serves", terminated_while_confirming),
         trial("serve_refuses_options_that_do_not_fit", refused),
         trial("serve_restarts_when_nobody_reads_what_it_says", unread),
     ]
@@ -60,7 +63,7 @@ fn sleep_through_the_report(timeout: &str, signal: Option<Signal>) -> bool {
     }
     for signal in signal.into_iter().chain([Signal::CONT]) {
         // It is a child that nobody has collected: the number is its own.
-        rustix::process::kill_process(predecessor, signal).unwrap();
+        kill_process(predecessor, signal).unwrap();
     }
     assert!(has_left(&left));
     body(&client.join().unwrap());
@@ -76,7 +79,7 @@ fn bursts() -> Outcome {
         for round in 0..20 {
             for (position, signal) in signals.iter().cycle().take(5).enumerate() {
                 // One that has left since is what a burst is about.
-                let _ = rustix::process::kill_process(server.pid, *signal);
+                let _ = kill_process(server.pid, *signal);
                 if (round + position) % 3 == 0 {
                     body(&get(&address, "/"));
                 }
@@ -102,7 +105,7 @@ fn bursts() -> Outcome {
                 server.pid
             );
         }
-        assert!(server.restart(Signal::USR2).ends_with("inherited=1 listeners=1"));
+        assert!(server.hand_over().ends_with("inherited=1 listeners=1"));
         assert_eq!(asked(&address), server.pid);
     }
     Ok(())
@@ -183,25 +186,14 @@ fn names() -> Outcome {
 
 /// The file in memory travels by spawn and by exec, and is not counted among the sockets.
 fn generations() -> Outcome {
-    let directory = tempfile::tempdir()?;
-    let path = directory.path().join("notify");
-    let manager = std::os::unix::net::UnixDatagram::bind(&path)?;
-    manager.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let (_directory, path, manager) = manager()?;
     let address = free_address();
     let mut server = Server::start_with(&["--fd-store", &address], |command| {
         command.env("NOTIFY_SOCKET", &path);
     });
     let mut expected = 1;
     let wait_for_status = |generation: u32| {
-        let status = format!("STATUS=serving 1 listener, generation {generation}");
-        loop {
-            let mut buffer = [0; 4096];
-            // Descriptors that came along are closed by not being asked for.
-            let len = manager.recv(&mut buffer).unwrap();
-            if buffer[..len] == *status.as_bytes() {
-                break;
-            }
-        }
+        while message(&manager) != format!("STATUS=serving 1 listener, generation {generation}") {}
     };
     wait_for_status(expected);
     for signal in [Signal::USR2, Signal::HUP, Signal::USR2] {
@@ -209,6 +201,61 @@ fn generations() -> Outcome {
         expected += 1;
         wait_for_status(expected);
     }
+    Ok(())
+}
+
+/// A manager that a server can be started under.
+fn manager() -> Result<(tempfile::TempDir, PathBuf, UnixDatagram), std::io::Error> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("notify");
+    let manager = UnixDatagram::bind(&path)?;
+    manager.set_read_timeout(Some(Duration::from_secs(10)))?;
+    Ok((directory, path, manager))
+}
+
+/// The next message. Descriptors that came along are closed by not being asked for: a barrier is answered.
+fn message(manager: &UnixDatagram) -> String {
+    let mut buffer = [0; 4096];
+    let len = manager.recv(&mut buffer).unwrap();
+    String::from_utf8(buffer[..len].to_vec()).unwrap()
+}
+
+/// The watchdog's time is shorter than the drain: somebody has to feed it, and after the hand-over that is the successor.
+fn watchdog() -> Outcome {
+    let (_directory, path, manager) = manager()?;
+    let address = free_address();
+    let mut server = Server::start_with(&[&address], |command| {
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000");
+    });
+    let slow = ask_slowly(&server, &address, 3000);
+    server.restart(Signal::USR2);
+    while message(&manager) != "BARRIER=1" {}
+    for _ in 0..3 {
+        assert_eq!(message(&manager), "WATCHDOG=1");
+    }
+    assert!(!slow.is_finished());
+    body(&slow.join().unwrap());
+    Ok(())
+}
+
+/// Terminated after it has told the manager of its successor, and before that has said that it knows: the service goes
+/// on, and the manager does not hear that it stops.
+fn terminated_while_confirming() -> Outcome {
+    let (_directory, path, manager) = manager()?;
+    let address = free_address();
+    let mut server = Server::start_with(&[&address], |command| {
+        command.env("NOTIFY_SOCKET", &path);
+    });
+    while !message(&manager).starts_with("STATUS=serving") {}
+    let predecessor = (server.pid, watch(server.pid));
+    server.restart(Signal::USR2);
+    kill_process(predecessor.0, Signal::TERM)?;
+    assert!(has_left(&predecessor.1));
+    for begin in ["RELOADING=1\n", "MAINPID=", "BARRIER=1", "STATUS=serving"] {
+        let message = message(&manager);
+        assert!(message.starts_with(begin), "{message}");
+    }
+    assert_eq!(asked(&address), server.pid);
     Ok(())
 }
 
@@ -239,17 +286,17 @@ fn unread() -> Outcome {
     let (mut pid, mut inode) = wait_for_another(0);
     for signal in [Signal::USR2, Signal::HUP, Signal::USR2] {
         let predecessor = watch(Pid::from_raw(pid).unwrap());
-        rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal)?;
+        kill_process(Pid::from_raw(pid).unwrap(), signal)?;
         let before = pid;
         (pid, inode) = wait_for_another(inode);
         assert!(pid == before || has_left(&predecessor));
         assert_eq!(asked(&address), Pid::from_raw(pid).unwrap());
     }
     std::fs::remove_file(&program)?;
-    rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::USR2)?;
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::USR2)?;
     assert_eq!(wait_for_another(inode).0, pid);
     assert_eq!(asked(&address), Pid::from_raw(pid).unwrap());
-    rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL)?;
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL)?;
     child.wait()?;
     Ok(())
 }
@@ -260,6 +307,7 @@ fn refused() -> Outcome {
         (&["--reload", "fork", "127.0.0.1:0"], "--reload is exec or spawn, not fork"),
         (&["--name", "a", "--name", "b", "127.0.0.1:0"], "--name is given once, or once for each address"),
         (&["--no-such", "127.0.0.1:0"], "invalid option '--no-such'"),
+        (&["tpc=127.0.0.1:0"], "tpc=127.0.0.1:0: unknown network \"tpc\""),
     ] {
         let output = Command::new(std::env::current_exe()?).args(["role", "serve"]).args(args).output()?;
         assert_eq!(output.status.code(), Some(1), "{args:?}");
