@@ -21,7 +21,7 @@
 //! handler of SIGCHLD or a wait for any child can see; and signals that the emulator itself has taken, and
 //! not delivered yet, when a program is executed in place are lost.
 
-use super::{CLONE_SIGHAND, CLONE_THREAD, CLONE_VFORK, CLONE_VM, Job, Report, Task};
+use super::{CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VFORK, CLONE_VM, Job, Report, Task};
 use super::{arch, enter, nr, result};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -33,7 +33,6 @@ use rustix::process::{Pid, WaitId, WaitIdOptions};
 const SIGCHLD: usize = 17;
 const CLONE_FS: u64 = 0x200;
 const CLONE_FILES: u64 = 0x400;
-const CLONE_SYSVSEM: u64 = 0x4_0000;
 const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 
 /// Runs the job in a process, on the stack below `top`; returns its ID once it has executed a program or ended.

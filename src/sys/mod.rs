@@ -77,6 +77,7 @@ const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_VFORK: u64 = 0x4000;
 const CLONE_PARENT: u64 = 0x8000;
 const CLONE_THREAD: u64 = 0x1_0000;
+const CLONE_SYSVSEM: u64 = 0x4_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 
 /// A call's result: the kernel answers `-errno` for a failure.
@@ -301,8 +302,8 @@ pub(crate) enum Clone {
     /// The same with this process's parent as its parent, which the init process of a PID namespace cannot
     /// make: `EINVAL`.
     Sibling,
-    /// A thread of this process that nobody knows: memory, handlers and the PID, but not descriptors and
-    /// not the working directory. When it executes, the program is replaced; when it exits, nothing was.
+    /// A thread of this process that nobody knows: memory, handlers, what semop(2) is to undo and the PID, but
+    /// not descriptors and not the working directory. When it executes, the program is replaced; when it exits, nothing was.
     Thread,
 }
 
@@ -389,7 +390,8 @@ pub(crate) unsafe fn clone_and_run<T, R: Copy>(
     let (flags, clear) = match what {
         Clone::Child => (CLONE_VM | CLONE_VFORK | CLONE_PIDFD, CLONE_CLEAR_SIGHAND),
         Clone::Sibling => (CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_PARENT, CLONE_CLEAR_SIGHAND),
-        Clone::Thread => (CLONE_VM | CLONE_VFORK | CLONE_THREAD | CLONE_SIGHAND, 0),
+        // What semop(2) is to undo at the end of the process survives an execve, if who executes shares it.
+        Clone::Thread => (CLONE_VM | CLONE_VFORK | CLONE_THREAD | CLONE_SIGHAND | CLONE_SYSVSEM, 0),
     };
     let args = CloneArgs {
         flags: flags | clear,

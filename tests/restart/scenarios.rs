@@ -40,6 +40,7 @@ scenarios! {
     exec_failure_changes_nothing,
     exec_failure_leaves_no_copy,
     exec_failure_leaves_no_copy_on_an_old_kernel,
+    exec_undoes_no_semaphore,
     signal_mask_is_the_callers,
     handlers_do_not_run_in_the_clone,
     missing_programs,
@@ -667,6 +668,32 @@ fn exec_signalled_when(signal: i32, mut is_now: impl FnMut() -> bool + Send + 's
     let Err(error) = stage.net.exec(&mut stage.launch, &restart);
     sender.join().unwrap();
     error
+}
+
+/// A semaphore that is given back at the end of the process is not given back by an exec in place.
+fn exec_undoes_no_semaphore() {
+    let mut stage = Stage::new();
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let semaphore = unsafe { libc::semget(libc::IPC_PRIVATE, 1, 0o600) };
+    let value = || unsafe { libc::semctl(semaphore, 0, libc::GETVAL) };
+    assert_eq!(unsafe { libc::semctl(semaphore, 0, libc::SETVAL, 1) }, 0);
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let mut take = libc::sembuf { sem_num: 0, sem_op: -1, sem_flg: libc::SEM_UNDO as i16 };
+        unsafe { libc::semop(semaphore, &raw mut take, 1) };
+        let args = [c"sleep", c"60"];
+        let restart = Restart::new().executable(Executable::Path(c"/bin/sleep")).args(&args);
+        let Err(error) = stage.net.exec(&mut stage.launch, &restart);
+        panic!("{error}");
+    }
+    drop(write);
+    assert_eq!(rustix::io::read(&read, &mut [0; 1]), Ok(0));
+    let taken = value();
+    unsafe { libc::kill(child, libc::SIGKILL) };
+    assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
+    let given_back = value();
+    unsafe { libc::semctl(semaphore, 0, libc::IPC_RMID) };
+    assert_eq!((taken, given_back), (0, 1));
 }
 
 fn signal_mask_is_the_callers() {
