@@ -8,10 +8,10 @@
 //! and undoing it all on failure, would have shown every other thread wrong descriptors meanwhile.)
 //!
 //! A handler of the program's must not run in that thread, where a self-pipe's number may be another file's by
-//! then. So all signals are blocked in it, and when one with a handler is waiting at the end, just before the
-//! mask has to be what the new image shall have, the thread gives up, the handler runs where it should, and the
-//! caller, who alone knows what the handler wrote down, decides. (That leaves the instant between the last
-//! look and execve.)
+//! then. So all signals are blocked in it, but for the SIGSYS of a filter that traps, which is a part of the call;
+//! and when one with a handler is waiting at the end, just before the mask has to be what the new image shall
+//! have, the thread gives up, the handler runs where it should, and the caller, who alone knows what the handler
+//! wrote down, decides. (That leaves the instant between the last look and execve.)
 //!
 //! What follows from the second table: record locks (`F_SETLK`) belong to the table and end with the old one,
 //! `flock` and open-file-description locks travel. The thread counts against `RLIMIT_NPROC` and `pids.max`

@@ -106,8 +106,9 @@ fn close_range(first: u32, last: u32) -> Result<(), Errno> {
 pub(crate) struct Mask(u64);
 
 impl Mask {
-    /// Blocks every signal that can be blocked.
-    pub(crate) const ALL: Self = Self(u64::MAX);
+    /// Blocks every signal that can be blocked, but for SIGSYS: a filter that traps a call means the handler to
+    /// answer it there and then, and where it is blocked the kernel ends the process instead.
+    pub(crate) const ALL: Self = Self(!(1 << (Signal::SYS.as_raw() - 1)));
 }
 
 impl Mask {
@@ -160,9 +161,9 @@ pub(crate) fn monotonic() -> Duration {
     Duration::new(seconds as u64, nanoseconds as u32)
 }
 
-/// Blocks every signal in the calling thread and returns its mask as it was.
+/// Blocks the signals of [`Mask::ALL`] in the calling thread and returns its mask as it was.
 pub(crate) fn block_signals() -> Result<Mask, Errno> {
-    set_mask(Mask::ALL)
+    change_mask(SIG_BLOCK, Mask::ALL)
 }
 
 /// Sets the calling thread's mask.
@@ -366,7 +367,7 @@ struct Report {
 ///
 /// # Safety
 ///
-/// - All signals are blocked in the calling thread.
+/// - The signals of [`Mask::ALL`] are blocked in the calling thread.
 /// - `body` calls nothing but the methods of [`Task`] and code that makes no system call, does not allocate,
 ///   does not panic and uses no thread-local; it needs no more stack than `stack` has.
 /// - If the clone is a process, `body` closes and replaces no descriptor from `free` on that it did not make.
@@ -790,8 +791,8 @@ mod tests {
         let before = block_signals().unwrap();
         let all = set_mask(Mask(1 << 61 | 1 << 32 | 1)).unwrap();
         let some = set_mask(before).unwrap();
-        // SIGKILL and SIGSTOP cannot be blocked; an emulator keeps the last two for itself.
-        assert_eq!(all.0 | 1 << 8 | 1 << 18 | 3 << 62, u64::MAX);
+        // SIGKILL and SIGSTOP cannot be blocked, SIGSYS is not; an emulator keeps the last two for itself.
+        assert_eq!(all.0 | 1 << 8 | 1 << 18 | 3 << 62, !(1 << 30));
         assert_eq!(some.0, 1 << 61 | 1 << 32 | 1);
         assert_eq!(block_signals().unwrap().0, before.0);
         restore_signals(before).unwrap();

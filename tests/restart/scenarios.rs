@@ -41,6 +41,7 @@ scenarios! {
     exec_failure_leaves_no_copy,
     exec_failure_leaves_no_copy_on_an_old_kernel,
     exec_undoes_no_semaphore,
+    trapped_calls_are_answered,
     signal_mask_is_the_callers,
     handlers_do_not_run_in_the_clone,
     missing_programs,
@@ -694,6 +695,26 @@ fn exec_undoes_no_semaphore() {
     let given_back = value();
     unsafe { libc::semctl(semaphore, 0, libc::IPC_RMID) };
     assert_eq!((taken, given_back), (0, 1));
+}
+
+/// A sandbox whose handler of SIGSYS answers some calls goes on doing so.
+fn trapped_calls_are_answered() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static TRAPPED: AtomicUsize = AtomicUsize::new(0);
+    extern "C" fn handler(_: i32) {
+        TRAPPED.fetch_add(1, Ordering::Relaxed);
+    }
+    let mut stage = Stage::new();
+    stage.listen();
+    unsafe { libc::signal(libc::SIGSYS, handler as *const () as usize) };
+    let before = Before::of(&stage);
+    // What is answered here is no descriptor, which is as if the kernel did not have the call.
+    filter_by(&[(libc::SYS_pidfd_open, 0)], libc::SECCOMP_RET_TRAP);
+    let restart = Restart::new().executable(Executable::Path(c"/nonexistent"));
+    let Err(error) = stage.net.exec(&mut stage.launch, &restart);
+    assert_eq!(error, execve(Errno::NOENT));
+    assert_eq!(TRAPPED.load(Ordering::Relaxed), 1);
+    assert_eq!(before, Before::of(&stage));
 }
 
 fn signal_mask_is_the_callers() {
