@@ -761,6 +761,7 @@ impl<'env, const N: usize> Net<'env, N> {
     /// as before.
     ///
     /// - [`Error::Call`] with [`Errno::INTR`](rustix::io::Errno::INTR): a signal came first.
+    /// - [`Error::Killed`]: a filter killed the thread that was to execute the program.
     /// - Those of [`Net::spawn`].
     ///
     /// # References

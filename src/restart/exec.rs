@@ -33,8 +33,8 @@ use crate::sys::{self, Clone, Mask, Task};
 use core::convert::Infallible;
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
-use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
+use rustix::process::Signal;
 
 /// The thread's stack, in bytes. Between the restoring of the signal mask and execve a handler of the
 /// program's may run on it, so it is as large as a small thread's; pages that are not touched cost nothing.
@@ -60,8 +60,8 @@ pub(crate) fn exec(
         // The mask was the thread's own a moment ago; there is nothing in it to refuse.
         let _ = sys::restore_signals(mask);
         let cloned = cloned.map_err(|errno| Error::call(Call::Clone, errno))?;
-        // A thread that neither executes nor answers could not get a table of its own.
-        Err(cloned.answer.unwrap_or(Error::call(Call::Clone, Errno::NOSYS)))
+        // A signal that kills one thread and not its process is a filter's (SECCOMP_RET_KILL_THREAD).
+        Err(cloned.answer.unwrap_or(Error::Killed { signal: Signal::SYS.as_raw() }))
     })
 }
 

@@ -93,7 +93,8 @@ pub(super) unsafe fn thread<T, R: Copy>(top: usize, job: &mut Job<'_, T, R>) -> 
         // SAFETY: sleeps while the word is 1, and touches nothing.
         unsafe { arch::syscall(nr::FUTEX, [word, FUTEX_WAIT, 1, 0, 0, 0]) };
     }
-    Ok(id)
+    // One that does not answer could not get a table of its own.
+    if job.answer.is_none() { Err(Errno::NOSYS) } else { Ok(id) }
 }
 
 impl Task {

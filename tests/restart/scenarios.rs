@@ -42,6 +42,7 @@ scenarios! {
     exec_failure_leaves_no_copy_on_an_old_kernel,
     exec_undoes_no_semaphore,
     trapped_calls_are_answered,
+    killed_on_the_way,
     signal_mask_is_the_callers,
     handlers_do_not_run_in_the_clone,
     missing_programs,
@@ -715,6 +716,21 @@ fn trapped_calls_are_answered() {
     assert_eq!(error, execve(Errno::NOENT));
     assert_eq!(TRAPPED.load(Ordering::Relaxed), 1);
     assert_eq!(before, Before::of(&stage));
+}
+
+/// A filter that kills whoever makes a call that only the clone makes.
+fn killed_on_the_way() {
+    let mut stage = Stage::new();
+    stage.listen();
+    let before = Before::of(&stage);
+    filter_by(&[(libc::SYS_pidfd_open, 0)], libc::SECCOMP_RET_KILL_THREAD);
+    let killed = Error::Killed { signal: libc::SIGSYS };
+    let restart = Restart::new().executable(Executable::Path(c"/nonexistent"));
+    let Err(error) = stage.net.exec(&mut stage.launch, &restart);
+    assert_eq!(error, killed);
+    assert_eq!(stage.start(&restart, "ready"), Err(killed));
+    assert_eq!(before, Before::of(&stage));
+    assert_no_children();
 }
 
 fn signal_mask_is_the_callers() {
