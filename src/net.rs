@@ -753,7 +753,8 @@ impl<'env, const N: usize> Net<'env, N> {
     /// A signal with a handler is not lost in it. One that comes before the image is replaced makes this fail
     /// with `EINTR`, and its handler has run: look at what it asks for, then try again. One that the calling
     /// thread blocks waits for the new image, which gets the mask; so block what the new image must not miss,
-    /// or must not meet before it has its handlers, and let it unblock them.
+    /// or must not meet before it has its handlers, and let it unblock them. This is so for signals to the
+    /// process; one to a thread alone, by raise(3) or pthread_kill(3), ends with the thread.
     ///
     /// # Errors
     ///

@@ -14,11 +14,14 @@
 //! wrote down, decides. (That leaves the instant between the last look and execve.)
 //!
 //! What follows from the second table: record locks (`F_SETLK`) belong to the table and end with the old one,
-//! `flock` and open-file-description locks travel. The thread counts against `RLIMIT_NPROC` and `pids.max`
-//! for a moment. Two things belong to a thread, and not to its process: the signal at a parent's death, which
-//! the thread is given as the calling one has it, and a scheduling policy with `SCHED_RESET_ON_FORK`, which
-//! ends. Children that were forked with a parent's death signal of their own get it when the thread that forked
-//! them ends, as in any execve of a program with threads.
+//! `flock` and open-file-description locks travel. An `mq_notify` registration ends whenever a thread of the
+//! process closes the queue, so a failed exec ends it too.
+//!
+//! The thread counts against `RLIMIT_NPROC` and `pids.max` for a moment. Three things belong to a thread, and not to
+//! its process: the signal at a parent's death, which the thread is given as the calling one has it; a scheduling
+//! policy with `SCHED_RESET_ON_FORK`, which ends; and the signals that wait for the calling thread alone, as those
+//! of raise(3) do, which end with it. Children that were forked with a parent's death signal of their own get it
+//! when the thread that forked them ends, as in any execve of a program with threads.
 //!
 //! A user-mode emulator refuses such a thread. There it is made as libc makes its own, and leaves what it
 //! shares before anything else (`sys/emulator.rs`): the same promises hold, but for a signal that comes at the last
