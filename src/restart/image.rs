@@ -3,8 +3,8 @@
 //! [`with_image`] rewrites the launch's tables in place, lends them out, and puts them back, whatever
 //! happens. [`become_successor`] runs between clone and execve. There the descriptor table and the working
 //! directory are the clone's own, so whatever fails, the predecessor has nothing to undo; memory is shared
-//! with a thread that sleeps, and all it writes there is the digits of three variables that are this restart's
-//! own. It makes raw system calls through [`Task`] and nothing else: no libc, no allocation,
+//! with a thread that sleeps, and all it writes there is this restart's own: the digits of three variables, and how
+//! far it came. It makes raw system calls through [`Task`] and nothing else: no libc, no allocation,
 //! no panic, no thread-local.
 #![allow(unsafe_code)]
 
@@ -89,6 +89,8 @@ pub(super) struct Image<'r> {
     pub(super) yields: bool,
     /// The signal that the clone is to get when its parent ends.
     pub(super) parent_death_signal: Option<Signal>,
+    /// Whether the clone came as far as execve.
+    pub(super) executes: bool,
 }
 
 /// A variable whose digits the clone writes.
@@ -228,6 +230,7 @@ fn prepare<R>(
         mask: None,
         yields: false,
         parent_death_signal: None,
+        executes: false,
     };
     run(&mut image)
 }
@@ -363,6 +366,7 @@ fn attempt(task: &Task, image: &mut Image<'_>) -> Result<Infallible, Error> {
         }
         task.set_mask(mask).map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
     }
+    image.executes = true;
     Err(execute(task, image, program_fd))
 }
 

@@ -9,10 +9,11 @@
 
 use super::image::{HandOver, become_successor, with_image};
 use super::main_pid::MainPid;
-use super::successor::Successor;
+use super::successor::{LAST_BREATH, Successor};
 use super::{Parentage, Readiness, Restart};
 use crate::error::{Call, Error};
 use crate::launch::LaunchView;
+use crate::pidfd::{self, Exit};
 use crate::ready;
 use crate::sys::{self, Clone, Cloned};
 use core::mem::MaybeUninit;
@@ -70,6 +71,10 @@ pub(crate) fn spawn(
         match (cloned.answer, collect(&cloned)) {
             (Some(error), _) => Err(error),
             (None, Some(signal)) => Err(Error::Killed { signal }),
+            // Where there are siblings, memory is shared.
+            (None, None) if parentage == Parentage::Sibling && !image.executes => {
+                Err(Error::Killed { signal: killed_sibling(&cloned) })
+            }
             (None, None) => Ok(cloned),
         }
     })?;
@@ -91,6 +96,14 @@ pub(crate) fn spawn(
     };
     let socket = pair.map(|(ours, _)| ours);
     Ok(Successor::new(pid, pidfd, parentage, socket, restart.readiness, main_pid))
+}
+
+/// The signal that killed a sibling, if its parent collects it at once and the kernel tells.
+fn killed_sibling<R>(cloned: &Cloned<R>) -> i32 {
+    match cloned.pidfd.as_ref().map(|pidfd| pidfd::exit(pidfd.as_fd(), LAST_BREATH)) {
+        Some(Ok(Some(Exit::Signal(signal)))) => signal,
+        _ => 0,
+    }
 }
 
 /// Collects a clone that ended without executing; the signal that killed it, if one did. Until it executes, its

@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 /// How long a successor that closed its end may take to end: one that exits closes its descriptors a moment
 /// before its status can be had.
-const LAST_BREATH: Duration = Duration::from_millis(100);
+pub(super) const LAST_BREATH: Duration = Duration::from_millis(100);
 
 /// Why a successor did not get ready. Whatever the reason, it has ended and was collected, but for
 /// [`Failure::Manager`] and [`Failure::Error`]; the predecessor has everything it had before.

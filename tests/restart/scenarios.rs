@@ -3,7 +3,9 @@
 use crate::reporter::find;
 use crate::stage::*;
 use gracenet::error::{Call, Table};
-use gracenet::{Change, Error, Executable, Failure, Launch, Net, Options, Readiness, Reason, Restart};
+use gracenet::{
+    Change, Error, Executable, Failure, Launch, Net, Options, Parentage, Readiness, Reason, Restart,
+};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -729,6 +731,10 @@ fn killed_on_the_way() {
     let Err(error) = stage.net.exec(&mut stage.launch, &restart);
     assert_eq!(error, killed);
     assert_eq!(stage.start(&restart, "ready"), Err(killed));
+    // Its parent collects it, or does not.
+    let sibling = Restart::new().parentage(Parentage::Sibling).readiness(Readiness::Executed);
+    let told = stage.start(&sibling, "ready");
+    assert!(matches!(told, Err(Error::Killed { signal: 0 | libc::SIGSYS })), "{told:?}");
     assert_eq!(before, Before::of(&stage));
     assert_no_children();
 }
