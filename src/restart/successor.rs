@@ -32,8 +32,9 @@ pub enum Failure {
     Exited(i32),
     /// It was killed by this signal.
     Killed(i32),
-    /// It ended, and its status is not known: a sibling's before Linux 6.15, or one that somebody else
-    /// collected, such as a `wait` of this program's for any child, or an ignored SIGCHLD.
+    /// It ended, and its status is not known: a sibling's, or one that somebody else collected, such as a
+    /// `wait` of this program's for any child, or an ignored SIGCHLD. From Linux 6.15 on it is known of those
+    /// too, but of a sibling that its parent does not collect.
     Vanished,
     /// It closed the readiness socket, or wrote something that is no report, and was killed.
     Closed,
@@ -434,7 +435,8 @@ impl Successor {
                     }));
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::CHILD) => return Ok(None),
+                // Somebody else was first.
+                Err(Errno::CHILD) => return pidfd::exit(self.pidfd.as_fd(), LAST_BREATH),
                 Err(errno) => return Err(Error::call_on(Call::Waitid, self.pidfd.as_raw_fd(), errno)),
             }
         }

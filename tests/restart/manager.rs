@@ -237,7 +237,7 @@ fn own(field: &str) -> String {
 }
 
 /// Whether the kernel keeps the status of a process that somebody else has collected.
-fn keeps_statuses() -> bool {
+pub(crate) fn keeps_statuses() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(|byte: char| !byte.is_ascii_digit()).map(|part| part.parse().unwrap());
     (numbers.next().unwrap(), numbers.next().unwrap()) >= (6_u32, 15_u32)
