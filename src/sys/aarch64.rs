@@ -1,7 +1,7 @@
 //! aarch64: system call numbers, the call instruction and the clone trampoline.
 //!
 //! References: `include/uapi/asm-generic/unistd.h`, syscall(2), Procedure Call Standard for the Arm 64-bit
-//! Architecture.
+//! Architecture, `Documentation/arch/arm64/sve.rst` (system call behaviour).
 
 use core::arch::asm;
 use core::ffi::c_void;
@@ -47,13 +47,16 @@ pub(super) mod nr {
 pub(super) unsafe fn syscall(nr: usize, args: [usize; 6]) -> isize {
     let [a, b, c, d, e, f] = args;
     let ret;
-    // SAFETY: the instruction clobbers x0 only; what the call does to memory is the caller's contract.
+    // SAFETY: of the general registers the instruction clobbers x0 only, but it clears the predicates and what
+    // is above 128 bits in the vectors, so the clobbers are those of a function. What the call does to memory is
+    // the caller's contract.
     unsafe {
         asm!(
             "svc 0",
             in("x8") nr,
             inlateout("x0") a => ret,
             in("x1") b, in("x2") c, in("x3") d, in("x4") e, in("x5") f,
+            clobber_abi("C"),
             options(nostack),
         );
     }
@@ -77,7 +80,7 @@ pub(super) unsafe fn clone_into(
     let [a, b, c, d, e] = args;
     let ret;
     // SAFETY: x0 is 0 only in the new task, which is on its own stack there and never reaches the end of
-    // the block, so the registers it clobbers are its own.
+    // the block, so the registers it clobbers are its own. For the calling task it is as `syscall`.
     unsafe {
         asm!(
             "svc 0",
@@ -92,6 +95,7 @@ pub(super) unsafe fn clone_into(
             inlateout("x0") a => ret,
             in("x1") b, in("x2") c, in("x3") d, in("x4") e,
             in("x20") data, in("x21") entry,
+            clobber_abi("C"),
         );
     }
     ret
