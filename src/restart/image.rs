@@ -89,8 +89,17 @@ pub(super) struct Image<'r> {
     pub(super) yields: bool,
     /// The signal that the clone is to get when its parent ends.
     pub(super) parent_death_signal: Option<Signal>,
-    /// Whether the clone came as far as execve.
-    pub(super) executes: bool,
+    /// How far the clone came, where it shares memory.
+    pub(super) progress: Progress,
+}
+
+/// What a clone that is killed leaves behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Progress {
+    /// It did not begin, or has memory of its own.
+    Unknown,
+    Begun,
+    Executes,
 }
 
 /// A variable whose digits the clone writes.
@@ -230,7 +239,7 @@ fn prepare<R>(
         mask: None,
         yields: false,
         parent_death_signal: None,
-        executes: false,
+        progress: Progress::Unknown,
     };
     run(&mut image)
 }
@@ -337,6 +346,7 @@ impl Image<'_> {
 }
 
 fn attempt(task: &Task, image: &mut Image<'_>) -> Result<Infallible, Error> {
+    image.progress = Progress::Begun;
     enter_directory(task, image.directory)?;
     let first_free = image.first_free();
     let program_fd = match image.program {
@@ -366,7 +376,7 @@ fn attempt(task: &Task, image: &mut Image<'_>) -> Result<Infallible, Error> {
         }
         task.set_mask(mask).map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
     }
-    image.executes = true;
+    image.progress = Progress::Executes;
     Err(execute(task, image, program_fd))
 }
 

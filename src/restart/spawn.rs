@@ -7,7 +7,7 @@
 //! (`sys/emulator.rs`).
 #![allow(unsafe_code)]
 
-use super::image::{HandOver, become_successor, with_image};
+use super::image::{HandOver, Progress, become_successor, with_image};
 use super::main_pid::MainPid;
 use super::successor::{LAST_BREATH, Successor};
 use super::{Parentage, Readiness, Restart};
@@ -71,9 +71,8 @@ pub(crate) fn spawn(
         match (cloned.answer, collect(&cloned)) {
             (Some(error), _) => Err(error),
             (None, Some(signal)) => Err(Error::Killed { signal }),
-            // Where there are siblings, memory is shared.
-            (None, None) if parentage == Parentage::Sibling && !image.executes => {
-                Err(Error::Killed { signal: killed_sibling(&cloned) })
+            (None, None) if image.progress == Progress::Begun => {
+                Err(Error::Killed { signal: killed_by(&cloned) })
             }
             (None, None) => Ok(cloned),
         }
@@ -98,8 +97,8 @@ pub(crate) fn spawn(
     Ok(Successor::new(pid, pidfd, parentage, socket, restart.readiness, main_pid))
 }
 
-/// The signal that killed a sibling, if its parent collects it at once and the kernel tells.
-fn killed_sibling<R>(cloned: &Cloned<R>) -> i32 {
+/// The signal that killed a clone that somebody else collects, if they do so at once and the kernel tells.
+fn killed_by<R>(cloned: &Cloned<R>) -> i32 {
     match cloned.pidfd.as_ref().map(|pidfd| pidfd::exit(pidfd.as_fd(), LAST_BREATH)) {
         Some(Ok(Some(Exit::Signal(signal)))) => signal,
         _ => 0,
