@@ -67,7 +67,8 @@ pub enum Error {
     GivenUp,
     /// A signal killed the clone before it executed the program.
     Killed {
-        /// Which; 0 if nobody tells, as of a sibling that its parent does not collect.
+        /// Which; 0 if nobody tells, as of a sibling that its parent does not collect, or of a process under a
+        /// tool that gives it memory of its own.
         signal: i32,
     },
     /// After a set-user-ID start, neither the first argument nor `PATH` nor the working directory says which
@@ -533,7 +534,7 @@ impl fmt::Display for Error {
             Self::NoPath => f.write_str("the socket has no path of this process's own"),
             Self::HandedOver => f.write_str("a successor has taken over"),
             Self::GivenUp => f.write_str("the predecessor has given this process up"),
-            Self::Killed { signal: 0 } => f.write_str("a signal came before the program was executed"),
+            Self::Killed { signal: 0 } => f.write_str("the clone ended before the program was executed"),
             Self::Killed { signal } => write!(f, "signal {signal} came before the program was executed"),
             Self::Untrusted => f.write_str("a set-user-ID start does not say which program to run"),
             Self::InFlight => f.write_str("a successor is in flight"),

@@ -105,7 +105,7 @@ fn killed_by<R>(cloned: &Cloned<R>) -> i32 {
     }
 }
 
-/// Collects a clone that ended without executing; the signal that killed it, if one did. Until it executes, its
+/// Collects a clone that ended without executing; the signal that killed it, or 0 if none did. Until it executes, its
 /// exit signal is 0, and afterwards SIGCHLD: the kernel's `__WCLONE` tells the two apart, so a successor that
 /// was executed is not found here, alive or not. A sibling is its parent's to collect.
 fn collect<R>(cloned: &Cloned<R>) -> Option<i32> {
@@ -114,7 +114,8 @@ fn collect<R>(cloned: &Cloned<R>) -> Option<i32> {
     loop {
         let id = pidfd.map_or(WaitId::Pid(pid), WaitId::PidFd);
         match rustix::process::waitid(id, WaitIdOptions::EXITED | WCLONE) {
-            Ok(status) => return status?.terminating_signal(),
+            // With an exit status: one that has memory of its own, and answered there.
+            Ok(status) => return Some(status?.terminating_signal().unwrap_or(0)),
             Err(Errno::INTR) => {}
             // Executed, or collected by somebody else.
             Err(_) => return None,
