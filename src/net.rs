@@ -277,6 +277,10 @@ impl<'env, const N: usize> Net<'env, N> {
     /// An inherited socket is taken if its family, its type and the address that the kernel tells of it fit;
     /// a stream has to be listening. Nothing about it is changed.
     ///
+    /// What the kernel tells of a socket is asked once, however many calls follow: 2 system calls for each TCP or
+    /// UDP socket, with the one that read its address, and 3 for a Unix one. One more is for `IPV6_V6ONLY` where
+    /// that decides, and one for a Unix address of more than 28 bytes.
+    ///
     /// # Errors
     ///
     /// What this call opened is closed again, and nothing else has changed.

@@ -287,7 +287,7 @@ fn stop_during_a_request(service: &Service<'_>, millis: u32) -> Result<(i32, Dur
 /// Connections that come while the service is down wait in the queue of a socket that only the manager's store keeps
 /// open, and are answered by the next start, which counts on.
 fn crash(service: &Service<'_>) -> Check {
-    service.configure("RestartSec=500ms")?;
+    service.configure("RestartSec=2s")?;
     service.start()?;
     let listener = service.address.listener()?;
     service.wait_for_status("serving 1 listener, generation 1")?;
@@ -323,20 +323,25 @@ fn store_is_emptied(service: &Service<'_>) -> Check {
     Ok(format!("2 descriptors before, 0 after, and the next start is {status:?}"))
 }
 
+/// Fed by the successor from the start, also while the predecessor drains for longer than the watchdog waits.
 fn watchdog(service: &Service<'_>) -> Check {
     service.configure("WatchdogSec=1\nTimeoutAbortSec=1\nRestart=no")?;
     service.start()?;
     let before = service.main_pid()?;
+    let request = service.address.begin_slow(2000)?;
     service.reload()?;
     let main = service.wait_for_another_main(before)?;
-    // Longer than the watchdog waits.
-    thread::sleep(Duration::from_millis(1500));
+    let answered_by = request.join().unwrap()?;
+    if answered_by != before {
+        return Err(format!("{answered_by} answered, {before} had accepted"));
+    }
     service.expect("ActiveState", "active")?;
+    service.expect("MainPID", &main.to_string())?;
     kill(main, Signal::STOP)?;
     wait("a failed service", || Ok((service.property("ActiveState")? == "failed").then_some(())))?;
     service.expect("Result", "watchdog")?;
     service.configure("")?;
-    Ok("fed for 1500 ms, then stopped: Result=watchdog".into())
+    Ok("fed for 2000 ms, while the predecessor drained; then stopped: Result=watchdog".into())
 }
 
 /// The main process stays, and executes the program anew.
