@@ -438,11 +438,11 @@ fn a_wait_is_not_ended_by_signals() {
     let mut stage = Stage::new();
     stage.start(&Restart::new(), "hang").unwrap();
     stage.report();
-    let (own, stop) = (unsafe { libc::pthread_self() }, AtomicBool::new(false));
+    let (own, stop) = (unsafe { libc::gettid() }, AtomicBool::new(false));
     let waited = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::SeqCst) {
-                unsafe { libc::pthread_kill(own, libc::SIGUSR1) };
+                unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), own, libc::SIGUSR1) };
                 std::thread::yield_now();
             }
         });
