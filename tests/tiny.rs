@@ -1,0 +1,376 @@
+//! What `examples/tiny` takes: bytes of its file, resident memory, system calls and time of a restart; and whether
+//! a hundred restarts under load lose a request. `examples/tiny/prove` builds both and starts this program.
+//!
+//! ```text
+//! tiny PROGRAM
+//! ```
+//!
+//! Each line says what was measured, and the bar. The exit status is 1 if one is missed.
+//!
+//! The time is held against that of a bare restart: this program in the role of a launcher, which on SIGUSR2 does
+//! nothing but vfork and execve of the same program with the same socket. The two take turns, so what else the
+//! machine does meets both.
+#![allow(
+    unsafe_code,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::std_instead_of_core,
+    clippy::unwrap_used,
+    clippy::zombie_processes,
+    reason = "tests"
+)]
+
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, wait, waitpid};
+use std::ffi::{CString, c_char};
+use std::fmt::Display;
+use std::io::{BufRead, BufReader, Read};
+use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdout, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The bars.
+const BYTES: u64 = 16 * 1024;
+const RESIDENT_KIB: u64 = 64;
+const CALLS: usize = 20;
+const RATIO: f64 = 1.3;
+
+/// How many restarts there are under load.
+const RESTARTS: usize = 100;
+
+const CLIENTS: usize = 4;
+
+/// How many restarts of each kind are timed.
+const TURNS: usize = 200;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    let program = PathBuf::from(args.next().expect("usage: tiny PROGRAM"));
+    if let Some(address) = args.next() {
+        launch(&program, address.to_str().unwrap());
+    }
+    // Whoever starts this may have a service manager, which is none of the servers'.
+    // SAFETY: there is one thread.
+    unsafe { std::env::remove_var("NOTIFY_SOCKET") };
+    // A successor whose predecessor has left is this process's to collect.
+    rustix::process::set_child_subreaper(Some(getpid())).unwrap();
+    let mut report = Report { failed: false };
+    report.at_most("bytes of the program", std::fs::metadata(&program).unwrap().len(), BYTES);
+    memory(&mut report, &program);
+    calls(&mut report, &program);
+    load(&mut report, &program);
+    latency(&mut report, &program);
+    if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+struct Report {
+    failed: bool,
+}
+
+impl Report {
+    fn at_most<T: PartialOrd + Display>(&mut self, what: &str, measured: T, bar: T) {
+        let missed = measured > bar;
+        println!("{what:<48} {measured:>7}, at most {bar}{}", if missed { ": MISSED" } else { "" });
+        self.failed |= missed;
+    }
+}
+
+fn memory(report: &mut Report, program: &Path) {
+    let mut server = Server::start(Command::new(program));
+    report.at_most("peak resident KiB, ready", peak(server.pid), RESIDENT_KIB);
+    for _ in 0..1000 {
+        assert_eq!(ask(server.address), Ok(server.pid));
+    }
+    report.at_most("peak resident KiB, 1000 requests later", peak(server.pid), RESIDENT_KIB);
+    // A connection that has yet to ask keeps the predecessor from leaving.
+    let connection = TcpStream::connect(server.address).unwrap();
+    assert_eq!(ask(server.address), Ok(server.pid));
+    let predecessor = server.pid;
+    server.restart();
+    report.at_most("peak resident KiB, of a predecessor", peak(predecessor), RESIDENT_KIB);
+    drop(connection);
+    for _ in 0..10 {
+        server.restart();
+        assert_eq!(ask(server.address), Ok(server.pid));
+    }
+    report.at_most("peak resident KiB, eleven restarts later", peak(server.pid), RESIDENT_KIB);
+    server.stop();
+}
+
+/// The most that a process had resident.
+fn peak(pid: Pid) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Counts the calls of both processes: the predecessor's from the signal until its loop goes on, the successor's
+/// until it is another program.
+fn calls(report: &mut Report, program: &Path) {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("trace");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o"]).arg(&trace).arg(program);
+    let mut server = Server::start(command);
+    let predecessor = server.pid.to_string();
+    server.restart();
+    let successor = server.pid.to_string();
+    server.stop();
+    let text = std::fs::read_to_string(&trace).unwrap();
+    let calls = text.lines().filter_map(|line| {
+        let (pid, call) = line.split_once(' ')?;
+        let call = call.trim_start();
+        call.starts_with(|byte: char| byte.is_ascii_lowercase()).then_some((pid, call))
+    });
+    // Behind the read of the signal, and before the timer of the loop's own.
+    let mut executed = false;
+    let restart = calls
+        .skip_while(|(_, call)| !call.starts_with("socketpair("))
+        .take_while(|(pid, call)| *pid == successor || !call.starts_with("timerfd_settime("))
+        .filter(|(pid, call)| {
+            let counts = *pid == predecessor || !executed;
+            executed |= *pid == successor && call.starts_with("execve(");
+            counts
+        });
+    report.at_most("system calls of a restart, of both processes", restart.count(), CALLS);
+    assert!(executed, "no restart in {text}");
+}
+
+fn load(report: &mut Report, program: &Path) {
+    let mut server = Server::start(Command::new(program));
+    let stop = Arc::new(AtomicBool::new(false));
+    let answered = Arc::new(AtomicUsize::new(0));
+    let client = |_| {
+        let (stop, answered, address) = (Arc::clone(&stop), Arc::clone(&answered), server.address);
+        thread::spawn(move || {
+            let mut failures = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                match ask(address) {
+                    Ok(_) => _ = answered.fetch_add(1, Ordering::Relaxed),
+                    Err(error) => failures.push(error),
+                }
+            }
+            failures
+        })
+    };
+    let clients: Vec<_> = (0..CLIENTS).map(client).collect();
+    for _ in 0..RESTARTS {
+        let before = answered.load(Ordering::Relaxed);
+        server.restart();
+        // Each generation has requests to answer.
+        let begin = Instant::now();
+        while answered.load(Ordering::Relaxed) < before + 2 * CLIENTS {
+            assert!(begin.elapsed() < PATIENCE, "nobody is answered");
+            thread::yield_now();
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let failures: Vec<_> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+    server.stop();
+    let requests = answered.load(Ordering::Relaxed) + failures.len();
+    report.at_most(&format!("requests failed of {requests}, in {RESTARTS} restarts"), failures.len(), 0);
+    if let Some(failure) = failures.first() {
+        println!("  {failure}");
+    }
+}
+
+/// One request on a connection of its own; the answer is a PID.
+fn ask(address: SocketAddr) -> Result<Pid, String> {
+    let response = minreq::get(format!("http://{address}/"))
+        .with_timeout(PATIENCE.as_secs())
+        .send()
+        .map_err(|error| error.to_string())?;
+    let body = response.as_str().map_err(|error| error.to_string())?;
+    if response.status_code != 200 {
+        return Err(format!("{} {}", response.status_code, response.reason_phrase));
+    }
+    let pid = body.strip_suffix('\n').and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+    pid.ok_or_else(|| format!("answer {body:?}"))
+}
+
+fn latency(report: &mut Report, program: &Path) {
+    let mut server = Server::start(Command::new(program));
+    let mut launcher = Command::new(std::env::current_exe().unwrap());
+    launcher.arg(program);
+    let mut bare = Server::start(launcher);
+    let (mut restarts, mut bares) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        let predecessor = server.pid;
+        restarts.push(server.restart());
+        // What comes behind the ready line is not to meet the next turn.
+        waitpid(Some(predecessor), WaitOptions::empty()).unwrap();
+
+        let begin = Instant::now();
+        kill_process(bare.pid, Signal::USR2).unwrap();
+        let (launched, inherited) = bare.ready();
+        bares.push(begin.elapsed());
+        assert_eq!(inherited, 1);
+        // The launcher collects it, and says so.
+        kill_process(launched, Signal::KILL).unwrap();
+        let mut line = String::new();
+        bare.lines.read_line(&mut line).unwrap();
+        assert_eq!(line, "collected\n");
+    }
+    server.stop();
+    bare.stop();
+    let median = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2].as_secs_f64() * 1e6
+    };
+    let (restart, bare) = (median(restarts), median(bares));
+    println!("us from SIGUSR2 to ready line, median of {TURNS}          {restart:.0}, bare {bare:.0}");
+    report.at_most("times a bare vfork and execve", (restart / bare * 100.0).round() / 100.0, RATIO);
+}
+
+/// The generations of a server. They write their ready lines to one pipe.
+struct Server {
+    first: Pid,
+    /// The newest.
+    pid: Pid,
+    lines: BufReader<ChildStdout>,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Starts `command` on an address that is free.
+    fn start(mut command: Command) -> Self {
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let child = command.arg(address.to_string()).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let mut child = child.unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
+        let first = Pid::from_child(&child);
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let mut server = Self { first, pid: first, lines, address };
+        (server.pid, _) = server.ready();
+        server
+    }
+
+    /// The PID of the next ready line, and how many sockets it inherited.
+    fn ready(&mut self) -> (Pid, u32) {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        let mut numbers = line.trim_end().split(' ').filter_map(|word| Some(word.split_once('=')?.1));
+        let pid = numbers.next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+        let inherited = numbers.next().and_then(|inherited| inherited.parse().ok());
+        pid.zip(inherited).unwrap_or_else(|| panic!("no ready line: {line:?}"))
+    }
+
+    /// Restarts the newest generation; how long it took from the signal to the ready line.
+    fn restart(&mut self) -> Duration {
+        let begin = Instant::now();
+        kill_process(self.pid, Signal::USR2).unwrap();
+        let (successor, inherited) = self.ready();
+        let elapsed = begin.elapsed();
+        assert_ne!(successor, self.pid);
+        assert_eq!(inherited, 1);
+        self.pid = successor;
+        elapsed
+    }
+
+    /// Ends the newest generation, and waits for all of them.
+    fn stop(mut self) {
+        kill_process(self.pid, Signal::TERM).unwrap();
+        let mut rest = String::new();
+        // To the end: each one holds the pipe.
+        self.lines.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "");
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+    }
+}
+
+impl Drop for Server {
+    /// Whatever went wrong, none is left running.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            for pid in [self.first, self.pid] {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+}
+
+/// The launcher: holds a listener on descriptor 3. On SIGUSR2 it starts the program with that, by vfork and execve and
+/// nothing else, and when the program has ended it says so.
+fn launch(program: &Path, address: &str) -> ! {
+    let listener = TcpListener::bind(address).unwrap();
+    // SAFETY: this process has one thread and began a moment ago: 3 is the listener's or nobody's.
+    unsafe { libc::dup2(listener.as_raw_fd(), 3) };
+    // SAFETY: changes a flag.
+    unsafe { libc::fcntl(3, libc::F_SETFD, 0) };
+    std::mem::forget(listener);
+    let string = |bytes: &[u8]| CString::new(bytes).unwrap();
+    let args = [string(program.as_os_str().as_bytes()), string(address.as_bytes())];
+    let vars =
+        std::env::vars_os().map(|(name, value)| string(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
+    let vars: Vec<_> = vars.chain([c"LISTEN_FDS=1".to_owned()]).collect();
+    let table = |strings: &[CString]| -> Vec<*const c_char> {
+        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (argv, envp) = (table(&args), table(&vars));
+
+    let mut signals = MaybeUninit::uninit();
+    // SAFETY: this initialises the set.
+    unsafe { libc::sigemptyset(signals.as_mut_ptr()) };
+    // SAFETY: initialised.
+    let mut signals = unsafe { signals.assume_init() };
+    // SAFETY: a set and a signal.
+    unsafe { libc::sigaddset(&mut signals, libc::SIGUSR2) };
+    // SAFETY: a set; the old one is not asked for.
+    unsafe { libc::sigprocmask(libc::SIG_BLOCK, &signals, std::ptr::null_mut()) };
+    println!("ready pid={} inherited=0 listeners=1", getpid());
+    loop {
+        let mut signal = 0;
+        // SAFETY: a set, and room for the signal.
+        unsafe { libc::sigwait(&signals, &mut signal) };
+        // SAFETY: both tables end with a null pointer, and their strings live as long as `args` and `vars`.
+        let pid = unsafe { vfork_and_execve(args[0].as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+        waitpid(Some(Pid::from_raw(pid).expect("vfork")), WaitOptions::empty()).unwrap();
+        println!("collected");
+    }
+}
+
+/// # Safety
+///
+/// - `path` is a string, `argv` and `envp` are tables of strings that end with a null pointer.
+#[cfg(target_arch = "x86_64")]
+unsafe fn vfork_and_execve(
+    path: *const c_char,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+) -> i32 {
+    let mut pid = libc::SYS_vfork;
+    // SAFETY: the child leaves the block by execve or exit alone, and touches neither the stack nor a register that
+    // this process sees.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "mov eax, {execve}",
+            "syscall",
+            "mov edi, 127",
+            "mov eax, {exit}",
+            "syscall",
+            "2:",
+            execve = const libc::SYS_execve,
+            exit = const libc::SYS_exit,
+            inout("rax") pid,
+            in("rdi") path,
+            in("rsi") argv,
+            in("rdx") envp,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack),
+        );
+    }
+    pid as i32
+}
