@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! cargo run --release --example zero_downtime -- [--restarts N] [--execs N] [--clients N] [--seconds S]
+//!     [--server PROGRAM]
 //! ```
 //!
-//! It starts the server of `serve.rs` (this program in another role) on a free loopback port, keeps the
-//! clients asking without pause, a fresh connection for each request and every answer checked, restarts the
-//! server N times by spawn and N times in place, and ends with a table. The exit status is 1 if one request
-//! failed or one descriptor leaked.
+//! It starts the server of `serve.rs` (this program in another role), or another PROGRAM that does as that one,
+//! on a free loopback port, keeps the clients asking without pause, a fresh connection for each request and
+//! every answer checked, restarts the server N times by spawn and N times in place, and ends with a table. The
+//! exit status is 1 if one request failed or one descriptor leaked.
 #![allow(unsafe_code, reason = "looking at descriptors by number")]
 #![allow(clippy::std_instead_of_core, reason = "a std program")]
 
@@ -16,7 +17,7 @@ mod serve;
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::net::TcpListener;
 use std::os::fd::BorrowedFd;
@@ -53,12 +54,13 @@ struct Config {
     execs: usize,
     clients: usize,
     seconds: f64,
+    server: Option<OsString>,
 }
 
 impl Config {
     fn parse(args: impl Iterator<Item = OsString>) -> Result<Self, lexopt::Error> {
         use lexopt::prelude::*;
-        let mut config = Self { restarts: 50, execs: 10, clients: 8, seconds: 10.0 };
+        let mut config = Self { restarts: 50, execs: 10, clients: 8, seconds: 10.0, server: None };
         let mut parser = lexopt::Parser::from_args(args);
         while let Some(arg) = parser.next()? {
             match arg {
@@ -66,6 +68,7 @@ impl Config {
                 Long("execs") => config.execs = parser.value()?.parse()?,
                 Long("clients") => config.clients = parser.value()?.parse()?,
                 Long("seconds") => config.seconds = parser.value()?.parse()?,
+                Long("server") => config.server = Some(parser.value()?),
                 other => return Err(other.unexpected()),
             }
         }
@@ -97,7 +100,7 @@ fn demonstrate(config: &Config) -> Result<bool, Box<dyn Error>> {
     // Predecessors that leave are this process's to collect, as they would be init's.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-    let mut server = Server::start(port)?;
+    let mut server = Server::start(config.server.as_deref(), port)?;
     let first = Footprint::of(server.pid)?;
     eprintln!("server {} on 127.0.0.1:{port}, {} clients", server.pid.as_raw_nonzero(), config.clients);
 
@@ -167,9 +170,14 @@ struct Server {
 }
 
 impl Server {
-    fn start(port: u16) -> Result<Self, Box<dyn Error>> {
-        let mut first = Command::new(std::env::current_exe()?)
-            .args(["server", &format!("127.0.0.1:{port}")])
+    fn start(program: Option<&OsStr>, port: u16) -> Result<Self, Box<dyn Error>> {
+        let mut command = match program {
+            Some(program) => Command::new(program),
+            None => Command::new(std::env::current_exe()?),
+        };
+        let mut first = command
+            .args(program.is_none().then_some("server"))
+            .arg(format!("127.0.0.1:{port}"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;
