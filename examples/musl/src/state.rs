@@ -56,7 +56,8 @@ pub(crate) trait Door {
     ///
     /// - Nobody owns the descriptors, and nobody else uses the environment.
     unsafe fn inherit(&mut self) -> Result<c_int, Last>;
-    fn listen(&mut self, network: &str, address: &str, options: &Options<'static, '_>) -> Result<c_int, Last>;
+    fn listen(&mut self, network: &str, address: &str, options: &Options<'static, '_>)
+    -> Result<c_int, Last>;
     fn claim(&mut self, network: &str, address: &str, options: &Options<'static, '_>) -> Result<c_int, Last>;
     fn claim_name(&mut self, name: &str) -> Result<c_int, Last>;
     fn add(&mut self, fd: OwnedFd, name: &'static str) -> Result<c_int, Last>;
@@ -85,7 +86,12 @@ impl<const N: usize> Door for State<N> {
         Ok(count? as c_int)
     }
 
-    fn listen(&mut self, network: &str, address: &str, options: &Options<'static, '_>) -> Result<c_int, Last> {
+    fn listen(
+        &mut self,
+        network: &str,
+        address: &str,
+        options: &Options<'static, '_>,
+    ) -> Result<c_int, Last> {
         let id = self.net.listen_with(network, address, options);
         self.number(id)
     }
