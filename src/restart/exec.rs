@@ -52,7 +52,7 @@ pub(crate) fn exec(
     let mut stack = Stack::new()?;
     // A kernel that does not tell has not got it.
     let parent_death_signal = rustix::process::parent_process_death_signal().unwrap_or_default();
-    with_image(launch, restart, hand_over, |image| {
+    let cloned = with_image(launch, restart, hand_over, &mut |image| {
         image.yields = true;
         image.parent_death_signal = parent_death_signal;
         let mask = sys::block_signals().map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
@@ -62,10 +62,10 @@ pub(crate) fn exec(
         let cloned = unsafe { sys::clone_and_run(Clone::Thread, stack.bytes(), free, image, replace) };
         // The mask was the thread's own a moment ago; there is nothing in it to refuse.
         let _ = sys::restore_signals(mask);
-        let cloned = cloned.map_err(|errno| Error::call(Call::Clone, errno))?;
-        // A signal that kills one thread and not its process is a filter's (SECCOMP_RET_KILL_THREAD).
-        Err(cloned.answer.unwrap_or(Error::Killed { signal: Signal::SYS.as_raw() }))
-    })
+        cloned.map_err(|errno| Error::call(Call::Clone, errno))
+    })?;
+    // A signal that kills one thread and not its process is a filter's (SECCOMP_RET_KILL_THREAD).
+    Err(cloned.answer.unwrap_or(Error::Killed { signal: Signal::SYS.as_raw() }))
 }
 
 /// Between clone and execve. The caller goes on as soon as this thread is done with memory, which is before

@@ -15,7 +15,7 @@ use crate::environ::{Changes, Environ};
 use crate::error::{Call, Error, Table, Variable};
 use crate::launch::{Directory, LaunchView};
 use crate::placement::{Placement, Source, Step};
-use crate::sys::{Mask, Task};
+use crate::sys::{Cloned, Mask, Task};
 use crate::table::{Active, NAMES_HEAD, NAMES_ROW, names_capacity};
 use core::cell::Cell;
 use core::convert::Infallible;
@@ -111,14 +111,17 @@ enum Program<'r> {
     Fd(RawFd),
 }
 
+/// What makes the clone of a prepared image.
+pub(super) type Run<'r> = dyn FnMut(&mut Image<'_>) -> Result<Cloned<Error>, Error> + 'r;
+
 /// Prepares the image and calls `run` with it. Whatever `run` answers, the launch's tables read as before
 /// when this returns.
-pub(super) fn with_image<R>(
+pub(super) fn with_image(
     launch: LaunchView<'_>,
     restart: &Restart<'_>,
     hand_over: HandOver<'_>,
-    run: impl FnOnce(&mut Image<'_>) -> Result<R, Error>,
-) -> Result<R, Error> {
+    run: &mut Run<'_>,
+) -> Result<Cloned<Error>, Error> {
     let LaunchView { args, vars, directory, secure } = launch;
     if secure && !is_told(&restart.executable) {
         return Err(Error::Untrusted);
@@ -143,7 +146,7 @@ fn is_told(executable: &Executable<'_>) -> bool {
 }
 
 #[allow(clippy::too_many_arguments, reason = "the frame that the image points into, split from its undoing")]
-fn prepare<R>(
+fn prepare(
     args: &mut VecView<Option<CStrPtr>>,
     environ: &mut Environ<'_>,
     changes: &mut Changes,
@@ -151,8 +154,8 @@ fn prepare<R>(
     directory: &Directory,
     restart: &Restart<'_>,
     hand_over: HandOver<'_>,
-    run: impl FnOnce(&mut Image<'_>) -> Result<R, Error>,
-) -> Result<R, Error> {
+    run: &mut Run<'_>,
+) -> Result<Cloned<Error>, Error> {
     let HandOver { active, readiness, sources, names } = hand_over;
     let program = args.first().copied().flatten();
     let path = environ.find(b"PATH");

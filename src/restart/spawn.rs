@@ -44,7 +44,7 @@ pub(crate) fn spawn(
         Readiness::Executed | Readiness::Alive(_) => None,
     };
     let hand_over = HandOver { readiness: pair.as_ref().map(|(_, theirs)| theirs.as_fd()), ..hand_over };
-    let cloned = with_image(launch, restart, hand_over, |image| {
+    let cloned = with_image(launch, restart, hand_over, &mut |image| {
         let mask = sys::block_signals().map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
         image.mask = Some(mask);
         let mut stack = [MaybeUninit::<u8>::uninit(); STACK];
