@@ -13,16 +13,16 @@ const REQUEST: &[u8] = b"GET / HTTP/1.";
 const END: &[u8] = b"\r\n\r\n";
 
 /// The longest request, in bytes.
-const LONGEST: usize = 4096;
+const LONGEST: u32 = 4096;
 
 pub(crate) struct Connection {
     socket: OwnedFd,
     /// How many bytes came.
-    len: usize,
+    len: u32,
     /// How many of them are as [`REQUEST`] has them, from the first on.
-    begun: usize,
+    begun: u16,
     /// How many of the last ones are as [`END`] has them.
-    ended: usize,
+    ended: u16,
     answered: bool,
 }
 
@@ -50,11 +50,11 @@ impl Connection {
             for byte in buffer.iter().take(len) {
                 self.read(*byte);
             }
-            if self.ended == END.len() || self.len > LONGEST {
+            if self.is_ended() || self.len > LONGEST {
                 self.answer();
                 // What was not read would turn the close into a reset, and the client might not see the answer.
                 // Where there is more than it may have to say, it will have to bear that.
-                if self.begun == REQUEST.len() || self.len > 16 * LONGEST {
+                if self.is_begun() || self.len > 16 * LONGEST {
                     return true;
                 }
             }
@@ -62,16 +62,23 @@ impl Connection {
     }
 
     fn read(&mut self, byte: u8) {
-        if self.begun == self.len && REQUEST.get(self.begun) == Some(&byte) {
+        if u32::from(self.begun) == self.len && REQUEST.get(usize::from(self.begun)) == Some(&byte) {
             self.begun += 1;
         }
         self.len += 1;
-        if self.ended < END.len() {
-            self.ended = match END.get(self.ended) {
-                Some(expected) if *expected == byte => self.ended + 1,
-                _ => usize::from(byte == b'\r'),
-            };
-        }
+        self.ended = match END.get(usize::from(self.ended)) {
+            Some(expected) if *expected == byte => self.ended + 1,
+            Some(_) => u16::from(byte == b'\r'),
+            None => self.ended,
+        };
+    }
+
+    fn is_begun(&self) -> bool {
+        usize::from(self.begun) == REQUEST.len()
+    }
+
+    fn is_ended(&self) -> bool {
+        usize::from(self.ended) == END.len()
     }
 
     fn answer(&mut self) {
@@ -79,7 +86,7 @@ impl Connection {
             return;
         }
         let mut body = Line::new();
-        let status = if self.begun == REQUEST.len() && self.ended == END.len() {
+        let status = if self.is_begun() && self.is_ended() {
             body.number(start::pid()).text("\n");
             "200 OK"
         } else {

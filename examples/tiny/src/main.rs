@@ -13,14 +13,16 @@
 //! | SIGHUP | drains, then executes in place |
 //! | SIGTERM, SIGINT | drains, exits; the second one exits at once |
 //!
-//! As PID 1 it collects the orphans that are given to it.
+//! As PID 1 it collects the orphans that are given to it, and restarts in place alone: no successor outlives PID 1.
 #![no_std]
 #![no_main]
 
+mod complaint;
 mod connection;
 mod line;
 mod start;
 
+use complaint::Complaint;
 use connection::Connection;
 use core::mem::MaybeUninit;
 use gracenet::{Endpoint, Error, Failure, Launch, Net, Options, Restart, Signals};
@@ -59,17 +61,23 @@ mod key {
 }
 
 /// The program, given the stack that it began with, where arguments and environment are.
-fn main(stack: *const usize) -> Result<(), Error> {
+fn main(stack: *const usize) -> Result<(), Complaint> {
+    // Borrowed where they are, here and below: a move would take as much of the stack once more.
     // SAFETY: it is the stack pointer at the entry, and nothing writes to what it points to.
-    let mut launch: Launch<32, 512> = unsafe { Launch::from_stack(stack) }?;
-    let mut net = Net::<LISTENERS>::new();
+    let launch = &mut unsafe { Launch::from_stack(stack) };
+    let launch = launch.as_mut().map_err(|error| *error)?;
+    let net = &mut Net::new();
     // SAFETY: nothing has been opened yet.
-    unsafe { net.inherit(&mut launch) }?;
-    let mut server = Server::open(net, &launch)?;
+    unsafe { net.inherit(launch) }?;
+    let connections = &mut [const { None }; CONNECTIONS];
+    let mut server = Server::open(net, connections, launch)?;
     server.net.ready()?;
     server.say_ready();
-    server.run(&mut launch)
+    server.run(launch)
 }
+
+/// How this program was started; with room for 31 arguments and 255 variables.
+type Launched = Launch<32, 256>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -82,10 +90,10 @@ enum Phase {
     },
 }
 
-struct Server {
-    net: Net<'static, LISTENERS>,
+struct Server<'s> {
+    net: &'s mut Net<'static, LISTENERS>,
     claimed: usize,
-    connections: [Option<Connection>; CONNECTIONS],
+    connections: &'s mut [Option<Connection>; CONNECTIONS],
     phase: Phase,
     terminated: bool,
     signals: Signals,
@@ -96,23 +104,27 @@ struct Server {
     accepting: bool,
 }
 
-impl Server {
-    fn open(mut net: Net<'static, LISTENERS>, launch: &Launch<32, 512>) -> Result<Self, Error> {
+impl<'s> Server<'s> {
+    fn open(
+        net: &'s mut Net<'static, LISTENERS>,
+        connections: &'s mut [Option<Connection>; CONNECTIONS],
+        launch: &Launched,
+    ) -> Result<Self, Complaint> {
         // From here on signals wait until they are read.
         let signals = Signals::new(if getpid().is_init() { &CONTROL_AND_ORPHANS } else { &CONTROL })?;
         let inherited = net.inherited().count();
         let mut addresses = launch.args().skip(1).filter_map(|address| address.to_str().ok()).peekable();
         if addresses.peek().is_none() {
-            listen(&mut net, "127.0.0.1:8080")?;
+            listen(net, "127.0.0.1:8080")?;
         }
-        addresses.try_for_each(|address| listen(&mut net, address))?;
+        addresses.try_for_each(|address| listen(net, address))?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, flags).map_err(failed)?;
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let server = Self {
             claimed: inherited - net.inherited().count(),
             net,
-            connections: [const { None }; CONNECTIONS],
+            connections,
             phase: Phase::Serving,
             terminated: false,
             signals,
@@ -125,9 +137,9 @@ impl Server {
         Ok(server)
     }
 
-    fn watch(&self, fd: impl AsFd, key: u64) -> Result<(), Error> {
+    fn watch(&self, fd: impl AsFd, key: u64) -> Result<(), Complaint> {
         let data = epoll::EventData::new_u64(key);
-        epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN).map_err(failed)
+        Ok(epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN)?)
     }
 
     fn say_ready(&self) {
@@ -138,7 +150,7 @@ impl Server {
         line.write(&start::stdout());
     }
 
-    fn run(&mut self, launch: &mut Launch<32, 512>) -> Result<(), Error> {
+    fn run(&mut self, launch: &mut Launched) -> Result<(), Complaint> {
         loop {
             let is_idle = self.connections.iter().all(Option::is_none);
             match self.phase {
@@ -151,7 +163,7 @@ impl Server {
             let events = match epoll::wait(&self.epoll, &mut events, None) {
                 Ok((events, _)) => events,
                 Err(Errno::INTR) => continue,
-                Err(errno) => return Err(failed(errno)),
+                Err(errno) => return Err(errno.into()),
             };
             for event in events {
                 match event.data.u64() {
@@ -179,7 +191,7 @@ impl Server {
     }
 
     /// Watches the listeners while there is room for a connection and this process serves.
-    fn watch_listeners(&mut self) -> Result<(), Error> {
+    fn watch_listeners(&mut self) -> Result<(), Complaint> {
         let has_room = self.connections.iter().any(Option::is_none);
         let accepting = has_room && !matches!(self.phase, Phase::Draining { .. });
         if accepting != self.accepting {
@@ -187,7 +199,7 @@ impl Server {
                 if accepting {
                     self.watch(listener, key)?;
                 } else {
-                    epoll::delete(&self.epoll, listener).map_err(failed)?;
+                    epoll::delete(&self.epoll, listener)?;
                 }
             }
             self.accepting = accepting;
@@ -196,7 +208,7 @@ impl Server {
     }
 
     /// Does what a signal asks for; whether the program is to end at once.
-    fn handle(&mut self, signal: Signal, launch: &mut Launch<32, 512>) -> Result<bool, Error> {
+    fn handle(&mut self, signal: Signal, launch: &mut Launched) -> Result<bool, Complaint> {
         match (signal, self.phase) {
             (Signal::CHILD, _) => {
                 let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
@@ -218,7 +230,12 @@ impl Server {
         Ok(false)
     }
 
-    fn spawn(&mut self, launch: &mut Launch<32, 512>) -> Result<(), Error> {
+    fn spawn(&mut self, launch: &mut Launched) -> Result<(), Complaint> {
+        if getpid().is_init() {
+            // The kernel ends a container with its PID 1.
+            Complaint::new("PID 1 has no successor, but restarts in place").write();
+            return Ok(());
+        }
         match self.net.start_process(launch) {
             Ok(_) => {
                 self.phase = Phase::Restarting;
@@ -226,20 +243,20 @@ impl Server {
                 let epoll = &self.epoll;
                 for fd in self.net.successor().into_iter().flat_map(|successor| successor.fds()) {
                     let data = epoll::EventData::new_u64(key::SUCCESSOR);
-                    epoll::add(epoll, fd, data, epoll::EventFlags::IN).map_err(failed)?;
+                    epoll::add(epoll, fd, data, epoll::EventFlags::IN)?;
                 }
                 Ok(())
             }
             // It got ready since, and the loop has yet to come to it.
             Err(Error::HandedOver) => self.drain(false),
             Err(error) => {
-                complain(&error);
+                Complaint::from(error).write();
                 Ok(())
             }
         }
     }
 
-    fn look_at_successor(&mut self) -> Result<(), Error> {
+    fn look_at_successor(&mut self) -> Result<(), Complaint> {
         match (self.phase, self.net.successor()) {
             (Phase::Restarting, Some(successor)) => {
                 let verdict = successor.poll();
@@ -249,15 +266,12 @@ impl Server {
         }
     }
 
-    fn settle(&mut self, verdict: Result<bool, Failure>) -> Result<(), Error> {
+    fn settle(&mut self, verdict: Result<bool, Failure>) -> Result<(), Complaint> {
         match verdict {
             Ok(false) => Ok(()),
             Ok(true) => self.drain(false),
             Err(failure) => {
-                complain(match &failure {
-                    Failure::Error(error) => error,
-                    _ => &Error::NotInherited,
-                });
+                Complaint::from(failure).write();
                 self.phase = Phase::Serving;
                 self.set_timer(0)
             }
@@ -265,15 +279,17 @@ impl Server {
     }
 
     /// The phase has lasted too long.
-    fn run_out(&mut self) -> Result<(), Error> {
+    fn run_out(&mut self) -> Result<(), Complaint> {
         self.set_timer(0)?;
         match (self.phase, self.net.successor()) {
             (Phase::Restarting, Some(successor)) => {
-                let verdict = successor.wait_ready(core::time::Duration::ZERO).map(|()| true);
+                // One that is ready already stays.
+                successor.kill()?;
+                let verdict = successor.poll();
                 self.settle(verdict)
             }
             (Phase::Draining { .. }, _) => {
-                self.connections = [const { None }; CONNECTIONS];
+                *self.connections = [const { None }; CONNECTIONS];
                 Ok(())
             }
             _ => Ok(()),
@@ -281,7 +297,7 @@ impl Server {
     }
 
     /// Accepts no more: what comes from now on waits in the queues, for whoever has the listeners next.
-    fn drain(&mut self, exec: bool) -> Result<(), Error> {
+    fn drain(&mut self, exec: bool) -> Result<(), Complaint> {
         self.forget_successor();
         self.phase = Phase::Draining { exec };
         self.set_timer(PATIENCE)
@@ -296,14 +312,14 @@ impl Server {
     }
 
     /// Executes anew in place; if that fails, serves on.
-    fn exec(&mut self, launch: &mut Launch<32, 512>) -> Result<(), Error> {
+    fn exec(&mut self, launch: &mut Launched) -> Result<(), Complaint> {
         let Err(error) = self.net.exec(launch, &Restart::new());
-        complain(&error);
+        Complaint::from(error).write();
         self.phase = Phase::Serving;
         self.set_timer(0)
     }
 
-    fn accept(&mut self, position: usize) -> Result<(), Error> {
+    fn accept(&mut self, position: usize) -> Result<(), Complaint> {
         let Some(slot) = self.connections.iter().position(Option::is_none).filter(|_| self.accepting) else {
             return Ok(());
         };
@@ -318,17 +334,18 @@ impl Server {
     }
 
     /// Has the timer run out in so many seconds; never, for 0.
-    fn set_timer(&self, seconds: i64) -> Result<(), Error> {
+    fn set_timer(&self, seconds: i64) -> Result<(), Complaint> {
         let time = Itimerspec {
             it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: Timespec { tv_sec: seconds, tv_nsec: 0 },
         };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &time).map(drop).map_err(failed)
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &time)?;
+        Ok(())
     }
 }
 
 /// Claims or opens one socket.
-fn listen(net: &mut Net<'static, LISTENERS>, argument: &str) -> Result<(), Error> {
+fn listen(net: &mut Net<'static, LISTENERS>, argument: &str) -> Result<(), Complaint> {
     let (network, address) = match argument.split_once('=') {
         Some(pair) => pair,
         None if argument.starts_with(['/', '@']) => ("unix", argument),
@@ -338,23 +355,7 @@ fn listen(net: &mut Net<'static, LISTENERS>, argument: &str) -> Result<(), Error
     let id = net.listen_at(&endpoint, &Options::new().nonblocking(true).replace_stale(true))?;
     if net.predecessor().is_none() {
         // A service manager hands sockets over blocking. No other process uses them yet.
-        rustix::io::ioctl_fionbio(net.fd(id)?, true).map_err(failed)?;
+        rustix::io::ioctl_fionbio(net.fd(id)?, true)?;
     }
     Ok(())
-}
-
-/// One line on stderr about a restart that failed.
-fn complain(error: &Error) {
-    let mut line = Line::new();
-    line.text("restart failed: ");
-    match error.errno() {
-        Some(errno) => line.text("errno ").number(errno.raw_os_error() as u64),
-        None => line.text("successor ended or was late"),
-    };
-    line.text("\n").write(&start::stderr());
-}
-
-/// A call of the server's own that does not fail unless the kernel has no memory or descriptor left.
-fn failed(errno: Errno) -> Error {
-    Error::Call { call: gracenet::error::Call::Poll, fd: None, errno }
 }

@@ -40,8 +40,8 @@ unsafe extern "C" fn _start() -> ! {
 extern "C" fn begin(stack: *const usize) -> ! {
     exit(match crate::main(stack) {
         Ok(()) => 0,
-        Err(error) => {
-            crate::complain(&error);
+        Err(complaint) => {
+            complaint.write();
             1
         }
     })
