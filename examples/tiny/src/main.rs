@@ -71,8 +71,10 @@ fn main(stack: *const usize) -> Result<(), Complaint> {
     unsafe { net.inherit(launch) }?;
     let connections = &mut [const { None }; CONNECTIONS];
     let mut server = Server::open(net, connections, launch)?;
-    server.net.ready()?;
+    // First the line, then the report: that wakes the predecessor, which where there is no other processor would leave
+    // before this process says anything.
     server.say_ready();
+    server.net.ready()?;
     server.run(launch)
 }
 
@@ -168,10 +170,11 @@ impl<'s> Server<'s> {
             for event in events {
                 match event.data.u64() {
                     key::SIGNALS => {
-                        while let Some(signal) = self.signals.take()? {
-                            if self.handle(signal, launch)? {
-                                return Ok(());
-                            }
+                        // Another one shows again.
+                        if let Some(signal) = self.signals.take()?
+                            && self.handle(signal, launch)?
+                        {
+                            return Ok(());
                         }
                     }
                     key::TIMER => self.run_out()?,
