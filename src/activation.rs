@@ -111,11 +111,20 @@ impl<'e> Activation<'e> {
 
     /// The names, one for each descriptor, in their order.
     pub fn names(&self) -> impl Iterator<Item = &'e str> + use<'e> {
-        let given = self.joined.map(|joined| joined.split(':'));
-        given
-            .into_iter()
-            .flatten()
-            .chain(core::iter::repeat_n(UNKNOWN, if self.joined.is_some() { 0 } else { self.count }))
+        let (mut joined, mut left) = (self.joined, self.count);
+        core::iter::from_fn(move || {
+            left = left.checked_sub(1)?;
+            let Some(names) = joined else { return Some(UNKNOWN) };
+            // By bytes: what str has for this is made for larger texts, and larger than all of this room.
+            let end = names.bytes().position(|byte| byte == b':').unwrap_or(names.len());
+            joined = names.get(end + 1..);
+            names.get(..end)
+        })
+    }
+
+    /// How many bytes the names take, each with a separator.
+    pub(crate) fn names_len(&self) -> usize {
+        self.joined.map_or(self.count.saturating_mul(UNKNOWN.len() + 1), |joined| joined.len() + 1)
     }
 }
 
@@ -203,11 +212,16 @@ pub(crate) fn number(variable: Variable, value: &[u8], most: u64) -> Result<u64,
             _ => Fault::NotANumber,
         }));
     }
-    value
-        .iter()
-        .try_fold(0_u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
-        .filter(|number| *number <= most)
-        .ok_or(variable.fault(Fault::OutOfRange))
+    value_of(value).filter(|number| *number <= most).ok_or(variable.fault(Fault::OutOfRange))
+}
+
+/// What decimal digits are worth; `None` if there are none, another byte, or more than 64 bits hold.
+pub(crate) fn value_of(digits: &[u8]) -> Option<u64> {
+    let add = |sum: u64, digit: &u8| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        sum.checked_mul(10)?.checked_add(digit.into())
+    };
+    digits.iter().try_fold(0, add).filter(|_| !digits.is_empty())
 }
 
 fn names(value: &[u8], count: usize) -> Result<&str, Error> {

@@ -63,7 +63,7 @@ pub(crate) unsafe fn adopt<'env, const N: usize>(
         return Err(Error::Capacity { table: Table::Inherited, needed: activation.count, capacity: N });
     }
     // So that each of them can be claimed under its name, and handed on.
-    let names = NAMES_PREFIX + activation.names().map(|name| name.len() + 1).sum::<usize>();
+    let names = NAMES_PREFIX + activation.names_len();
     if names > names_capacity(N) {
         return Err(Error::Capacity { table: Table::Names, needed: names, capacity: names_capacity(N) });
     }

@@ -27,7 +27,8 @@ use rustix::process::getpid;
 ///
 /// `N` is the capacity of both tables: at most `N` descriptors are inherited, at most `N` are active.
 /// Nothing is allocated: a `Net` takes `104 * N + 432` bytes on a 64-bit machine at most, and a restart takes
-/// `44 * N` bytes of stack and 24 KiB beside, and without optimisation `132 * N` and 40 KiB. `'env` is how long the names live.
+/// `44 * N` bytes of stack and 16 KiB beside, and without optimisation `132 * N` and 32 KiB. `'env` is how long
+/// the names live.
 ///
 /// Dropping it closes everything it holds.
 #[derive(Debug)]

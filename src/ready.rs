@@ -15,7 +15,7 @@
 //! A newline at its end is ignored. To a successor that it gave up, the predecessor says `GIVEN_UP=1` before it closes
 //! its end: what was left behind by one that has ended already would serve beside it. This room makes system calls through rustix and `sys`, and starts nothing.
 
-use crate::activation::{DIGITS, decimal};
+use crate::activation::{DIGITS, decimal, value_of};
 use crate::error::{Call, Error};
 use crate::sys;
 use crate::wait::{Deadline, poll_until};
@@ -66,15 +66,14 @@ impl Report {
     }
 
     fn parse(packet: &[u8]) -> Option<Self> {
-        let text = core::str::from_utf8(packet).ok()?.trim_end_matches('\n');
-        match text.split_once('=')? {
-            ("READY", "1") => Some(Self::Ready),
-            ("ERRNO", value) => {
-                let errno = value.parse().ok().filter(|errno| (1..4096).contains(errno))?;
-                Some(Self::Refused(Reason::Errno(Errno::from_raw_os_error(errno))))
-            }
-            ("CODE", value) => Some(Self::Refused(Reason::Code(value.parse().ok()?))),
-            _ => None,
+        let text = packet.strip_suffix(b"\n").unwrap_or(packet);
+        if let Some(value) = text.strip_prefix(b"ERRNO=") {
+            let errno = value_of(value).filter(|errno| (1..4096).contains(errno))?;
+            Some(Self::Refused(Reason::Errno(Errno::from_raw_os_error(errno as i32))))
+        } else if let Some(value) = text.strip_prefix(b"CODE=") {
+            Some(Self::Refused(Reason::Code(value_of(value)?.try_into().ok()?)))
+        } else {
+            (text == b"READY=1").then_some(Self::Ready)
         }
     }
 }
@@ -242,13 +241,14 @@ mod tests {
     fn reports_are_text() {
         assert_eq!(Report::parse(b"READY=1\n"), Some(Report::Ready));
         assert_eq!(Report::parse(b"CODE=7"), Some(Report::Refused(Reason::Code(7))));
-        let wrong: [&[u8]; 9] = [
+        let wrong: [&[u8]; 10] = [
             b"",
             b"READY",
             b"READY=2",
             b"ERRNO=0",
             b"ERRNO=-1",
             b"ERRNO=4096",
+            b"ERRNO=+1",
             b"CODE=4294967296",
             b"CODE=",
             b"\xff=1",
