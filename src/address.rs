@@ -4,6 +4,7 @@
 //! in a form that is compared and hashed fast; [`Endpoint::keys`] says which keys an endpoint may claim.
 //! This room makes no system call: names of interfaces are resolved by whoever calls it, host names by nobody.
 
+use crate::activation::value_of;
 use crate::error::{AddressFault, Error, Word};
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -459,7 +460,7 @@ fn parse_inet(network: Network, address: &[u8]) -> Result<Address<'_>, AddressFa
             Ok(Address::Inet(SocketAddr::new(ip.into(), port)))
         }
         Host::Bracketed(host) => {
-            let (ip, zone) = match host.split_once('%') {
+            let (ip, zone) = match split_at(host, b'%') {
                 Some((ip, zone)) => (ip, Some(parse_zone(zone)?)),
                 None => (host, None),
             };
@@ -480,34 +481,40 @@ enum Host<'a> {
 
 fn split_host_port(text: &str) -> Result<(Host<'_>, &str), AddressFault> {
     if let Some(rest) = text.strip_prefix('[') {
-        let (host, rest) = rest.split_once(']').ok_or(AddressFault::Bracket)?;
+        let (host, rest) = split_at(rest, b']').ok_or(AddressFault::Bracket)?;
         if rest.is_empty() {
             return Err(AddressFault::MissingPort);
         }
         let port = rest.strip_prefix(':').ok_or(AddressFault::Bracket)?;
         return Ok((Host::Bracketed(host), port));
     }
-    let (host, port) = text.rsplit_once(':').ok_or(AddressFault::MissingPort)?;
-    if host.contains(':') {
-        return Err(AddressFault::Bracket);
-    }
-    if host.contains(['[', ']']) {
+    let (host, port) = split_at(text, b':').ok_or(AddressFault::MissingPort)?;
+    if text.bytes().filter(|byte| *byte == b':').count() > 1
+        || host.bytes().any(|byte| matches!(byte, b'[' | b']'))
+    {
         return Err(AddressFault::Bracket);
     }
     Ok((Host::Plain(host), port))
+}
+
+/// What stands before the first such byte, which is ASCII, and behind it. For texts as short as these str's own
+/// functions are too much code.
+fn split_at(text: &str, byte: u8) -> Option<(&str, &str)> {
+    let end = text.bytes().position(|other| other == byte)?;
+    text.get(..end).zip(text.get(end + 1..))
 }
 
 fn parse_port(port: &str) -> Result<u16, AddressFault> {
     if port.is_empty() {
         return Err(AddressFault::MissingPort);
     }
-    if port.starts_with(['+', '-']) {
+    if matches!(port.as_bytes(), [b'+' | b'-', ..]) {
         return Err(AddressFault::PortSign);
     }
     if !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(AddressFault::PortNotANumber);
     }
-    port.parse().map_err(|_| AddressFault::PortOutOfRange)
+    value_of(port.as_bytes()).and_then(|port| port.try_into().ok()).ok_or(AddressFault::PortOutOfRange)
 }
 
 /// An index if it is all digits, which no interface's name may be on the way to `if_indextoname`.
@@ -517,8 +524,8 @@ fn parse_zone(zone: &str) -> Result<Zone<'_>, AddressFault> {
         return Err(AddressFault::Zone);
     }
     if zone.bytes().all(|byte| byte.is_ascii_digit()) {
-        let index = zone.parse().map_err(|_| AddressFault::Zone)?;
-        return if index == 0 { Err(AddressFault::Zone) } else { Ok(Zone::Index(index)) };
+        let index = value_of(zone.as_bytes()).and_then(|index| index.try_into().ok());
+        return index.filter(|index| *index != 0).map(Zone::Index).ok_or(AddressFault::Zone);
     }
     Ok(Zone::Name(zone))
 }

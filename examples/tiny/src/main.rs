@@ -349,10 +349,12 @@ impl<'s> Server<'s> {
 
 /// Claims or opens one socket.
 fn listen(net: &mut Net<'static, LISTENERS>, argument: &str) -> Result<(), Complaint> {
-    let (network, address) = match argument.split_once('=') {
-        Some(pair) => pair,
-        None if argument.starts_with(['/', '@']) => ("unix", argument),
-        None => ("tcp", argument),
+    let equals = argument.bytes().position(|byte| byte == b'=');
+    let pair = equals.and_then(|end| argument.get(..end).zip(argument.get(end + 1..)));
+    let (network, address) = match (pair, argument.as_bytes()) {
+        (Some(pair), _) => pair,
+        (None, [b'/' | b'@', ..]) => ("unix", argument),
+        _ => ("tcp", argument),
     };
     let endpoint = Endpoint::parse(network, address)?;
     let id = net.listen_at(&endpoint, &Options::new().nonblocking(true).replace_stale(true))?;
