@@ -1,5 +1,6 @@
-//! What `examples/tiny` takes: bytes of its file, resident memory, system calls and time of a restart; and whether
-//! a hundred restarts under load lose a request. `examples/tiny/prove` builds both and starts this program.
+//! What `examples/tiny` takes: bytes of its file, resident memory, system calls and time of a restart; whether a
+//! hundred restarts under load lose a request, and whether one that fails leaves something to do.
+//! `examples/tiny/prove` builds both and starts this program.
 //!
 //! ```text
 //! tiny PROGRAM [BYTES KIB]
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
     memory(&mut report, program, kib);
     calls(&mut report, program);
     load(&mut report, program);
+    failure(&mut report, program);
     latency(&mut report, program);
     if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -187,6 +189,36 @@ fn load(report: &mut Report, program: &Path) {
     if let Some(failure) = failures.first() {
         println!("  {failure}");
     }
+}
+
+/// A successor that fails costs nothing: the predecessor says how, serves on, and has nothing to do.
+fn failure(report: &mut Report, program: &Path) {
+    let directory = tempfile::tempdir().unwrap();
+    let replaced = directory.path().join("tiny");
+    std::fs::copy(program, &replaced).unwrap();
+    let (said, stderr) = std::io::pipe().unwrap();
+    let mut command = Command::new(&replaced);
+    command.stderr(stderr);
+    let server = Server::start(command);
+    std::fs::remove_file(&replaced).unwrap();
+    std::os::unix::fs::symlink("/bin/false", &replaced).unwrap();
+    kill_process(server.pid, Signal::USR2).unwrap();
+    let mut line = String::new();
+    BufReader::new(said).read_line(&mut line).unwrap();
+    assert_eq!(line, "tiny: successor exited with status 1\n");
+    assert_eq!(ask(server.address), Ok(server.pid));
+    let before = ticks(server.pid);
+    thread::sleep(Duration::from_millis(500));
+    report.at_most("ticks of work in half a second after a failure", ticks(server.pid) - before, 1);
+    server.stop();
+}
+
+/// How much time of the processor's a process has had, in hundredths of a second.
+fn ticks(pid: Pid) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The 14th and the 15th field; the second may hold spaces.
+    let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
+    fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
 
 /// One request on a connection of its own; the answer is a PID.

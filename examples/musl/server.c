@@ -8,7 +8,9 @@
  *
  *     SIGUSR2           starts a successor; when that is ready, drains and exits
  *     SIGHUP            drains, then executes in place
- *     SIGTERM, SIGINT   drains and exits
+ *     SIGTERM, SIGINT   drains and exits; the second one exits at once
+ *
+ * As PID 1 of a container it collects the orphans that are given to it, and restarts in place alone.
  */
 #define _GNU_SOURCE
 #include "gracenet.h"
@@ -144,6 +146,10 @@ static bool begin(int argc, char **argv)
 
 static void restart(void)
 {
+    if (getpid() == 1) {
+        fprintf(stderr, "restart failed: no successor outlives PID 1, which restarts in place\n");
+        return;
+    }
     int pid = gracenet_restart(server.net);
     if (pid > 0) {
         server.phase = RESTARTING;

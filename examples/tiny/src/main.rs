@@ -275,6 +275,7 @@ impl<'s> Server<'s> {
             Ok(true) => self.drain(false),
             Err(failure) => {
                 Complaint::from(failure).write();
+                self.forget_successor();
                 self.phase = Phase::Serving;
                 self.set_timer(0)
             }
@@ -306,7 +307,7 @@ impl<'s> Server<'s> {
         self.set_timer(PATIENCE)
     }
 
-    /// What the successor's descriptors still have to say is nothing to wait for.
+    /// What the successor's descriptors still have to say is nothing to wait for, and they would say it again and again.
     fn forget_successor(&mut self) {
         for fd in self.net.successor().into_iter().flat_map(|successor| successor.fds()) {
             // One that is not watched is what was wanted.
