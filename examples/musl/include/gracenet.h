@@ -59,9 +59,9 @@ struct gracenet;
  * Where NOTIFY_SOCKET is set, the functions below tell the service manager what it has to know of readiness and
  * restarts.
  *
- * On failure *net is a handle all the same, which describes the error and returns it from the functions that would
- * listen or claim; but NULL if there is none: -EINVAL for an argument, -ENOSPC for too little memory or too many
- * arguments or variables.
+ * On failure *net is a handle all the same, which describes the error; if it is about the descriptors, the functions
+ * that would listen or claim return it again, so that no second socket is opened beside one that is there. But it is
+ * NULL if there is no handle: -EINVAL for an argument, -ENOSPC for too little memory or too many arguments or variables.
  *
  *   -EPROTO   a variable cannot be read (GRACENET_VARIABLE)
  *   -ENOSPC   more descriptors than the handle holds (GRACENET_CAPACITY)
