@@ -224,8 +224,8 @@ static void answer(int fd, const char *request)
         len = snprintf(body, sizeof body, "malformed\n");
     }
     len = snprintf(text, sizeof text,
-                   "HTTP/1.1 %s\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", status,
-                   len, body);
+                   "HTTP/1.1 %s\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+                   status, len, body);
     /* A fresh connection has room for this. A client that is gone needs no answer. */
     if (send(fd, text, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT) > 0)
         shutdown(fd, SHUT_WR);

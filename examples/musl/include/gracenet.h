@@ -61,7 +61,8 @@ struct gracenet;
  *
  * On failure *net is a handle all the same, which describes the error; if it is about the descriptors, the functions
  * that would listen or claim return it again, so that no second socket is opened beside one that is there. But it is
- * NULL if there is no handle: -EINVAL for an argument, -ENOSPC for too little memory or too many arguments or variables.
+ * NULL if there is no handle: -EINVAL for an argument, -ENOSPC for too little memory or too many arguments or
+ * variables.
  *
  *   -EPROTO   a variable cannot be read (GRACENET_VARIABLE)
  *   -ENOSPC   more descriptors than the handle holds (GRACENET_CAPACITY)
