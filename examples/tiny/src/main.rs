@@ -14,6 +14,9 @@
 //! | SIGTERM, SIGINT | drains, exits; the second one exits at once |
 //!
 //! As PID 1 it collects the orphans that are given to it, and restarts in place alone: no successor outlives PID 1.
+//!
+//! What is called in one place is kept out of line there, by `inline(never)`: inlined, all of it would share one large
+//! frame, with longer instructions for each access, and more of the stack in use at any time.
 #![no_std]
 #![no_main]
 
@@ -107,6 +110,7 @@ struct Server<'s> {
 }
 
 impl<'s> Server<'s> {
+    #[inline(never)]
     fn open(
         net: &'s mut Net<'static, LISTENERS>,
         connections: &'s mut [Option<Connection>; CONNECTIONS],
@@ -152,6 +156,7 @@ impl<'s> Server<'s> {
         line.write(&start::stdout());
     }
 
+    #[inline(never)]
     fn run(&mut self, launch: &mut Launched) -> Result<(), Complaint> {
         loop {
             let is_idle = self.connections.iter().all(Option::is_none);
@@ -211,6 +216,7 @@ impl<'s> Server<'s> {
     }
 
     /// Does what a signal asks for; whether the program is to end at once.
+    #[inline(never)]
     fn handle(&mut self, signal: Signal, launch: &mut Launched) -> Result<bool, Complaint> {
         match (signal, self.phase) {
             (Signal::CHILD, _) => {
@@ -233,6 +239,7 @@ impl<'s> Server<'s> {
         Ok(false)
     }
 
+    #[inline(never)]
     fn spawn(&mut self, launch: &mut Launched) -> Result<(), Complaint> {
         if getpid().is_init() {
             // The kernel ends a container with its PID 1.
@@ -269,6 +276,7 @@ impl<'s> Server<'s> {
         }
     }
 
+    #[inline(never)]
     fn settle(&mut self, verdict: Result<bool, Failure>) -> Result<(), Complaint> {
         match verdict {
             Ok(false) => Ok(()),
@@ -283,6 +291,7 @@ impl<'s> Server<'s> {
     }
 
     /// The phase has lasted too long.
+    #[inline(never)]
     fn run_out(&mut self) -> Result<(), Complaint> {
         self.set_timer(0)?;
         match (self.phase, self.net.successor()) {
@@ -316,6 +325,7 @@ impl<'s> Server<'s> {
     }
 
     /// Executes anew in place; if that fails, serves on.
+    #[inline(never)]
     fn exec(&mut self, launch: &mut Launched) -> Result<(), Complaint> {
         let Err(error) = self.net.exec(launch, &Restart::new());
         Complaint::from(error).write();
@@ -323,6 +333,7 @@ impl<'s> Server<'s> {
         self.set_timer(0)
     }
 
+    #[inline(never)]
     fn accept(&mut self, position: usize) -> Result<(), Complaint> {
         let Some(slot) = self.connections.iter().position(Option::is_none).filter(|_| self.accepting) else {
             return Ok(());
