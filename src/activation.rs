@@ -111,14 +111,13 @@ impl<'e> Activation<'e> {
 
     /// The names, one for each descriptor, in their order.
     pub fn names(&self) -> impl Iterator<Item = &'e str> + use<'e> {
-        let (mut joined, mut left) = (self.joined, self.count);
-        core::iter::from_fn(move || {
-            left = left.checked_sub(1)?;
-            let Some(names) = joined else { return Some(UNKNOWN) };
+        let mut joined = self.joined;
+        (0..self.count).map(move |_| {
+            let Some(names) = joined else { return UNKNOWN };
             // By bytes: what str has for this is made for larger texts, and larger than all of this room.
             let end = names.bytes().position(|byte| byte == b':').unwrap_or(names.len());
             joined = names.get(end + 1..);
-            names.get(..end)
+            names.get(..end).unwrap_or("")
         })
     }
 
