@@ -7,7 +7,7 @@ use gracenet::activation::{
     Activation, FIRST_FD, NAMES_PREFIX, NUMBER_LINE, UNKNOWN, Variables, check_name, render_names,
     render_number,
 };
-use gracenet::error::Variable;
+use gracenet::error::{Fault, Variable};
 use libfuzzer_sys::fuzz_target;
 
 const MOST_ROOM: usize = 1024;
@@ -61,10 +61,8 @@ fn read(input: &Input<'_>) {
                     assert!(found.names().take(8).all(|name| name == UNKNOWN));
                 }
             }
-            // Without names given, every name is the same one.
-            assert!(found.names().take(1024).all(|name| check_name(name).is_ok()));
         }
-        (Err(Error::Variable { variable, .. }), Err(expected)) => assert_eq!(variable, expected),
+        (Err(found), Err((variable, fault))) => assert_eq!(found, Error::Variable { variable, fault }),
         (found, expected) => panic!("{found:?} is not {expected:?}"),
     }
 }
@@ -77,63 +75,70 @@ struct Granted<'d> {
     ready_fd: Option<i32>,
 }
 
-/// What the variables grant, or which of them is the first that cannot be read.
+/// What the variables grant, or which of them is the first that cannot be read, and why.
 fn expected<'d>(
     variables: &Variables<'d>,
     strict: bool,
     pid: u32,
     pidfd_id: Option<u64>,
-) -> Result<Granted<'d>, Variable> {
+) -> Result<Granted<'d>, (Variable, Fault)> {
     let nothing = Granted::default();
     if let Some(value) = variables.pid {
-        match decimal(value) {
-            Some(named @ 1..=0x7fff_ffff) if named == u128::from(pid) => {}
-            Some(1..=0x7fff_ffff) => return Ok(nothing),
-            _ => return Err(Variable::Pid),
+        if decimal(Variable::Pid, value, 1, 0x7fff_ffff)? != u128::from(pid) {
+            return Ok(nothing);
         }
     } else if strict {
         return Ok(nothing);
     }
     if let Some(value) = variables.pidfd_id {
-        let named = decimal(value).and_then(|named| u64::try_from(named).ok()).ok_or(Variable::PidfdId)?;
-        if pidfd_id.is_some_and(|own| own != named) {
+        let named = decimal(Variable::PidfdId, value, 0, u64::MAX.into())?;
+        if pidfd_id.is_some_and(|own| u128::from(own) != named) {
             return Ok(nothing);
         }
     }
     let count = match variables.fds.unwrap_or(b"") {
         b"" => 0,
-        value => match decimal(value) {
-            Some(count @ 0..=0x7fff_fffc) => count as usize,
-            _ => return Err(Variable::Fds),
-        },
+        value => decimal(Variable::Fds, value, 0, 0x7fff_fffc)? as usize,
     };
     let names = match variables.names {
         Some(value) if count > 0 => {
-            let joined = str::from_utf8(value).map_err(|_| Variable::Names)?;
-            let names: Vec<&str> = joined.split(':').collect();
-            if names.len() != count || names.iter().any(|name| check_name(name).is_err()) {
-                return Err(Variable::Names);
+            let names: Vec<&[u8]> = value.split(|byte| *byte == b':').collect();
+            if names.len() != count {
+                return Err((Variable::Names, Fault::NameCount { names: names.len(), fds: count }));
             }
-            Some(names)
+            if let Some(position) = names.iter().position(|name| !is_name(name)) {
+                return Err((Variable::Names, Fault::InvalidName { position }));
+            }
+            Some(names.into_iter().map(|name| str::from_utf8(name).expect("it is ASCII")).collect())
         }
         _ => None,
     };
     let ready_fd = match variables.ready_fd {
         Some(value) if variables.pid.is_some() => {
-            let number = decimal(value).and_then(|number| i32::try_from(number).ok());
-            Some(number.ok_or(Variable::ReadyFd)?)
+            Some(decimal(Variable::ReadyFd, value, 0, 0x7fff_ffff)? as i32)
         }
         _ => None,
     };
     Ok(Granted { count, names, ready_fd })
 }
 
-/// A number without sign, space or prefix; `None` also if it is beyond all limits.
-fn decimal(value: &[u8]) -> Option<u128> {
-    if !value.iter().all(u8::is_ascii_digit) {
-        return None;
+/// A number without sign, space or prefix. One with a minus is a number, and too small.
+fn decimal(variable: Variable, value: &[u8], least: u128, most: u128) -> Result<u128, (Variable, Fault)> {
+    let digits = value.strip_prefix(b"-").unwrap_or(value);
+    if digits.is_empty() || digits.iter().any(|byte| !(b'0'..=b'9').contains(byte)) {
+        return Err((variable, Fault::NotANumber));
     }
-    str::from_utf8(value).ok()?.parse().ok()
+    // What 128 bits do not hold is beyond all limits too.
+    let number = str::from_utf8(digits).expect("it is ASCII").parse().unwrap_or(u128::MAX);
+    if digits.len() < value.len() || number < least || number > most {
+        return Err((variable, Fault::OutOfRange));
+    }
+    Ok(number)
+}
+
+/// What systemd takes for a name.
+fn is_name(name: &[u8]) -> bool {
+    name.len() <= 255 && name.iter().all(|byte| (b' '..=b'~').contains(byte) && *byte != b':')
 }
 
 /// What is rendered reads as it was, to the process that it is meant for and to no other.
@@ -141,7 +146,10 @@ fn render_and_read_back(input: &Input<'_>) {
     let Ok(text) = str::from_utf8(input.text) else {
         return;
     };
-    let names = text.split([':', '\n']).filter(|name| check_name(name).is_ok());
+    for name in text.split('\n') {
+        assert_eq!(check_name(name).is_ok(), is_name(name.as_bytes()));
+    }
+    let names = text.split([':', '\n']).filter(|name| is_name(name.as_bytes()));
     let count = names.clone().count();
     let pid = input.pid & 0x7fff_ffff | 1;
     let ready_fd = input.ready_fd & 0x7fff_ffff;
