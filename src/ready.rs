@@ -140,8 +140,9 @@ pub(crate) enum Received {
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Received, Error> {
     let mut packet = [0; 64];
     loop {
-        return match rustix::net::recv(socket, &mut packet, RecvFlags::DONTWAIT) {
-            Ok((len, _)) => {
+        // The length is the packet's own, so that one too long for any report is not cut into one.
+        return match rustix::net::recv(socket, &mut packet, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
+            Ok((_, len)) => {
                 let report = packet.get(..len).and_then(Report::parse);
                 Ok(report.map_or(Received::Closed, Received::Report))
             }
@@ -217,7 +218,7 @@ impl AsFd for Predecessor {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::std_instead_of_core, reason = "tests")]
     use super::*;
 
     #[test]
@@ -241,7 +242,7 @@ mod tests {
     fn reports_are_text() {
         assert_eq!(Report::parse(b"READY=1\n"), Some(Report::Ready));
         assert_eq!(Report::parse(b"CODE=7"), Some(Report::Refused(Reason::Code(7))));
-        let wrong: [&[u8]; 10] = [
+        let wrong: [&[u8]; 13] = [
             b"",
             b"READY",
             b"READY=2",
@@ -251,11 +252,80 @@ mod tests {
             b"ERRNO=+1",
             b"CODE=4294967296",
             b"CODE=",
+            b"CODE=+7",
+            b"CODE=-0",
+            b"ERRNO=+2",
             b"\xff=1",
         ];
         for packet in wrong {
             assert_eq!(Report::parse(packet), None, "{packet:?}");
         }
+    }
+
+    #[test]
+    fn every_packet_of_a_few_pieces_is_read_by_the_rule() {
+        const PIECES: [&str; 15] = [
+            "",
+            "READY=",
+            "ERRNO=",
+            "CODE=",
+            "=",
+            "1",
+            "0",
+            "4095",
+            "4294967295",
+            "6",
+            "+",
+            "-",
+            " ",
+            "\n",
+            "\0",
+        ];
+        let expected = |packet: &str| {
+            let line = packet.strip_suffix('\n').unwrap_or(packet);
+            let number = |key| {
+                let digits =
+                    line.strip_prefix(key).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
+                digits.parse::<u64>().ok()
+            };
+            if line == "READY=1" {
+                return Some(Report::Ready);
+            }
+            let refused = match (number("ERRNO="), number("CODE=")) {
+                (Some(errno @ 1..=4095), _) => Reason::Errno(Errno::from_raw_os_error(errno as i32)),
+                (_, Some(code @ 0..=0xffff_ffff)) => Reason::Code(code as u32),
+                _ => return None,
+            };
+            Some(Report::Refused(refused))
+        };
+        let mut reports = 0;
+        for mut which in 0..PIECES.len().pow(4) {
+            let mut packet = std::string::String::new();
+            for _ in 0..4 {
+                packet.push_str(PIECES[which % PIECES.len()]);
+                which /= PIECES.len();
+            }
+            let found = Report::parse(packet.as_bytes());
+            assert_eq!(found, expected(&packet), "{packet:?}");
+            reports += usize::from(found.is_some());
+        }
+        assert!(reports > 100, "{reports}");
+    }
+
+    #[test]
+    fn what_is_longer_than_any_report_is_none() {
+        let (ours, theirs) = pair().unwrap();
+        for (digits, expected) in
+            [(59, Received::Report(Report::Refused(Reason::Code(1)))), (60, Received::Closed)]
+        {
+            let packet = std::format!("CODE={:0>digits$}", 1);
+            rustix::net::send(&theirs, packet.as_bytes(), SendFlags::empty()).unwrap();
+            assert_eq!(receive(ours.as_fd()), Ok(expected), "{digits}");
+        }
+        // What would be a report if it were cut.
+        let packet = [&b"READY=1"[..], &[b'\n'; 57], b"and more"].concat();
+        rustix::net::send(&theirs, &packet, SendFlags::empty()).unwrap();
+        assert_eq!(receive(ours.as_fd()), Ok(Received::Closed));
     }
 
     #[test]
