@@ -469,13 +469,13 @@ impl Word {
     #[must_use]
     pub fn new(word: &str) -> Self {
         let mut bytes = [0; 15];
-        let mut len = 0;
-        for (slot, byte) in bytes.iter_mut().zip(word.bytes()) {
-            *slot = byte;
-            len += 1;
-        }
+        let mut len = word.len().min(bytes.len());
         while !word.is_char_boundary(len) {
             len -= 1;
+        }
+        // Nothing of a character that is cut: words that read the same are equal.
+        for (slot, byte) in bytes.iter_mut().zip(word.bytes().take(len)) {
+            *slot = byte;
         }
         Self { bytes, len: len as u8 }
     }
@@ -601,5 +601,25 @@ impl From<Error> for std::io::Error {
             _ => ErrorKind::InvalidInput,
         };
         Self::new(kind, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_what_can_be_read_of_it() {
+        for (word, kept) in [
+            ("", ""),
+            ("tcp5", "tcp5"),
+            ("fifteen letters", "fifteen letters"),
+            ("fifteen letters and more", "fifteen letters"),
+            ("half a letter \u{e9}", "half a letter "),
+            ("half a letter \u{1f980}", "half a letter "),
+        ] {
+            assert_eq!(Word::new(word).as_str(), kept);
+            assert_eq!(Word::new(word), Word::new(kept));
+        }
     }
 }
