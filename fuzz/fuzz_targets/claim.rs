@@ -151,8 +151,9 @@ impl World {
         ] {
             made.push(make_unix(Bound::Abstract(name.into()), kind, listens)?);
         }
-        // The same bytes as a path and as an abstract name.
+        // The same bytes as a path and as an abstract name: in the working directory, and a longer one.
         let path = std::env::temp_dir().join(&long).into_os_string().into_encoded_bytes();
+        made.push(make_unix(Bound::Path(short.into()), Kind::Stream, true)?);
         made.push(make_unix(Bound::Path(path.clone()), Kind::Stream, true)?);
         made.push(make_unix(Bound::Abstract(path), Kind::Stream, true)?);
         let (read, _write) = rustix::pipe::pipe()?;

@@ -1,0 +1,198 @@
+//! Error messages: each tells its error from every other one, on one line that any terminal or log can take.
+#![no_main]
+
+use arbitrary::Arbitrary;
+use gracenet::Error;
+use gracenet::error::{AddressFault, Call, Fault, MessageFault, NameFault, Table, Variable, Word};
+use libfuzzer_sys::fuzz_target;
+use rustix::io::Errno;
+
+#[derive(Arbitrary, Debug)]
+enum Choice<'d> {
+    Call { call: u8, fd: Option<u16>, errno: u16 },
+    Capacity { table: u8, needed: u16, capacity: u16 },
+    Variable { variable: u8, fault: u8, number: u16, other: u16 },
+    Fd { listener: bool, fd: u16 },
+    UnknownNetwork(&'d str),
+    Address { fault: u8, bytes: u16 },
+    Name(NameChoice),
+    Message { position: u8, fault: u8, number: u8, name: NameChoice },
+    Killed { signal: u8 },
+    InvalidChange { position: u8 },
+    Plain(u8),
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum NameChoice {
+    TooLong(u16),
+    Byte(u8),
+}
+
+const CALLS: [Call; 39] = [
+    Call::Barrier,
+    Call::Bind,
+    Call::Chdir,
+    Call::Chmod,
+    Call::Clone,
+    Call::CloseRange,
+    Call::Configure,
+    Call::Connect,
+    Call::Dup,
+    Call::Execve,
+    Call::Fcntl,
+    Call::Fstat,
+    Call::Fstatfs,
+    Call::Getsockname,
+    Call::Getsockopt,
+    Call::InterfaceIndex,
+    Call::Kill,
+    Call::Listen,
+    Call::Mmap,
+    Call::OpenDirectory,
+    Call::OpenNull,
+    Call::PidfdOpen,
+    Call::Pipe,
+    Call::Poll,
+    Call::Prctl,
+    Call::ReadAuxv,
+    Call::ReadSignal,
+    Call::ReadStat,
+    Call::Recv,
+    Call::Send,
+    Call::Setsockopt,
+    Call::Shutdown,
+    Call::Signalfd,
+    Call::Sigprocmask,
+    Call::Socket,
+    Call::Socketpair,
+    Call::Stat,
+    Call::Unlink,
+    Call::Waitid,
+];
+
+const TABLES: [Table; 6] =
+    [Table::Arguments, Table::Variables, Table::Changes, Table::Inherited, Table::Active, Table::Names];
+
+const PLAIN: [Error; 12] = [
+    Error::AlreadyInherited,
+    Error::NotInherited,
+    Error::StaleId,
+    Error::NoPath,
+    Error::HandedOver,
+    Error::GivenUp,
+    Error::Untrusted,
+    Error::InFlight,
+    Error::NoArguments,
+    Error::RelativePath,
+    Error::Address(AddressFault::Empty),
+    Error::Message { position: 0, fault: MessageFault::Empty },
+];
+
+fn pick<T: Copy>(all: &[T], which: u8) -> T {
+    all[usize::from(which) % all.len()]
+}
+
+impl NameChoice {
+    fn fault(self) -> NameFault {
+        match self {
+            Self::TooLong(bytes) => NameFault::TooLong { bytes: bytes.into() },
+            Self::Byte(byte) => NameFault::Byte(byte),
+        }
+    }
+}
+
+impl Choice<'_> {
+    fn error(&self) -> Error {
+        match *self {
+            Self::Call { call, fd, errno } => Error::Call {
+                call: pick(&CALLS, call),
+                fd: fd.map(i32::from),
+                errno: Errno::from_raw_os_error(i32::from(errno % 4095) + 1),
+            },
+            Self::Capacity { table, needed, capacity } => Error::Capacity {
+                table: pick(&TABLES, table),
+                needed: needed.into(),
+                capacity: capacity.into(),
+            },
+            Self::Variable { variable, fault, number, other } => Error::Variable {
+                variable: match pick(&[true, false], variable) {
+                    true => pick(&Variable::ACTIVATION, variable / 2),
+                    false => pick(&Variable::NOTIFICATION, variable / 2),
+                },
+                fault: match fault % 7 {
+                    0 => Fault::NotANumber,
+                    1 => Fault::OutOfRange,
+                    2 => Fault::NameCount { names: number.into(), fds: other.into() },
+                    3 => Fault::InvalidName { position: number.into() },
+                    4 => Fault::NotASocket,
+                    5 => Fault::NotAnAddress,
+                    _ => Fault::TooLong { bytes: number.into() },
+                },
+            },
+            Self::Fd { listener: true, fd } => Error::NotAListener { fd: fd.into() },
+            Self::Fd { listener: false, fd } => Error::NotOpen { fd: fd.into() },
+            Self::UnknownNetwork(name) => Error::UnknownNetwork(word(name)),
+            Self::Address { fault, bytes } => Error::Address(match fault % 13 {
+                0 => AddressFault::MissingPort,
+                1 => AddressFault::PortSign,
+                2 => AddressFault::PortNotANumber,
+                3 => AddressFault::PortOutOfRange,
+                4 => AddressFault::Space,
+                5 => AddressFault::Nul,
+                6 => AddressFault::Ipv4,
+                7 => AddressFault::Ipv6,
+                8 => AddressFault::Bracket,
+                9 => AddressFault::Zone,
+                10 => AddressFault::Host,
+                11 => AddressFault::Family,
+                _ => AddressFault::PathTooLong { bytes: bytes.into() },
+            }),
+            Self::Name(name) => Error::Name(name.fault()),
+            Self::Message { position, fault, number, name } => Error::Message {
+                position: position.into(),
+                fault: match fault % 11 {
+                    0 => MessageFault::Byte(number),
+                    1 => MessageFault::Name(name.fault()),
+                    2 => MessageFault::Key,
+                    3 => MessageFault::OutOfRange,
+                    4 => MessageFault::TooLong,
+                    5 => MessageFault::TooManyFds { fds: number.into() },
+                    6 => MessageFault::Fds { fds: number.into() },
+                    7 => MessageFault::Repeated,
+                    8 => MessageFault::NoName,
+                    9 => MessageFault::NotTogether,
+                    _ => MessageFault::Vsock,
+                },
+            },
+            Self::Killed { signal } => Error::Killed { signal: signal.into() },
+            Self::InvalidChange { position } => Error::InvalidChange { position: position.into() },
+            Self::Plain(which) => pick(&PLAIN, which),
+        }
+    }
+}
+
+/// A word keeps what fits of a name, and never half a character.
+fn word(name: &str) -> Word {
+    let word = Word::new(name);
+    assert!(name.starts_with(word.as_str()));
+    match name[word.as_str().len()..].chars().next() {
+        Some(next) => assert!(word.as_str().len() + next.len_utf8() > 15),
+        None => assert!(name.len() <= 15),
+    }
+    assert_eq!(format!("{word:?}"), format!("{:?}", word.as_str()));
+    word
+}
+
+fuzz_target!(|input: (Choice<'_>, Choice<'_>)| {
+    let [a, b] = [input.0.error(), input.1.error()];
+    let [a_text, b_text] = [a, b].map(|error| error.to_string());
+    for (error, text) in [(a, &a_text), (b, &b_text)] {
+        assert!(!text.is_empty() && !text.contains(char::is_control), "{text:?}");
+        assert!(text.len() < 160, "{text:?}");
+        let errno = if let Error::Call { errno, .. } = error { Some(errno) } else { None };
+        assert_eq!(error.errno(), errno);
+    }
+    // How long a path is does not show: only that it is too long.
+    let too_long = |error| matches!(error, Error::Address(AddressFault::PathTooLong { .. }));
+    assert_eq!(a == b || too_long(a) && too_long(b), a_text == b_text, "{a_text:?} {b_text:?}");
+});
