@@ -103,6 +103,8 @@ fn check_unix(network: Network, text: &[u8], parsed: Result<Endpoint<'_>, Error>
         _ if bytes.contains(&0) => Some(AddressFault::Nul),
         _ => None,
     };
+    let foreign = Endpoint::unix_path(Network::Tcp, bytes).map(|endpoint| endpoint.address());
+    assert_eq!(foreign, Err(Error::Address(AddressFault::Family)));
     match (parsed, fault) {
         (Ok(endpoint), None) => {
             assert_eq!(endpoint.address(), expected);
@@ -144,6 +146,9 @@ fn check_inet(network: Network, text: &[u8], parsed: Result<Endpoint<'_>, Error>
             _ => Ok(Address::Inet(std)),
         };
         assert_eq!(parsed, expected.map_err(Error::Address));
+        for (typed, network) in [(Endpoint::tcp(std), Network::Tcp), (Endpoint::udp(std), Network::Udp)] {
+            assert_eq!((typed.network(), typed.address()), (network, Address::Inet(std)));
+        }
     } else if let Some(port) = port("") {
         assert_eq!(parsed, Ok(Address::Any { port }));
     } else if let Some(port) = port("localhost") {

@@ -2,12 +2,15 @@
 //! ports and names, against the rule as the documentation has it. No socket is claimed for an address, a
 //! family or a type that is not its own.
 //!
+//! A restart that fails between clone and execve leaves all of it as it was.
+//!
 //! The sockets are made once; each run inherits duplicates of some of them on numbers from [`FIRST`] on.
 #![no_main]
 
 use arbitrary::Arbitrary;
 use gracenet::address::{Address, Family, Kind};
-use gracenet::{Endpoint, Error, Id, Inherit, Launch, Net, Options};
+use gracenet::error::Call;
+use gracenet::{Endpoint, Error, Executable, Id, Inherit, Launch, Net, Options, Readiness, Restart};
 use libfuzzer_sys::fuzz_target;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::{DupFlags, Errno};
@@ -32,6 +35,8 @@ struct Input {
     inherited: Vec<(u8, u8)>,
     /// Whether the names are given; without, each is the first.
     named: bool,
+    /// 1 and 2: a restart at the end. Rarely, because it takes as long as very many steps.
+    spawn: u8,
     steps: Vec<Step>,
 }
 
@@ -324,7 +329,7 @@ fuzz_target!(|input: Input| {
     }
     let count = model.inherited.len();
     let names: Vec<&str> = model.inherited.iter().map(|slot| slot.name).collect();
-    let mut lines = vec![format!("LISTEN_FDS={count}")];
+    let mut lines = vec![format!("LISTEN_FDS={count}"), "OTHER=1".to_owned()];
     if input.named {
         lines.push(format!("LISTEN_FDNAMES={}", names.join(":")));
     }
@@ -332,8 +337,8 @@ fuzz_target!(|input: Input| {
     let mut table: Vec<_> = lines.iter().map(|line| line.as_ptr()).collect();
     table.push(ptr::null());
     // SAFETY: no arguments, and a table of strings that ends with a null pointer and outlives the launch.
-    let launch = unsafe { Launch::<1, 4>::new(0, [ptr::null()].as_ptr(), table.as_ptr()) };
-    let mut launch = launch.expect("room for two variables");
+    let launch = unsafe { Launch::<1, 8>::new(0, [ptr::null()].as_ptr(), table.as_ptr()) };
+    let mut launch = launch.expect("room for the variables");
     let mut net = Net::<N>::new();
     // SAFETY: the numbers were given to nobody else, and the strings outlive the tables.
     let inherited = unsafe { net.inherit_with(&mut launch, Inherit::new().first_fd(FIRST)) };
@@ -341,6 +346,10 @@ fuzz_target!(|input: Input| {
     check(&net, &model);
     for step in &input.steps {
         take_step(step, &mut net, &mut model);
+        check(&net, &model);
+    }
+    if let 1 | 2 = input.spawn {
+        spawn(input.spawn == 1, &mut launch, &mut net);
         check(&net, &model);
     }
     net.ready().expect("nobody to tell");
@@ -414,6 +423,21 @@ fn take_step(step: &Step, net: &mut Net<'static, N>, model: &mut Model) {
             }
         }
     }
+}
+
+/// A restart of a program that does not exist leaves everything as it was.
+fn spawn(reported: bool, launch: &mut Launch<1, 8>, net: &mut Net<'static, N>) {
+    let fds = |net: &Net<'static, N>| -> Vec<RawFd> {
+        net.active().map(|(_, socket)| socket.as_fd().as_raw_fd()).collect()
+    };
+    let before = fds(net);
+    let readiness = if reported { Readiness::Reported } else { Readiness::Executed };
+    let nothing = Executable::Path(c"/dev/null/nothing");
+    let failed = net.spawn(launch, &Restart::new().executable(nothing).readiness(readiness));
+    let error = Error::Call { call: Call::Execve, fd: None, errno: Errno::NOTDIR };
+    assert_eq!(failed.map(drop), Err(error));
+    assert_eq!(fds(net), before);
+    assert!(launch.vars().eq([c"OTHER=1"]));
 }
 
 /// Exactly the socket that was expected is claimed, or none.

@@ -10,6 +10,7 @@ use gracenet::error::Table;
 use heapless::Vec as Fixed;
 use libfuzzer_sys::fuzz_target;
 use std::ffi::CString;
+use std::ptr;
 
 /// Small, so that it is full often.
 const CAPACITY: usize = 12;
@@ -165,7 +166,8 @@ fuzz_target!(|input: Input| {
     for slot in input.table.iter().take(CAPACITY) {
         let slot = match slot {
             Slot::String(text) => Some(strings.add(text)),
-            Slot::End => None,
+            // SAFETY: null.
+            Slot::End => unsafe { CStrPtr::new(ptr::null()) },
         };
         table.push(slot).expect("no more than its capacity");
     }
@@ -199,7 +201,7 @@ fuzz_target!(|input: Input| {
     };
     assert!(is_same(&table));
     // Consuming between a change and its undoing leaves no promise but to stay within bounds.
-    let string = strings.add(&Text::Raw(*b"A=1"));
+    let string = CStrPtr::from(c"A=1");
     let mut environ = Environ::new(table.as_mut_view()).expect("it has its end");
     let _full = environ.set(input.misused.bytes(), string, &mut changes);
     let _full = environ.push(string, &mut changes);

@@ -33,6 +33,8 @@ enum Value<'d> {
     /// This process's PID, or how many names there are: nothing that a corpus could hold.
     Right,
     Number(u64),
+    /// One of those around the largest that a PID or a count can be.
+    Limit(u8),
     /// As far as the first NUL.
     Text(&'d [u8]),
 }
@@ -43,6 +45,7 @@ impl Value<'_> {
             Self::Absent => None,
             Self::Right => Some(right.to_string().into()),
             Self::Number(number) => Some(number.to_string().into()),
+            Self::Limit(which) => Some((0x7fff_fff8 + u32::from(which % 16)).to_string().into()),
             Self::Text(text) => Some(until_nul(text)),
         }
     }

@@ -41,8 +41,8 @@ enum Line<'d> {
     NotifyAccess(u8),
     Watchdog,
     WatchdogTrigger,
-    WatchdogTimeout(u64, u32),
-    ExtendTimeout(u64, u32),
+    WatchdogTimeout(Time),
+    ExtendTimeout(Time),
     RestartReset,
     FdStore,
     FdName(Text<'d>),
@@ -52,6 +52,16 @@ enum Line<'d> {
     Private(Text<'d>, Text<'d>),
     /// One whose key may be good.
     Keyed(u8, Text<'d>),
+}
+
+/// Microseconds, and so many nanoseconds more.
+#[derive(Arbitrary, Debug)]
+struct Time(u64, u16);
+
+impl Time {
+    fn duration(&self) -> Duration {
+        Duration::from_micros(self.0) + Duration::from_nanos(self.1.into())
+    }
 }
 
 #[derive(Arbitrary, Debug)]
@@ -101,12 +111,8 @@ impl<'d> Line<'d> {
             }),
             Self::Watchdog => Assignment::Watchdog,
             Self::WatchdogTrigger => Assignment::WatchdogTrigger,
-            Self::WatchdogTimeout(secs, nanos) => {
-                Assignment::WatchdogTimeout(Duration::new(*secs, nanos % 1_000_000_000))
-            }
-            Self::ExtendTimeout(secs, nanos) => {
-                Assignment::ExtendTimeout(Duration::new(*secs, nanos % 1_000_000_000))
-            }
+            Self::WatchdogTimeout(time) => Assignment::WatchdogTimeout(time.duration()),
+            Self::ExtendTimeout(time) => Assignment::ExtendTimeout(time.duration()),
             Self::RestartReset => Assignment::RestartReset,
             Self::FdStore => Assignment::FdStore,
             Self::FdName(text) => Assignment::FdName(text.str()),
