@@ -7,7 +7,6 @@ use gracenet::error::{AddressFault, Call, Fault, MessageFault, NameFault, Table,
 use libfuzzer_sys::fuzz_target;
 use rustix::io::Errno;
 use std::collections::HashSet;
-use std::sync::Once;
 
 #[derive(Arbitrary, Debug)]
 enum Choice<'d> {
@@ -191,8 +190,6 @@ fn word(name: &str) -> Word {
 
 /// What there is a list of is gone through once: no branch of a table of words shows in the coverage that guides
 /// the fuzzer.
-static WORDS: Once = Once::new();
-
 fn check_words() {
     let (call, errno) = (Call::Bind, Errno::NOENT);
     let calls = CALLS.map(|call| Error::Call { call, fd: None, errno });
@@ -208,8 +205,7 @@ fn check_words() {
     assert_eq!(texts.len(), 39 + 4095 - 1 + 6 + 8 + 13);
 }
 
-fuzz_target!(|input: (Choice<'_>, Choice<'_>)| {
-    WORDS.call_once(check_words);
+fuzz_target!(init: check_words(), |input: (Choice<'_>, Choice<'_>)| {
     let [a, b] = [input.0.error(), input.1.error()];
     let [a_text, b_text] = [a, b].map(|error| error.to_string());
     for (error, text) in [(a, &a_text), (b, &b_text)] {

@@ -55,7 +55,7 @@ fn until_nul(text: &[u8]) -> Vec<u8> {
     text.split(|byte| *byte == 0).next().unwrap_or(text).to_vec()
 }
 
-fuzz_target!(|input: Input<'_>| {
+fuzz_target!(init: { LazyLock::force(&LIBSYSTEMD); }, |input: Input<'_>| {
     let pid = process::id() as usize;
     let names = input.names.map(until_nul);
     let count = names.as_ref().map_or(1, |names| names.split(|byte| *byte == b':').count());
