@@ -30,8 +30,9 @@ struct Input<'d> {
 #[derive(Arbitrary, Debug)]
 enum Value<'d> {
     Absent,
-    /// This process's PID, or how many names there are: nothing that a corpus could hold.
-    Right,
+    /// So far behind what is right: this process's PID, which no corpus could hold, or how many names there
+    /// are.
+    Behind(u8),
     Number(u64),
     /// One of those around the largest that a PID or a count can be.
     Limit(u8),
@@ -43,7 +44,7 @@ impl Value<'_> {
     fn bytes(&self, right: usize) -> Option<Vec<u8>> {
         match *self {
             Self::Absent => None,
-            Self::Right => Some(right.to_string().into()),
+            Self::Behind(by) => Some(right.saturating_sub(by.into()).to_string().into()),
             Self::Number(number) => Some(number.to_string().into()),
             Self::Limit(which) => Some((0x7fff_fff8 + u32::from(which % 16)).to_string().into()),
             Self::Text(text) => Some(until_nul(text)),
