@@ -74,10 +74,9 @@ fn main(stack: *const usize) -> Result<(), Complaint> {
     unsafe { net.inherit(launch) }?;
     let connections = &mut [const { None }; CONNECTIONS];
     let mut server = Server::open(net, connections, launch)?;
-    // First the line, then the report: that wakes the predecessor, which where there is no other processor would leave
-    // before this process says anything.
-    server.say_ready();
+    // First the report: one that is not taken is from a process that shall not serve.
     server.net.ready()?;
+    server.say_ready();
     server.run(launch)
 }
 
