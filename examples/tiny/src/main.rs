@@ -39,8 +39,14 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-/// How many sockets it serves.
-const LISTENERS: usize = 16;
+/// How many sockets it serves: 16, or what `TINY_LISTENERS` says when it is built.
+const LISTENERS: usize = match option_env!("TINY_LISTENERS") {
+    Some(number) => match usize::from_str_radix(number, 10) {
+        Ok(number) => number,
+        Err(_) => panic!("TINY_LISTENERS is not a number"),
+    },
+    None => 16,
+};
 
 /// How many connections it serves at a time; more wait in the queues.
 const CONNECTIONS: usize = 64;
@@ -57,10 +63,10 @@ mod key {
     pub(super) const SIGNALS: u64 = 0;
     pub(super) const TIMER: u64 = 1;
     pub(super) const SUCCESSOR: u64 = 2;
-    /// The first listener; the others follow.
-    pub(super) const LISTENER: u64 = 0x100;
     /// The first connection; the others follow.
-    pub(super) const CONNECTION: u64 = 0x200;
+    pub(super) const CONNECTION: u64 = 0x100;
+    /// The first listener; the others follow.
+    pub(super) const LISTENER: u64 = CONNECTION + super::CONNECTIONS as u64;
 }
 
 /// The program, given the stack that it began with, where arguments and environment are.
@@ -80,8 +86,8 @@ fn main(stack: *const usize) -> Result<(), Complaint> {
     server.run(launch)
 }
 
-/// How this program was started; with room for 31 arguments and 255 variables.
-type Launched = Launch<32, 256>;
+/// How this program was started; with room for an argument for each socket and 15 more, and for 255 variables.
+type Launched = Launch<{ LISTENERS + 16 }, 256>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -183,7 +189,8 @@ impl<'s> Server<'s> {
                     }
                     key::TIMER => self.run_out()?,
                     key::SUCCESSOR => self.look_at_successor()?,
-                    key @ key::CONNECTION.. => {
+                    key @ key::LISTENER.. => self.accept((key - key::LISTENER) as usize)?,
+                    key => {
                         let slot = self.connections.get_mut((key - key::CONNECTION) as usize);
                         if let Some(slot) = slot
                             && slot.as_mut().is_some_and(Connection::advance)
@@ -191,7 +198,6 @@ impl<'s> Server<'s> {
                             *slot = None;
                         }
                     }
-                    key => self.accept((key - key::LISTENER) as usize)?,
                 }
             }
         }

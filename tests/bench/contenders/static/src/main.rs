@@ -1,0 +1,102 @@
+//! The crate in a program without libc that does no more than the limit does: it claims, says so, and restarts
+//! on SIGUSR2. What it prints is what all contenders print, see `../../../README.md`.
+#![no_std]
+#![no_main]
+
+#[path = "../../../../../examples/tiny/src/line.rs"]
+#[allow(dead_code, reason = "tiny's")]
+mod line;
+#[path = "../../../../../examples/tiny/src/start.rs"]
+mod start;
+
+use core::time::Duration;
+use gracenet::{Error, Failure, Launch, Net, Signals};
+use line::Line;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::BorrowedFd;
+use rustix::process::Signal;
+
+/// How many sockets it takes.
+const CAPACITY: usize = 4096;
+
+type Start = Launch<{ CAPACITY + 8 }, 512>;
+
+/// The monotonic clock, which all processes share, in nanoseconds.
+fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// A mark in the log of system calls: a write that fails.
+fn mark(what: &str) {
+    // SAFETY: never used but as a number, which the kernel refuses.
+    let nothing = unsafe { BorrowedFd::borrow_raw(i32::MAX) };
+    let _ = rustix::io::write(nothing, what.as_bytes());
+}
+
+fn main(stack: *const usize) -> Result<(), Error> {
+    let entry = now();
+    // SAFETY: it is the stack pointer at the entry, and nothing writes to what it points to.
+    let mut launch: Start = unsafe { Launch::from_stack(stack) }?;
+    mark("claim");
+    let mut net = Net::<CAPACITY>::new();
+    // SAFETY: nothing has been opened yet.
+    unsafe { net.inherit(&mut launch) }?;
+    let addresses = launch.args().skip(2).filter_map(|address| address.to_str().ok());
+    for address in addresses {
+        net.claim("tcp", address)?;
+    }
+    mark("claimed");
+    if launch.args().nth(1) == Some(c"claim") {
+        let mut line = Line::new();
+        line.text("claimed ").number(entry).text(" ").number(now()).text("\n").write(&start::stdout());
+        return Ok(());
+    }
+    net.ready()?;
+    serve(&mut net, &mut launch)
+}
+
+fn serve(net: &mut Net<'_, CAPACITY>, launch: &mut Start) -> Result<(), Error> {
+    let signals = Signals::new(&[Signal::USR1, Signal::USR2, Signal::TERM])?;
+    let mut line = Line::new();
+    line.text("ready pid=").number(start::pid()).text("\n").write(&start::stdout());
+    loop {
+        let _ = poll(&mut [PollFd::new(&signals, PollFlags::IN)], None);
+        match signals.take()? {
+            Some(Signal::USR1) => fill_heap(launch),
+            Some(Signal::USR2) => {
+                mark("start");
+                let before = now();
+                let started = net.start_process(launch);
+                let time = now() - before;
+                mark("started");
+                let mut line = Line::new();
+                line.text("start ").number(time).text("\n").write(&start::stderr());
+                match started?.wait_ready(Duration::from_secs(30)) {
+                    Ok(()) => {}
+                    Err(Failure::Error(error)) => return Err(error),
+                    Err(_) => return Err(Error::NotInherited),
+                }
+            }
+            Some(_) => return Ok(()),
+            None => {}
+        }
+    }
+}
+
+/// Takes `BENCH_HEAP` MiB of memory and writes to all of it.
+fn fill_heap(launch: &Start) {
+    use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+    let digits = launch.var(b"BENCH_HEAP").unwrap_or(b"0").iter();
+    let bytes = digits.fold(0, |value, digit| value * 10 + usize::from(digit - b'0')) << 20;
+    let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
+    // SAFETY: a new mapping, which nobody else has.
+    let _ = unsafe { mmap_anonymous(core::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags) };
+    let mut line = Line::new();
+    line.text("heap ").number(bytes as u64).text("\n").write(&start::stderr());
+}
+
+fn complain(_: &Error) {
+    let mut line = Line::new();
+    line.text("failed\n").write(&start::stderr());
+}

@@ -1,0 +1,49 @@
+//! From exec to all sockets claimed.
+
+use crate::contender::Contender;
+use crate::stats::Samples;
+use std::path::Path;
+use std::process::Command;
+
+#[derive(Default)]
+pub struct Claim {
+    /// From execve.
+    pub from_exec: Samples,
+    /// From the first thing that main does.
+    pub own: Samples,
+}
+
+/// Starts each contender in turn with `count` inherited listeners, `rounds` times.
+pub fn measure(
+    bin: &Path,
+    contenders: &[Contender],
+    count: usize,
+    rounds: usize,
+) -> Vec<(&'static str, Claim)> {
+    let contenders: Vec<_> = contenders.iter().filter(|contender| contender.claims).collect();
+    let mut command = Command::new(bin.join("launch"));
+    command.args(["claim", &crate::contender::host(0), &count.to_string(), &(rounds + 1).to_string()]);
+    command.args(contenders.iter().map(|contender| &contender.program)).env("BENCH_NAMES", "1");
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    let output = String::from_utf8(output.stdout).unwrap();
+    let mut lines = output.lines().map(|line| {
+        let mut words = line.split(' ').skip(1).map(|word| word.parse::<u128>().unwrap());
+        (words.next().unwrap(), words.next())
+    });
+    let mut measured: Vec<_> =
+        contenders.iter().map(|contender| (contender.name, Claim::default())).collect();
+    for round in 0..=rounds {
+        for (_, claim) in &mut measured {
+            let (entry, claimed) = lines.next().unwrap();
+            let (exec, _) = lines.next().unwrap();
+            // The first one brings the program into memory.
+            if round > 0 {
+                claim.from_exec.push_nanos(claimed.unwrap() - exec);
+                claim.own.push_nanos(claimed.unwrap() - entry);
+            }
+        }
+    }
+    measured
+}
