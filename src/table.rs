@@ -98,6 +98,11 @@ impl<'env, const N: usize> ActiveTable<'env, N> {
     pub(crate) fn slots(&self) -> &VecView<Active<'env>> {
         self.slots.as_view()
     }
+
+    /// How many bytes `LISTEN_FDNAMES` takes for them, with its NUL.
+    pub(crate) const fn names(&self) -> usize {
+        self.names + 1
+    }
 }
 
 fn position(slots: &VecView<Active<'_>>, id: Id) -> Result<usize, Error> {
@@ -140,6 +145,9 @@ impl<'env, const N: usize> InheritedTable<'env, N> {
 
     /// Makes what was pushed findable.
     pub(crate) fn index(&mut self) {
+        let count = self.slots.len();
+        self.by_address.clear(count);
+        self.by_name.clear(count);
         // From the last to the first, because each goes to the front of its chain.
         for (position, slot) in self.slots.iter().enumerate().rev() {
             if let Some(key) = &slot.key {
@@ -151,8 +159,8 @@ impl<'env, const N: usize> InheritedTable<'env, N> {
 
     /// Drops, and so closes, all of them.
     pub(crate) fn clear(&mut self) {
-        self.by_address = Index::new();
-        self.by_name = Index::new();
+        self.by_address.clear(0);
+        self.by_name.clear(0);
         self.slots.clear();
     }
 
@@ -189,13 +197,14 @@ impl<'t> InheritedView<'t, '_> {
     }
 }
 
-/// A hash table of positions: as many chains as the table has slots.
+/// A hash table of positions: as many chains as there are positions, so that of a large table no more memory is
+/// touched than what is in it takes.
 #[derive(Debug)]
 struct Index<const N: usize> {
     /// The first position of each chain.
-    first: [u32; N],
+    first: Vec<u32, N>,
     /// The position behind each.
-    next: [u32; N],
+    next: Vec<u32, N>,
 }
 
 /// The end of a chain.
@@ -203,14 +212,22 @@ const NONE: u32 = u32::MAX;
 
 impl<const N: usize> Index<N> {
     const fn new() -> Self {
-        Self { first: [NONE; N], next: [NONE; N] }
+        Self { first: Vec::new(), next: Vec::new() }
     }
 
-    const fn view(&self) -> Chains<&[u32]> {
+    /// Makes it `count` empty chains; the capacity, if that is less.
+    fn clear(&mut self, count: usize) {
+        for table in [&mut self.first, &mut self.next] {
+            table.clear();
+            let _full = table.resize(count.min(N), NONE);
+        }
+    }
+
+    fn view(&self) -> Chains<&[u32]> {
         Chains { first: &self.first, next: &self.next }
     }
 
-    const fn view_mut(&mut self) -> Chains<&mut [u32]> {
+    fn view_mut(&mut self) -> Chains<&mut [u32]> {
         Chains { first: &mut self.first, next: &mut self.next }
     }
 }
@@ -258,7 +275,9 @@ mod tests {
     #[test]
     fn chains_hold_every_position_once_and_in_order() {
         const HASHES: [u32; 9] = [7, 0, 7, u32::MAX, 1, 7, 0, 2, 3];
-        let mut index = Index::<9>::new();
+        let mut index = Index::<12>::new();
+        assert_eq!(index.view().chain(7).count(), 0);
+        index.clear(9);
         for (position, hash) in HASHES.iter().enumerate().rev() {
             index.view_mut().insert(*hash, position);
         }

@@ -20,6 +20,7 @@ use crate::table::{Active, NAMES_HEAD, NAMES_ROW, names_capacity};
 use core::cell::Cell;
 use core::convert::Infallible;
 use core::ffi::{CStr, c_char};
+use core::mem::MaybeUninit;
 use heapless::{Vec, VecView};
 use rustix::fd::{AsRawFd, BorrowedFd, RawFd};
 use rustix::io::Errno;
@@ -40,29 +41,35 @@ pub(crate) struct HandOver<'r> {
     pub(crate) names: &'r mut [u8],
 }
 
-/// Scratch space for a [`HandOver`] of up to `N` sockets.
+/// Scratch space for a [`HandOver`] of up to `N` sockets: nothing in it is written before a restart, and then no
+/// more than the sockets take.
+#[derive(Debug)]
 pub(crate) struct Scratch<const N: usize> {
-    pub(crate) sources: Vec<Source, N>,
-    pub(crate) names: NamesLine<N>,
+    sources: Vec<Source, N>,
+    names: MaybeUninit<NamesLine<N>>,
 }
 
 /// Room for `LISTEN_FDNAMES`, as much as the table of active sockets counts on.
 #[repr(C)]
-pub(crate) struct NamesLine<const N: usize> {
+struct NamesLine<const N: usize> {
     head: [u8; NAMES_HEAD],
     rows: [[u8; NAMES_ROW]; N],
 }
 
-impl<const N: usize> NamesLine<N> {
-    pub(crate) fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: nothing but bytes, one field behind the other without a gap, all initialised.
-        unsafe { core::slice::from_raw_parts_mut((&raw mut *self).cast(), names_capacity(N)) }
-    }
-}
-
 impl<const N: usize> Scratch<N> {
     pub(crate) const fn new() -> Self {
-        Self { sources: Vec::new(), names: NamesLine { head: [0; NAMES_HEAD], rows: [[0; NAMES_ROW]; N] } }
+        Self { sources: Vec::new(), names: MaybeUninit::uninit() }
+    }
+
+    /// The parts of a [`HandOver`]; the second has room for `names` bytes, or less if the capacity is less.
+    pub(crate) fn parts(&mut self, names: usize) -> (&mut VecView<Source>, &mut [u8]) {
+        let len = names.min(names_capacity(N));
+        let start = self.names.as_mut_ptr().cast::<u8>();
+        // SAFETY: within the line, which is nothing but bytes, one field behind the other without a gap.
+        unsafe { start.write_bytes(0, len) };
+        // SAFETY: as above, and these bytes were just initialised.
+        let line = unsafe { core::slice::from_raw_parts_mut(start, len) };
+        (self.sources.as_mut_view(), line)
     }
 }
 
