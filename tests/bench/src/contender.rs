@@ -14,11 +14,12 @@ pub struct Contender {
 }
 
 impl Contender {
-    /// Those that were built.
-    pub fn all(bin: &Path) -> Vec<Self> {
+    /// Those that were built, for so many sockets.
+    pub fn all(bin: &Path, count: usize) -> Vec<Self> {
+        let sized = |program: &str| Some(bin.join(format!("{program}-{count}"))).filter(|path| path.exists());
         let new = |name, program: &str, env| Self {
             name,
-            program: bin.join(program),
+            program: sized(program).unwrap_or(bin.join(program)),
             env,
             server: false,
             restarts: true,
