@@ -59,7 +59,6 @@ use gracenet::address::Kind;
 use gracenet::error::Variable;
 use gracenet::notify::{self, Assignment};
 use gracenet::{Endpoint, Failure, Id, Launch, Net, Notifier, Options, Reason, Restart, Successor};
-use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll};
 use rustix::fs::{MemfdFlags, OFlags};
 use rustix::io::Errno;
@@ -296,15 +295,19 @@ impl Watch {
         let _ = epoll::delete(&self.0, fd);
     }
 
-    /// The keys of what is ready now, or by the deadline.
-    fn wait(&self, deadline: Option<Instant>) -> io::Result<Vec<u64>> {
-        let mut events = Vec::with_capacity(64);
+    /// What is ready now, or by the deadline.
+    fn wait<'e>(
+        &self,
+        events: &'e mut [MaybeUninit<epoll::Event>],
+        deadline: Option<Instant>,
+    ) -> io::Result<&'e [epoll::Event]> {
         let timeout = deadline.map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
         });
-        match epoll::wait(&self.0, spare_capacity(&mut events), timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(events.iter().map(|event| event.data.u64()).collect()),
+        match epoll::wait(&self.0, events, timeout.as_ref()) {
+            Ok((events, _)) => Ok(events),
+            Err(Errno::INTR) => Ok(&[]),
             Err(error) => Err(error.into()),
         }
     }
@@ -512,8 +515,9 @@ impl<'c> Server<'c> {
             };
             let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog.next);
             let deadline = deadline.into_iter().chain(watchdog).min();
-            for key in self.watch.wait(deadline)? {
-                match key {
+            let mut events = [MaybeUninit::uninit(); 64];
+            for event in self.watch.wait(&mut events, deadline)? {
+                match event.data.u64() {
                     key::SIGNALS => {
                         if let Some(code) = self.handle_signals() {
                             return Ok(code);
@@ -534,8 +538,7 @@ impl<'c> Server<'c> {
     }
 
     fn handle_signals(&mut self) -> Option<ExitCode> {
-        let pending: Vec<_> = self.signals.pending().collect();
-        for signal in pending {
+        while let Some(signal) = self.signals.pending().next() {
             match signal {
                 SIGCHLD => collect_orphans(),
                 SIGUSR2 => self.spawn(),

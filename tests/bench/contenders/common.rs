@@ -52,6 +52,15 @@ pub fn timed<R>(start: impl FnOnce() -> R) -> R {
 /// Waits for the signals, prints the ready line and restarts with `restart` on SIGUSR2, until SIGTERM comes.
 pub fn serve(mut restart: impl FnMut()) {
     let mut signals = Signals::new([SIGUSR1, SIGUSR2, SIGTERM]).unwrap();
+    // As many threads that do nothing.
+    let threads = std::env::var("BENCH_THREADS").map_or(0, |threads| threads.parse().unwrap());
+    for _ in 0..threads {
+        std::thread::spawn(|| {
+            loop {
+                std::thread::park()
+            }
+        });
+    }
     println!("ready pid={}", std::process::id());
     for signal in signals.forever() {
         match signal {
@@ -68,6 +77,7 @@ pub fn fill_heap() {
     let bytes = std::env::var("BENCH_HEAP").map_or(0, |mib| mib.parse::<usize>().unwrap() << 20);
     let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
     // SAFETY: a new mapping, which nobody else has.
-    unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags) }.unwrap();
+    unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags) }
+        .unwrap();
     let _ = writeln!(std::io::stderr(), "heap {bytes}");
 }

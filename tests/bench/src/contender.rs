@@ -7,14 +7,32 @@ pub struct Contender {
     pub name: &'static str,
     pub program: PathBuf,
     pub env: &'static [(&'static str, &'static str)],
-    /// Takes addresses alone, and leaves by itself when its successor is ready.
+    /// A whole server: takes addresses alone, tells no times, and leaves by itself when its successor is ready.
     pub server: bool,
+    /// Whether its restarts are measured.
     pub restarts: bool,
+    /// Whether it claims and ends when it is asked to.
     pub claims: bool,
 }
 
+pub const LIMIT: &str = "limit";
+pub const HYGIENE: &str = "limit with hygiene";
+pub const NOLIBC: &str = "gracenet, no libc";
+pub const TINY: &str = "tiny";
+pub const STD: &str = "gracenet, std";
+pub const SERVE: &str = "serve";
+pub const MUSL: &str = "serve, static musl";
+pub const POSIX_SPAWN: &str = "listenfd, posix_spawn";
+pub const FORK: &str = "listenfd, pre_exec";
+pub const ECDYSIS: &str = "ecdysis";
+pub const GO: &str = "Go gracenet";
+pub const LIBSYSTEMD: &str = "sd_listen_fds";
+
+/// Those that somebody else wrote.
+pub const PEERS: [&str; 4] = [POSIX_SPAWN, FORK, ECDYSIS, GO];
+
 impl Contender {
-    /// Those that were built, for so many sockets.
+    /// All for so many sockets. Static musl is among them if it was built.
     pub fn all(bin: &Path, count: usize) -> Vec<Self> {
         let sized = |program: &str| Some(bin.join(format!("{program}-{count}"))).filter(|path| path.exists());
         let new = |name, program: &str, env| Self {
@@ -26,23 +44,29 @@ impl Contender {
             claims: true,
         };
         let server = |name, program: &str| Self { server: true, claims: false, ..new(name, program, &[]) };
-        [
-            new("limit", "limit", &[]),
-            new("limit with hygiene", "limit-hygiene", &[]),
-            new("gracenet, no libc", "gracenet-nolibc", &[]),
-            server("tiny", "tiny"),
-            new("gracenet, std", "gracenet", &[]),
-            server("serve", "serve"),
-            server("serve, static musl", "serve-musl"),
-            new("listenfd, posix_spawn", "listenfd", &[]),
-            Self { claims: false, ..new("listenfd, pre_exec", "listenfd", &[("BENCH_FORK", "1")]) },
-            new("ecdysis", "ecdysis", &[("BENCH_OPENS", "1")]),
-            new("Go gracenet", "go", &[]),
-            Self { restarts: false, ..new("sd_listen_fds", "sd_listen", &[]) },
-        ]
-        .into_iter()
-        .filter(|contender| contender.program.exists())
-        .collect()
+        let mut all = vec![
+            new(LIMIT, "limit", &[]),
+            new(HYGIENE, "limit-hygiene", &[]),
+            new(NOLIBC, "gracenet-nolibc", &[]),
+            server(TINY, "tiny"),
+            new(STD, "gracenet", &[]),
+            server(SERVE, "serve"),
+            server(MUSL, "serve-musl"),
+            new(POSIX_SPAWN, "listenfd", &[]),
+            Self { claims: false, ..new(FORK, "listenfd", &[("BENCH_FORK", "1")]) },
+            new(ECDYSIS, "ecdysis", &[("BENCH_OPENS", "1")]),
+            new(GO, "go", &[]),
+            Self { restarts: false, ..new(LIBSYSTEMD, "sd_listen", &[]) },
+        ];
+        all.retain(|contender| contender.name != MUSL || contender.program.exists());
+        all
+    }
+
+    /// Those of these names.
+    pub fn some(bin: &Path, count: usize, names: &[&str]) -> Vec<Self> {
+        let mut all = Self::all(bin, count);
+        all.retain(|contender| names.contains(&contender.name));
+        all
     }
 }
 

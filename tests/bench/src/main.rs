@@ -1,33 +1,89 @@
 //! Measures the contenders against each other and writes the report. See `../README.md`.
 
+mod calls;
 mod claim;
 mod contender;
+mod load;
+mod memory;
+mod plot;
 mod process;
+mod report;
 mod restart;
 mod stats;
 
-use contender::Contender;
+use contender::*;
+use report::{Calls, Measured};
 use std::path::PathBuf;
+use std::time::Instant;
 
-fn main() {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args_os().skip(1);
-    let bin = PathBuf::from(args.next().expect("usage: gracenet-bench BIN OUT [--quick]"));
-    let _out = args.next();
+    let (Some(bin), Some(out)) = (args.next().map(PathBuf::from), args.next().map(PathBuf::from)) else {
+        return Err("usage: gracenet-bench CONTENDERS OUT [--quick]".into());
+    };
     let quick = args.any(|arg| arg == "--quick");
-    // What measures does not queue behind what is measured.
-    let param = libc::sched_param { sched_priority: 1 };
-    // SAFETY: reads a structure of this frame. Where it is not allowed, the times have a tail.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &param) };
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
-    let contenders = |n| Contender::all(&bin, n).into_iter().filter(|c| std::env::var("ONLY").map_or(true, |o| o.split(';').any(|o| c.name == o))).collect::<Vec<_>>();
-    for count in if std::env::var_os("NOCLAIM").is_some() { vec![] } else { vec![1, 64, 1000] } {
-        for (name, sample) in claim::measure(&bin, &contenders(count), count, if quick { 2 } else { 30 }) {
-            println!("claim {count:5} {name:20} exec {} own {}", sample.from_exec.summary(), sample.own.summary());
-        }
-    }
-    for count in std::env::var("N").map_or(vec![1, 64, 512, 1000], |n| vec![n.parse().unwrap()]) {
-        for (name, sample) in restart::measure(&bin, &contenders(count), count, std::env::var("ROUNDS").map_or(40, |r| r.parse().unwrap())) {
-            println!("restart {count:5} {name:20} total {} start {}", sample.total.summary(), sample.start.summary());
-        }
-    }
+    let begin = Instant::now();
+    let step = |what: &str| eprintln!("{:4} s  {what}", begin.elapsed().as_secs());
+    let rounds = |full, few| if quick { few } else { full };
+
+    // What measures does not queue behind what is measured, and does not hand this on.
+    let priority = libc::sched_param { sched_priority: 1 };
+    // SAFETY: it reads a structure of this frame. Where it is refused, the times have a longer tail.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &priority) };
+    // Successors of a predecessor that has ended are this process's to collect.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+
+    let claims = [1, 64, 1000, 4000].map(|count| {
+        step(&format!("claim, {count} sockets"));
+        let contenders = match count {
+            4000 => Contender::some(&bin, count, &[LIMIT, HYGIENE, NOLIBC]),
+            _ => Contender::all(&bin, count),
+        };
+        (count, claim::measure(&bin, &contenders, count, rounds(41, 1)))
+    });
+    let restarts = [1, 64, 512, 1000].map(|count| {
+        step(&format!("restart, {count} sockets"));
+        (count, restart::measure(&bin, &Contender::all(&bin, count), count, rounds(200, 2)))
+    });
+    let some = [LIMIT, HYGIENE, NOLIBC, STD, POSIX_SPAWN, FORK, GO];
+    let heaps = [512, 4096].map(|mib| {
+        step(&format!("restart, {mib} MiB of dirty heap"));
+        let contenders = match mib {
+            512 => Contender::all(&bin, 1),
+            _ => Contender::some(&bin, 1, &some),
+        };
+        // A few samples tell as much of a heap that is left alone as many, and small ones are as good to try it.
+        (mib, restart::measure_heap(&bin, &contenders, if quick { 16 } else { mib }, rounds(30, 1)))
+    });
+    step("start, with threads");
+    let threaded = restart::measure_threaded(&bin, &Contender::all(&bin, 240), rounds(5, 1));
+    step("system calls and instructions");
+    let contenders = Contender::all(&bin, 1000);
+    let calls = contenders.iter().filter(|contender| contender.claims).map(|contender| {
+        let spawn = contender.restarts.then(|| calls::spawn(&bin, contender));
+        let instructions = if quick && contender.name != NOLIBC {
+            None
+        } else {
+            calls::instructions(&bin, contender, Calls::SOCKETS)
+        };
+        (contender.name, Calls { claim: calls::claim(&bin, contender), spawn, instructions })
+    });
+    let calls = calls.collect();
+    step("memory");
+    let contenders = Contender::all(&bin, 64);
+    let sizes = contenders.iter().filter(|contender| contender.restarts);
+    let sizes = sizes.map(|contender| (contender.name, memory::measure(&bin, contender, 64))).collect();
+    let allocator_calls = memory::allocator_calls(&bin, 64);
+    step("clients");
+    let contenders = Contender::some(&bin, 1, &[TINY, SERVE]);
+    let loads =
+        contenders.iter().map(|contender| (contender.name, load::measure(&bin, contender, rounds(15, 1))));
+    let loads = loads.collect();
+
+    let (claims, restarts, heaps) = (claims.into(), restarts.into(), heaps.into());
+    let measured = Measured { claims, restarts, heaps, threaded, calls, sizes, loads, allocator_calls };
+    report::write(&out, &measured)?;
+    print!("{}", report::summary(&measured));
+    step("done");
+    Ok(())
 }

@@ -2,8 +2,11 @@
 
 use crate::contender::Contender;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use std::ffi::OsStr;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 use std::time::Instant;
@@ -11,11 +14,28 @@ use std::time::Instant;
 /// How long anything may take, in seconds.
 const PATIENCE: i64 = 20;
 
+/// How a contender is started.
+#[derive(Default)]
+pub struct Start<'s> {
+    /// Its loopback address.
+    pub host: String,
+    /// How many listeners it has.
+    pub count: usize,
+    /// How much memory it dirties when it is asked to.
+    pub heap_mib: usize,
+    /// How many threads it has that do nothing.
+    pub threads: usize,
+    /// A program to start it with, and its arguments.
+    pub under: Vec<&'s OsStr>,
+}
+
 pub struct Server<'c> {
     contender: &'c Contender,
     pid: Pid,
     stdout: Lines<ChildStdout>,
     stderr: Lines<ChildStderr>,
+    /// What it was started with, which ends when all generations have.
+    under: Option<Pid>,
 }
 
 /// How long a restart took, in nanoseconds.
@@ -28,33 +48,39 @@ pub struct Restarted {
 
 impl<'c> Server<'c> {
     /// Starts the first generation.
-    pub fn start(bin: &Path, contender: &'c Contender, host: &str, count: usize, heap_mib: usize) -> Self {
-        let mut command = Command::new(bin.join("launch"));
-        command.args(["serve", host, &count.to_string()]).arg(&contender.program);
-        command.envs(contender.env.iter().copied()).env("BENCH_HEAP", heap_mib.to_string());
+    pub fn start(bin: &Path, contender: &'c Contender, start: &Start<'_>) -> Self {
+        let launch = bin.join("launch");
+        let mut words = start.under.iter().copied().chain([launch.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).args(["serve", &start.host, &start.count.to_string()]).arg(&contender.program);
+        command.envs(contender.env.iter().copied());
+        command.env("BENCH_HEAP", start.heap_mib.to_string()).env("BENCH_THREADS", start.threads.to_string());
         if contender.server {
             command.env("BENCH_BARE", "1");
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
+        let under = (!start.under.is_empty()).then(|| Pid::from_child(&child));
         let mut stdout = Lines::new(child.stdout.take().unwrap());
         let stderr = Lines::new(child.stderr.take().unwrap());
         let pid = ready(contender, &stdout.next());
-        Self { contender, pid, stdout, stderr }
+        Self { contender, pid, stdout, stderr, under }
     }
 
     /// Restarts; the predecessor leaves.
     pub fn restart(&mut self) -> Restarted {
         let (total, successor) = self.send_and_wait(Signal::USR2);
+        let predecessor = std::mem::replace(&mut self.pid, successor);
         if !self.contender.server {
-            kill_process(self.pid, Signal::TERM).unwrap();
+            kill_process(predecessor, Signal::TERM).unwrap();
         }
-        self.collect(self.pid);
-        self.pid = successor;
+        if self.under.is_none() {
+            collect(predecessor);
+        }
         Restarted { total, start: self.start_time() }
     }
 
-    /// Restarts, and the successor leaves.
+    /// Restarts; the successor leaves, and the predecessor keeps what it has.
     pub fn try_restart(&mut self) -> Restarted {
         assert!(!self.contender.server);
         let (total, successor) = self.send_and_wait(Signal::USR2);
@@ -63,29 +89,38 @@ impl<'c> Server<'c> {
         Restarted { total, start }
     }
 
-    /// Executes in place.
+    /// Executes in place; how long that took, in nanoseconds.
     pub fn exec(&mut self) -> u128 {
         let (total, pid) = self.send_and_wait(Signal::HUP);
         assert_eq!(pid, self.pid);
         total
     }
 
-    /// Has the process dirty its memory, and waits until it has.
-    pub fn fill_heap(&mut self) {
+    /// Sends SIGUSR1 and returns what the process says to it.
+    pub fn ask(&mut self) -> String {
         kill_process(self.pid, Signal::USR1).unwrap();
-        assert!(self.stderr.next().starts_with("heap "));
+        self.stderr.next()
+    }
+
+    /// Sends SIGUSR2 and waits for the successor, which another server value may go on with.
+    pub fn send_and_wait(&mut self, signal: Signal) -> (u128, Pid) {
+        let before = Instant::now();
+        kill_process(self.pid, signal).unwrap();
+        let line = self.stdout.next();
+        let total = before.elapsed().as_nanos();
+        (total, ready(self.contender, &line))
     }
 
     pub fn pid(&self) -> Pid {
         self.pid
     }
 
-    fn send_and_wait(&mut self, signal: Signal) -> (u128, Pid) {
-        let before = Instant::now();
-        kill_process(self.pid, signal).unwrap();
-        let line = self.stdout.next();
-        let total = before.elapsed().as_nanos();
-        (total, ready(self.contender, &line))
+    /// A number in the process's status, as `proc_pid_status(5)` has it.
+    pub fn status(&self, name: &str) -> usize {
+        let pid = self.pid.as_raw_nonzero();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap()
     }
 
     fn start_time(&mut self) -> Option<u128> {
@@ -96,17 +131,17 @@ impl<'c> Server<'c> {
         let nanos = line.strip_prefix("start ").and_then(|nanos| nanos.parse().ok());
         Some(nanos.unwrap_or_else(|| panic!("{}: {line}", self.contender.name)))
     }
-
-    fn collect(&self, pid: Pid) {
-        while let Err(rustix::io::Errno::INTR) = waitpid(Some(pid), WaitOptions::empty()) {}
-    }
 }
 
 impl Drop for Server<'_> {
     fn drop(&mut self) {
         let _ = kill_process(self.pid, Signal::TERM);
-        self.collect(self.pid);
+        collect(self.under.unwrap_or(self.pid));
     }
+}
+
+pub fn collect(pid: Pid) {
+    while let Err(Errno::INTR) = waitpid(Some(pid), WaitOptions::empty()) {}
 }
 
 fn ready(contender: &Contender, line: &str) -> Pid {
@@ -120,7 +155,7 @@ struct Lines<R> {
     read: Vec<u8>,
 }
 
-impl<R: Read + std::os::fd::AsFd> Lines<R> {
+impl<R: Read + AsFd> Lines<R> {
     fn new(from: R) -> Self {
         Self { from, read: Vec::new() }
     }

@@ -1,4 +1,4 @@
-//! Samples and what is told of them.
+//! Samples, and what is told of them.
 
 /// Times in microseconds.
 #[derive(Default, Clone)]
@@ -9,22 +9,30 @@ impl Samples {
         self.0.push(nanos as f64 / 1000.0);
     }
 
+    pub fn extend_nanos(&mut self, nanos: impl IntoIterator<Item = u128>) {
+        nanos.into_iter().for_each(|nanos| self.push_nanos(nanos));
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The sample that this share of all does not exceed.
     pub fn quantile(&self, quantile: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
-        let position = (sorted.len().saturating_sub(1)) as f64 * quantile;
-        sorted.get(position.round() as usize).copied().unwrap_or(f64::NAN)
+        let position = (sorted.len() as f64 * quantile).ceil() as usize;
+        sorted
+            .get(position.saturating_sub(1).min(sorted.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or(f64::NAN)
     }
 
     pub fn median(&self) -> f64 {
         self.quantile(0.5)
-    }
-
-    pub fn summary(&self) -> String {
-        format!("{:8.0} ({:.0}–{:.0})", self.median(), self.quantile(0.1), self.quantile(0.9))
     }
 }

@@ -1,5 +1,6 @@
 // libsystemd's sd_listen_fds, and a hash table of the addresses, which it does not have. It claims, and cannot
 // restart.
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <search.h>
 #include <stdio.h>

@@ -16,10 +16,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::BorrowedFd;
 use rustix::process::Signal;
 
-/// How many sockets it takes: `BENCH_CAPACITY`, when it is built.
-const CAPACITY: usize = match usize::from_str_radix(env!("BENCH_CAPACITY"), 10) {
+/// How many sockets it takes, as `tiny` has it.
+const CAPACITY: usize = match usize::from_str_radix(env!("TINY_LISTENERS"), 10) {
     Ok(number) => number,
-    Err(_) => panic!("BENCH_CAPACITY is not a number"),
+    Err(_) => panic!("TINY_LISTENERS is not a number"),
 };
 
 type Start = Launch<{ CAPACITY + 16 }, 512>;
@@ -94,7 +94,8 @@ fn fill_heap(launch: &Start) {
     let bytes = digits.fold(0, |value, digit| value * 10 + usize::from(digit - b'0')) << 20;
     let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
     // SAFETY: a new mapping, which nobody else has.
-    let _ = unsafe { mmap_anonymous(core::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags) };
+    let _ =
+        unsafe { mmap_anonymous(core::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags) };
     let mut line = Line::new();
     line.text("heap ").number(bytes as u64).text("\n").write(&start::stderr());
 }

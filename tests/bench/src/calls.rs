@@ -1,0 +1,84 @@
+//! System calls, counted between the marks that contenders leave, and instructions, counted by callgrind.
+
+use crate::contender::{Contender, host};
+use crate::process::{Server, Start};
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
+
+/// How many system calls it takes to claim one listener, and how many for each more, rounded up.
+pub fn claim(bin: &Path, contender: &Contender) -> (usize, usize) {
+    let count = |sockets: usize| {
+        let log = bin.join("calls.log");
+        let mut command = Command::new("strace");
+        command.args(["-f", "-o"]).arg(&log).arg(bin.join("launch"));
+        command.args(["claim", &host(0), &sockets.to_string(), "1"]).arg(&contender.program);
+        let status = command.env("BENCH_NAMES", "1").output().unwrap().status;
+        assert!(status.success());
+        between(&std::fs::read_to_string(log).unwrap(), "claim", "claimed")
+    };
+    let (one, more) = (count(1), count(65));
+    (one, (more - one).div_ceil(64))
+}
+
+/// How many system calls the start of a successor with one listener takes in both processes together, and how
+/// many for each more, rounded up.
+pub fn spawn(bin: &Path, contender: &Contender) -> (usize, usize) {
+    let count = |sockets: usize| {
+        let log = bin.join("calls.log");
+        let under = vec![OsStr::new("strace"), OsStr::new("-f"), OsStr::new("-o"), log.as_os_str()];
+        let start = Start { host: host(100), count: sockets, under, ..Start::default() };
+        let mut server = Server::start(bin, contender, &start);
+        // The first restart brings the listeners into the order of the addresses.
+        server.restart();
+        server.restart();
+        drop(server);
+        let log = std::fs::read_to_string(log).unwrap();
+        let last = log.rfind("\"start\"").unwrap();
+        let line = log[..last].rfind('\n').unwrap();
+        between(&log[line..], "start", "started")
+    };
+    let (one, more) = (count(1), count(65));
+    (one, more.saturating_sub(one).div_ceil(64))
+}
+
+/// The calls between two marks, in all processes, but not those of a program that was executed in between.
+fn between(log: &str, from: &str, to: &str) -> usize {
+    let is_mark = |line: &str, mark: &str| line.contains("write(") && line.contains(&format!("\"{mark}\""));
+    let mut executed = HashSet::new();
+    let mut calls = 0;
+    let lines = log.lines().skip_while(|line| !is_mark(line, from)).skip(1);
+    for line in lines.take_while(|line| !is_mark(line, to)) {
+        let (pid, call) = line.split_once(' ').unwrap();
+        let call = call.trim_start();
+        if call.starts_with("<... execve resumed>") && call.ends_with("= 0") {
+            executed.insert(pid);
+        }
+        // What goes on, a signal, an exit.
+        if call.starts_with(['<', '-', '+']) || executed.contains(pid) {
+            continue;
+        }
+        calls += 1;
+        if call.starts_with("execve(") && call.ends_with("= 0") {
+            executed.insert(pid);
+        }
+    }
+    calls
+}
+
+/// Instructions from the program's first to its last, to claim one listener and to claim `sockets`; `None` if the
+/// program does not run under valgrind.
+pub fn instructions(bin: &Path, contender: &Contender, sockets: usize) -> Option<(u64, u64)> {
+    let count = |sockets: usize| {
+        let mut command = Command::new("valgrind");
+        command.args(["--tool=callgrind", "--trace-children=yes", "--callgrind-out-file=/dev/null"]);
+        command.arg(bin.join("launch")).args(["claim", &host(0), &sockets.to_string(), "1"]);
+        let output = command.arg(&contender.program).env("BENCH_NAMES", "1").output().ok()?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        // The program ends before what started it.
+        let collected = told.lines().find_map(|line| line.split_once("Collected : "))?.1;
+        output.status.success().then(|| collected.trim().parse().ok())?
+    };
+    Some((count(1)?, count(sockets)?))
+}
