@@ -40,11 +40,11 @@ pub fn claimed(entry: u128) -> ! {
 
 /// Runs `start` and says how long it took.
 pub fn timed<R>(start: impl FnOnce() -> R) -> R {
-    mark("start");
     let before = now();
+    mark("start");
     let result = start();
-    let time = now() - before;
     mark("started");
+    let time = now() - before;
     eprintln!("start {time}");
     result
 }

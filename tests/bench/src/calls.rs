@@ -32,6 +32,8 @@ pub fn spawn(bin: &Path, contender: &Contender) -> (usize, usize) {
         let mut server = Server::start(bin, contender, &start);
         // The first restart brings the listeners into the order of the addresses.
         server.restart();
+        // What the one before it does on its way out is not counted.
+        std::thread::sleep(std::time::Duration::from_millis(200));
         server.restart();
         drop(server);
         let log = std::fs::read_to_string(log).unwrap();

@@ -144,8 +144,8 @@ static void line(int fd, const char *what, uint64_t a, const char *and, uint64_t
 static void restart(char **argv, char **environment, uint64_t count)
 {
 	(void)count;
-	mark("start", 5);
 	uint64_t before = now();
+	mark("start", 5);
 	// vfork, on the same stack: nothing here returns before the child has executed.
 	if (call(__NR_vfork, 0, 0, 0, 0, 0, 0) == 0) {
 #ifdef HYGIENE
@@ -155,8 +155,8 @@ static void restart(char **argv, char **environment, uint64_t count)
 		call(__NR_execve, (long)argv[0], (long)argv, (long)environment, 0, 0, 0);
 		call(__NR_exit_group, 127, 0, 0, 0, 0, 0);
 	}
-	uint64_t after = now();
 	mark("started", 7);
+	uint64_t after = now();
 	line(2, "start ", after - before, NULL, 0);
 }
 

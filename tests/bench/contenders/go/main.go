@@ -40,14 +40,14 @@ func main() {
 		case syscall.SIGUSR1:
 			fillHeap()
 		case syscall.SIGUSR2:
-			mark("start")
 			before := time.Now()
+			mark("start")
 			if _, err := grace.StartProcess(); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				os.Exit(1)
 			}
-			time := time.Since(before)
 			mark("started")
+			time := time.Since(before)
 			fmt.Fprintf(os.Stderr, "start %d\n", time.Nanoseconds())
 		default:
 			return

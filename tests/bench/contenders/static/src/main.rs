@@ -24,10 +24,20 @@ const CAPACITY: usize = match usize::from_str_radix(env!("TINY_LISTENERS"), 10) 
 
 type Start = Launch<{ CAPACITY + 16 }, 512>;
 
-/// The monotonic clock, which all processes share, in nanoseconds.
+/// The monotonic clock, which all processes share, in nanoseconds; by a system call, as the limit has it.
 fn now() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    let mut time = [0_u64; 2];
+    // SAFETY: clock_gettime(2) writes two words.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inout("rax") 228_usize => _,
+            in("rdi") 1, in("rsi") &raw mut time,
+            out("rcx") _, out("r11") _,
+            options(nostack),
+        );
+    }
+    time[0] * 1_000_000_000 + time[1]
 }
 
 /// A mark in the log of system calls: a write that fails.
@@ -68,11 +78,11 @@ fn serve(net: &mut Net<'_, CAPACITY>, launch: &mut Start) -> Result<(), Error> {
         match signals.take()? {
             Some(Signal::USR1) => fill_heap(launch),
             Some(Signal::USR2) => {
-                mark("start");
                 let before = now();
+                mark("start");
                 let started = net.start_process(launch);
-                let time = now() - before;
                 mark("started");
+                let time = now() - before;
                 let mut line = Line::new();
                 line.text("start ").number(time).text("\n").write(&start::stderr());
                 match started?.wait_ready(Duration::from_secs(30)) {
