@@ -8,6 +8,13 @@ use core::time::Duration;
 use gracenet::{Change, Launch, Net, Restart};
 use rustix::net::{AddressFamily, SocketType};
 
+/// The memory that is stated, with rustix's own `OwnedFd`, which is larger than std's.
+const _: () = {
+    assert!(size_of::<Net<'_, 1>>() <= 148 + 808);
+    assert!(size_of::<Net<'_, 3>>() <= 148 * 3 + 808);
+    assert!(size_of::<Net<'_, 1000>>() <= 148 * 1000 + 808);
+};
+
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     exit(101)
