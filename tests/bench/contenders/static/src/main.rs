@@ -3,14 +3,18 @@
 #![no_std]
 #![no_main]
 
+#[path = "../../../../../examples/tiny/src/complaint.rs"]
+#[allow(dead_code, reason = "tiny's")]
+mod complaint;
 #[path = "../../../../../examples/tiny/src/line.rs"]
 #[allow(dead_code, reason = "tiny's")]
 mod line;
 #[path = "../../../../../examples/tiny/src/start.rs"]
 mod start;
 
+use complaint::Complaint;
 use core::time::Duration;
-use gracenet::{Error, Failure, Launch, Net, Signals};
+use gracenet::{Launch, Net, Signals};
 use line::Line;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::BorrowedFd;
@@ -47,7 +51,7 @@ fn mark(what: &str) {
     let _ = rustix::io::write(nothing, what.as_bytes());
 }
 
-fn main(stack: *const usize) -> Result<(), Error> {
+fn main(stack: *const usize) -> Result<(), Complaint> {
     let entry = now();
     // SAFETY: it is the stack pointer at the entry, and nothing writes to what it points to.
     let mut launch: Start = unsafe { Launch::from_stack(stack) }?;
@@ -69,7 +73,7 @@ fn main(stack: *const usize) -> Result<(), Error> {
     serve(&mut net, &mut launch)
 }
 
-fn serve(net: &mut Net<'_, CAPACITY>, launch: &mut Start) -> Result<(), Error> {
+fn serve(net: &mut Net<'_, CAPACITY>, launch: &mut Start) -> Result<(), Complaint> {
     let signals = Signals::new(&[Signal::USR1, Signal::USR2, Signal::TERM])?;
     let mut line = Line::new();
     line.text("ready pid=").number(start::pid()).text("\n").write(&start::stdout());
@@ -85,11 +89,7 @@ fn serve(net: &mut Net<'_, CAPACITY>, launch: &mut Start) -> Result<(), Error> {
                 let time = now() - before;
                 let mut line = Line::new();
                 line.text("start ").number(time).text("\n").write(&start::stderr());
-                match started?.wait_ready(Duration::from_secs(30)) {
-                    Ok(()) => {}
-                    Err(Failure::Error(error)) => return Err(error),
-                    Err(_) => return Err(Error::NotInherited),
-                }
+                started?.wait_ready(Duration::from_secs(30))?;
             }
             Some(_) => return Ok(()),
             None => {}
@@ -108,9 +108,4 @@ fn fill_heap(launch: &Start) {
         unsafe { mmap_anonymous(core::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags) };
     let mut line = Line::new();
     line.text("heap ").number(bytes as u64).text("\n").write(&start::stderr());
-}
-
-fn complain(_: &Error) {
-    let mut line = Line::new();
-    line.text("failed\n").write(&start::stderr());
 }
