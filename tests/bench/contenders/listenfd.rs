@@ -19,6 +19,7 @@ fn set_cloexec(fd: RawFd, flag: i32) {
     unsafe { libc::fcntl(fd, libc::F_SETFD, flag) };
 }
 
+#[allow(clippy::zombie_processes, reason = "whoever starts the contenders collects what they leave")]
 fn main() {
     let entry = common::now();
     let args = common::Args::parse();

@@ -13,7 +13,7 @@ pub fn claim(bin: &Path, contender: &Contender) -> (usize, usize) {
         let log = bin.join("calls.log");
         let mut command = Command::new("strace");
         command.args(["-f", "-o"]).arg(&log).arg(bin.join("launch"));
-        command.args(["claim", &host(0), &sockets.to_string(), "1"]).arg(&contender.program);
+        command.args(["claim", &host(), &sockets.to_string(), "1"]).arg(&contender.program);
         let status = command.env("BENCH_NAMES", "1").output().unwrap().status;
         assert!(status.success());
         between(&std::fs::read_to_string(log).unwrap(), "claim", "claimed")
@@ -28,7 +28,7 @@ pub fn spawn(bin: &Path, contender: &Contender) -> (usize, usize) {
     let count = |sockets: usize| {
         let log = bin.join("calls.log");
         let under = vec![OsStr::new("strace"), OsStr::new("-f"), OsStr::new("-o"), log.as_os_str()];
-        let start = Start { host: host(100), count: sockets, under, ..Start::default() };
+        let start = Start { host: host(), count: sockets, under, ..Start::default() };
         let mut server = Server::start(bin, contender, &start);
         // The first restart brings the listeners into the order of the addresses.
         server.restart();
@@ -75,7 +75,7 @@ pub fn instructions(bin: &Path, contender: &Contender, sockets: usize) -> Option
     let count = |sockets: usize| {
         let mut command = Command::new("valgrind");
         command.args(["--tool=callgrind", "--trace-children=yes", "--callgrind-out-file=/dev/null"]);
-        command.arg(bin.join("launch")).args(["claim", &host(0), &sockets.to_string(), "1"]);
+        command.arg(bin.join("launch")).args(["claim", &host(), &sockets.to_string(), "1"]);
         let output = command.arg(&contender.program).env("BENCH_NAMES", "1").output().ok()?;
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         // The program ends before what started it.

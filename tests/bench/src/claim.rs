@@ -22,7 +22,7 @@ pub fn measure(
 ) -> Vec<(&'static str, Claim)> {
     let contenders: Vec<_> = contenders.iter().filter(|contender| contender.claims).collect();
     let mut command = Command::new(bin.join("launch"));
-    command.args(["claim", &crate::contender::host(0), &count.to_string(), &(rounds + 1).to_string()]);
+    command.args(["claim", &crate::contender::host(), &count.to_string(), &(rounds + 1).to_string()]);
     command.args(contenders.iter().map(|contender| &contender.program)).env("BENCH_NAMES", "1");
     let output = command.output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);

@@ -1,6 +1,7 @@
 //! Who is compared.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[derive(Clone)]
 pub struct Contender {
@@ -70,8 +71,11 @@ impl Contender {
     }
 }
 
-/// A loopback address of this run's own, for the contender at this position.
-pub fn host(position: usize) -> String {
+/// A loopback address that nothing has been started on: what a successor that nobody waited for still holds is in no
+/// other's way.
+pub fn host() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
     let pid = std::process::id();
+    let position = NEXT.fetch_add(1, Ordering::Relaxed) % 250;
     format!("127.{}.{}.{}", 1 + pid / 250 % 250, 1 + pid % 250, 1 + position)
 }

@@ -35,7 +35,7 @@ pub struct Load {
 
 /// Windows of the same load; every other one has a restart in its middle.
 pub fn measure(bin: &Path, contender: &Contender, windows: usize) -> Load {
-    let start = Start { host: host(150), count: 1, ..Start::default() };
+    let start = Start { host: host(), count: 1, ..Start::default() };
     let address = format!("{}:20000", start.host);
     let mut server = Server::start(bin, contender, &start);
     let window = AtomicUsize::new(0);

@@ -15,7 +15,7 @@ pub struct Size {
 }
 
 pub fn measure(bin: &Path, contender: &Contender, count: usize) -> Size {
-    let start = Start { host: host(170), count, ..Start::default() };
+    let start = Start { host: host(), count, ..Start::default() };
     let mut server = Server::start(bin, contender, &start);
     server.restart();
     let program = std::fs::metadata(&contender.program).unwrap().len();
@@ -27,7 +27,7 @@ pub fn allocator_calls(bin: &Path, count: usize) -> usize {
     let contenders = Contender::all(bin, count);
     let serve = contenders.iter().find(|contender| contender.name == crate::contender::SERVE).unwrap();
     let counted = Contender { program: bin.join("serve-counted"), ..serve.clone() };
-    let start = Start { host: host(180), count, ..Start::default() };
+    let start = Start { host: host(), count, ..Start::default() };
     let mut server = Server::start(bin, &counted, &start);
     // It drains until this has been answered, and can be asked meanwhile.
     let connection = TcpStream::connect(format!("{}:20000", start.host)).unwrap();

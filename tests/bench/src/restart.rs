@@ -27,7 +27,7 @@ pub fn measure(
     let contenders = contenders.iter().filter(|contender| contender.restarts).enumerate();
     let mut running: Vec<_> = contenders
         .map(|(position, contender)| {
-            let start = Start { host: host(1 + position), count, ..Start::default() };
+            let start = Start { host: host(), count, ..Start::default() };
             (contender, Server::start(bin, contender, &start), Restarts::default())
         })
         .collect();
@@ -68,7 +68,7 @@ pub fn measure_heap(
     let mut measured: Vec<_> = contenders.map(|contender| (contender, Heap::default())).collect();
     for pass in 0..2 {
         for (position, (contender, heap)) in measured.iter_mut().enumerate() {
-            let host = host(20 + measured_position(pass, position));
+            let host = host();
             let start = Start { host, count: 1, heap_mib: mib, ..Start::default() };
             let mut server = Server::start(bin, contender, &start);
             let rounds = if contender.name == ECDYSIS { rounds.min(3) } else { rounds };
@@ -89,10 +89,6 @@ pub fn measure_heap(
     measured.into_iter().map(|(contender, heap)| (contender.name, heap)).collect()
 }
 
-const fn measured_position(pass: usize, position: usize) -> usize {
-    pass * 20 + position
-}
-
 /// What a start costs a predecessor with threads and many descriptors.
 pub struct Threaded {
     pub start: Samples,
@@ -110,7 +106,7 @@ pub fn measure_threaded(
     contenders
         .enumerate()
         .map(|(position, contender)| {
-            let host = host(60 + position);
+            let host = host();
             let mut start_call = Samples::default();
             let mut table = (0, 0);
             for _ in 0..rounds {
