@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         (mib, restart::measure_heap(&bin, &contenders, if quick { 16 } else { mib }, rounds(30, 1)))
     });
     step("start, with threads");
-    let threaded = restart::measure_threaded(&bin, &Contender::all(&bin, 240), rounds(5, 1));
+    let threaded = restart::measure_threaded(&bin, &Contender::all(&bin, 240), 1);
     step("system calls and instructions");
     let contenders = Contender::all(&bin, 1000);
     let calls = contenders.iter().filter(|contender| contender.claims).map(|contender| {

@@ -48,6 +48,7 @@ pub struct Restarted {
 
 impl<'c> Server<'c> {
     /// Starts the first generation.
+    #[allow(clippy::zombie_processes, reason = "collected by its PID, as all generations are")]
     pub fn start(bin: &Path, contender: &'c Contender, start: &Start<'_>) -> Self {
         let launch = bin.join("launch");
         let mut words = start.under.iter().copied().chain([launch.as_os_str()]);

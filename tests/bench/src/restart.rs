@@ -24,9 +24,9 @@ pub fn measure(
     count: usize,
     rounds: usize,
 ) -> Vec<(&'static str, Restarts)> {
-    let contenders = contenders.iter().filter(|contender| contender.restarts).enumerate();
+    let contenders = contenders.iter().filter(|contender| contender.restarts);
     let mut running: Vec<_> = contenders
-        .map(|(position, contender)| {
+        .map(|contender| {
             let start = Start { host: host(), count, ..Start::default() };
             (contender, Server::start(bin, contender, &start), Restarts::default())
         })
@@ -66,8 +66,8 @@ pub fn measure_heap(
 ) -> Vec<(&'static str, Heap)> {
     let contenders = contenders.iter().filter(|contender| contender.restarts && !contender.server);
     let mut measured: Vec<_> = contenders.map(|contender| (contender, Heap::default())).collect();
-    for pass in 0..2 {
-        for (position, (contender, heap)) in measured.iter_mut().enumerate() {
+    for _ in 0..2 {
+        for (contender, heap) in &mut measured {
             let host = host();
             let start = Start { host, count: 1, heap_mib: mib, ..Start::default() };
             let mut server = Server::start(bin, contender, &start);
@@ -104,8 +104,7 @@ pub fn measure_threaded(
 ) -> Vec<(&'static str, Threaded)> {
     let contenders = contenders.iter().filter(|contender| contender.restarts && !contender.server);
     contenders
-        .enumerate()
-        .map(|(position, contender)| {
+        .map(|contender| {
             let host = host();
             let mut start_call = Samples::default();
             let mut table = (0, 0);
