@@ -1,4 +1,4 @@
-//! The report: tables of what was measured, each bar with what was reached, and the README's table.
+//! The report: tables of what was measured, each bar with what was reached, and the summary.
 
 use crate::claim::Claim;
 use crate::contender::*;
@@ -407,7 +407,7 @@ fn plots(out: &Path, measured: &Measured) -> Result<(), Box<dyn Error>> {
     draw("heap.svg", "MiB of dirty heap", "microseconds of the start call, median", &start)
 }
 
-/// The README's table.
+/// The summary.
 pub fn summary(measured: &Measured) -> String {
     let mut text = String::from("| | claim 1000 |");
     for (count, _) in &measured.restarts {
