@@ -43,9 +43,9 @@ struct gracenet;
 /* How the memory of a handle has to be aligned, and how many bytes let it hold 16, 128 or 1024 inherited and as many
  * active descriptors. Beside these there is room for 511 arguments and 1023 variables of the environment. */
 #define GRACENET_ALIGN 16
-#define GRACENET_SIZE_16 14848
-#define GRACENET_SIZE_128 26624
-#define GRACENET_SIZE_1024 120832
+#define GRACENET_SIZE_16 16384
+#define GRACENET_SIZE_128 32768
+#define GRACENET_SIZE_1024 166400
 
 /*
  * Makes a handle in `memory`, and adopts the descriptors that a service manager or a predecessor hands over by

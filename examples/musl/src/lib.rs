@@ -34,9 +34,9 @@ const fn bytes<const N: usize>() -> usize {
 
 /// `GRACENET_SIZE_16` and its like have to be as large as that.
 const _: () = {
-    assert!(bytes::<16>() <= 14_848);
-    assert!(bytes::<128>() <= 26_624);
-    assert!(bytes::<1024>() <= 120_832);
+    assert!(bytes::<16>() <= 16_384);
+    assert!(bytes::<128>() <= 32_768);
+    assert!(bytes::<1024>() <= 166_400);
     assert!(align_of::<Handle>() <= ALIGN && align_of::<State<16>>() <= ALIGN);
 };
 
