@@ -732,7 +732,7 @@ impl<'env, const N: usize> Net<'env, N> {
         restart: &Restart<'_>,
     ) -> Result<&mut Successor, Error> {
         self.check_idle()?;
-        let (sources, names) = self.scratch.parts(self.active.names());
+        let (sources, names) = self.scratch.parts(self.active.names_len());
         let hand_over = HandOver { active: self.active.slots(), readiness: None, sources, names };
         let main_pid = MainPid::begin(&self.notifier)?;
         let successor = spawn::spawn(launch.view(), restart, hand_over, main_pid)
@@ -778,7 +778,7 @@ impl<'env, const N: usize> Net<'env, N> {
         restart: &Restart<'_>,
     ) -> Result<Infallible, Error> {
         self.check_idle()?;
-        let (sources, names) = self.scratch.parts(self.active.names());
+        let (sources, names) = self.scratch.parts(self.active.names_len());
         let hand_over = HandOver {
             active: self.active.slots(),
             readiness: self.readiness.as_ref().map(AsFd::as_fd),

@@ -100,7 +100,7 @@ impl<'env, const N: usize> ActiveTable<'env, N> {
     }
 
     /// How many bytes `LISTEN_FDNAMES` takes for them, with its NUL.
-    pub(crate) const fn names(&self) -> usize {
+    pub(crate) const fn names_len(&self) -> usize {
         self.names + 1
     }
 }
@@ -146,8 +146,8 @@ impl<'env, const N: usize> InheritedTable<'env, N> {
     /// Makes what was pushed findable.
     pub(crate) fn index(&mut self) {
         let count = self.slots.len();
-        self.by_address.clear(count);
-        self.by_name.clear(count);
+        self.by_address.reset(count);
+        self.by_name.reset(count);
         // From the last to the first, because each goes to the front of its chain.
         for (position, slot) in self.slots.iter().enumerate().rev() {
             if let Some(key) = &slot.key {
@@ -159,8 +159,8 @@ impl<'env, const N: usize> InheritedTable<'env, N> {
 
     /// Drops, and so closes, all of them.
     pub(crate) fn clear(&mut self) {
-        self.by_address.clear(0);
-        self.by_name.clear(0);
+        self.by_address.reset(0);
+        self.by_name.reset(0);
         self.slots.clear();
     }
 
@@ -216,7 +216,7 @@ impl<const N: usize> Index<N> {
     }
 
     /// Makes it `count` empty chains; the capacity, if that is less.
-    fn clear(&mut self, count: usize) {
+    fn reset(&mut self, count: usize) {
         for table in [&mut self.first, &mut self.next] {
             table.clear();
             let _full = table.resize(count.min(N), NONE);
@@ -277,7 +277,7 @@ mod tests {
         const HASHES: [u32; 9] = [7, 0, 7, u32::MAX, 1, 7, 0, 2, 3];
         let mut index = Index::<12>::new();
         assert_eq!(index.view().chain(7).count(), 0);
-        index.clear(9);
+        index.reset(9);
         for (position, hash) in HASHES.iter().enumerate().rev() {
             index.view_mut().insert(*hash, position);
         }

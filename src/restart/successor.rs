@@ -238,6 +238,11 @@ impl Successor {
     /// It said why it gives up, and has nothing more to say: what is left of it is the pidfd.
     fn refused(&mut self, reason: Reason) {
         self.state = State::Refused(reason);
+        self.close_socket();
+    }
+
+    /// Closes this end of the readiness socket, with a word to whoever still has the other.
+    fn close_socket(&mut self) {
         if let Some(socket) = self.socket.take() {
             ready::give_up(socket.as_fd());
         }
@@ -416,9 +421,7 @@ impl Successor {
             (_, None, None) => Failure::Vanished,
         };
         self.state = State::Failed(failure);
-        if let Some(socket) = self.socket.take() {
-            ready::give_up(socket.as_fd());
-        }
+        self.close_socket();
         if let Some(main_pid) = self.main_pid.take() {
             main_pid.withdraw(failure);
         }

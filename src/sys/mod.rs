@@ -304,7 +304,8 @@ pub(crate) enum Clone {
     /// make: `EINVAL`.
     Sibling,
     /// A thread of this process that nobody knows: memory, handlers, what semop(2) is to undo and the PID, but
-    /// not descriptors and not the working directory. When it executes, the program is replaced; when it exits, nothing was.
+    /// not descriptors and not the working directory. When it executes, the program is replaced; when it exits,
+    /// nothing was.
     Thread,
 }
 

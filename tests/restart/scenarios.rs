@@ -25,6 +25,7 @@ scenarios! {
     sockets_on_stdio,
     nothing_leaks,
     nothing_to_hand_over,
+    no_more_stack_than_is_stated,
     capacity_and_one_more,
     names_budget,
     environment_of_the_successor,
@@ -216,6 +217,63 @@ fn nothing_to_hand_over() {
     let restart = restart.args(&args).readiness(Readiness::Alive(PATIENCE));
     let failure = net.spawn(&mut launch, &restart).unwrap().wait_ready(PATIENCE);
     assert_eq!(failure, Err(Failure::Exited(0)));
+}
+
+/// The same for a table of any capacity: both ways, on the stack of a thread that was painted before.
+fn no_more_stack_than_is_stated() {
+    const PAINT: u8 = 0xa5;
+    const SIZE: usize = 512 * 1024;
+    let stated = if cfg!(debug_assertions) { 32 * 1024 } else { 17 * 1024 };
+    struct Job {
+        launch: Launch<256>,
+        net: Box<Net<'static, 1000>>,
+        way: fn(&mut Net<'static, 1000>, &mut Launch<256>, &Restart<'_>),
+        top: usize,
+    }
+    extern "C" fn run(job: *mut libc::c_void) -> *mut libc::c_void {
+        let job = unsafe { &mut *job.cast::<Job>() };
+        let local = 0_u8;
+        job.top = (&raw const local).addr();
+        // All that a restart does but for the program's last step, so that both ways come back.
+        (job.way)(
+            &mut job.net,
+            &mut job.launch,
+            &Restart::new().executable(Executable::Path(c"/nonexistent")),
+        );
+        std::ptr::null_mut()
+    }
+    let ways: [fn(&mut Net<'static, 1000>, &mut Launch<256>, &Restart<'_>); 2] = [
+        |net, launch, restart| assert!(net.spawn(launch, restart).is_err()),
+        |net, launch, restart| {
+            let Err(_) = net.exec(launch, restart);
+        },
+    ];
+    for way in ways {
+        let mut net = Box::new(Net::new());
+        for number in 0..20 {
+            net.add(fresh_listener(), if number % 2 == 0 { "one" } else { "another" }).unwrap();
+        }
+        let launch = unsafe { Launch::from_libc() }.unwrap();
+        let mut job = Job { launch, net, way, top: 0 };
+        let layout = std::alloc::Layout::from_size_align(SIZE, 4096).unwrap();
+        let stack = unsafe { std::alloc::alloc(layout) };
+        unsafe { stack.write_bytes(PAINT, SIZE) };
+        let mut thread = std::mem::MaybeUninit::uninit();
+        let mut attributes = std::mem::MaybeUninit::uninit();
+        unsafe {
+            assert_eq!(libc::pthread_attr_init(attributes.as_mut_ptr()), 0);
+            assert_eq!(libc::pthread_attr_setstack(attributes.as_mut_ptr(), stack.cast(), SIZE), 0);
+            let argument = (&raw mut job).cast();
+            assert_eq!(libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), run, argument), 0);
+            assert_eq!(libc::pthread_join(thread.assume_init(), std::ptr::null_mut()), 0);
+        }
+        let painted = unsafe { std::slice::from_raw_parts(stack, SIZE) };
+        let lowest = stack.addr() + painted.iter().position(|byte| *byte != PAINT).unwrap();
+        let taken = job.top - lowest;
+        eprintln!("{taken} bytes of stack");
+        assert!(taken <= stated, "{taken} bytes");
+        unsafe { std::alloc::dealloc(stack, layout) };
+    }
 }
 
 fn capacity_and_one_more() {
