@@ -59,7 +59,7 @@ pub(crate) fn exec(
         image.mask = Some(mask);
         let free = image.first_free();
         // SAFETY: all signals are blocked, and `replace` keeps to the rules of a clone's body.
-        let cloned = unsafe { sys::clone_and_run(Clone::Thread, stack.bytes(), free, image, replace) };
+        let cloned = unsafe { sys::clone_and_run(Clone::Thread(stack.bytes()), free, image, replace) };
         // The mask was the thread's own a moment ago; there is nothing in it to refuse.
         let _ = sys::restore_signals(mask);
         cloned.map_err(|errno| Error::call(Call::Clone, errno))

@@ -88,8 +88,6 @@ pub(super) struct Image<'r> {
     placement: Placement<'r>,
     count: RawFd,
     readiness: Option<RawFd>,
-    /// Scratch space for a path, here and not on the clone's small stack.
-    candidate: Vec<u8, PATH_MAX>,
     /// The signal mask that the successor gets.
     pub(super) mask: Option<Mask>,
     /// Whether the clone gives way to signals that came since they were blocked.
@@ -245,7 +243,6 @@ fn prepare(
         placement: Placement::new(sources, FIRST_FD),
         count: count as RawFd,
         readiness: readiness.map(|fd| fd.as_raw_fd()),
-        candidate: Vec::new(),
         mask: None,
         yields: false,
         parent_death_signal: None,
@@ -486,7 +483,7 @@ fn write_digits(line: Digits<'_>, variable: Variable, value: u64) {
     }
 }
 
-fn execute(task: &Task, image: &mut Image<'_>, program_fd: Option<RawFd>) -> Error {
+fn execute(task: &Task, image: &Image<'_>, program_fd: Option<RawFd>) -> Error {
     let argv: *const *const c_char = image.argv.as_ptr().cast();
     let envp: *const *const c_char = image.envp.as_ptr().cast();
     let errno = match (&image.program, program_fd) {
@@ -495,7 +492,7 @@ fn execute(task: &Task, image: &mut Image<'_>, program_fd: Option<RawFd>) -> Err
         (Program::Search { name, path }, _) => {
             // SAFETY: as above.
             let execute = |path: &CStr| unsafe { task.execute(path, argv, envp) };
-            return search(name, path, &mut image.candidate, execute);
+            return search(name, path, execute);
         }
         // SAFETY: as above.
         (Program::Fd(fd), moved) => unsafe { task.execute_fd(moved.unwrap_or(*fd), argv, envp) },
@@ -504,12 +501,11 @@ fn execute(task: &Task, image: &mut Image<'_>, program_fd: Option<RawFd>) -> Err
 }
 
 /// Tries `name` in each directory of `path`, as a shell would, but for those that are not absolute.
-fn search(
-    name: &[u8],
-    path: &[u8],
-    candidate: &mut Vec<u8, PATH_MAX>,
-    mut execute: impl FnMut(&CStr) -> Errno,
-) -> Error {
+///
+/// Out of line, so that only a search takes the stack for a path.
+#[inline(never)]
+fn search(name: &[u8], path: &[u8], execute: impl Fn(&CStr) -> Errno) -> Error {
+    let mut candidate = Vec::<u8, PATH_MAX>::new();
     let mut refused = false;
     let mut found = Errno::NOENT;
     for directory in path.split(|byte| *byte == b':') {
@@ -520,7 +516,7 @@ fn search(
         candidate.clear();
         let fits =
             [directory, b"/", name, b"\0"].iter().all(|part| candidate.extend_from_slice(part).is_ok());
-        let Some(candidate) = CStr::from_bytes_with_nul(candidate).ok().filter(|_| fits) else {
+        let Some(candidate) = CStr::from_bytes_with_nul(&candidate).ok().filter(|_| fits) else {
             continue;
         };
         match execute(candidate) {

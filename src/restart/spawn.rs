@@ -16,15 +16,9 @@ use crate::launch::LaunchView;
 use crate::pidfd::{self, Exit};
 use crate::ready;
 use crate::sys::{self, Clone, Cloned};
-use core::mem::MaybeUninit;
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
-
-/// The clone's stack, in bytes: it lives in the frame of the thread that is suspended meanwhile. A spawn was
-/// seen to use 3.3 KiB of it in a debug build, 4.3 KiB where `/proc` has to be listed, and 1.4 KiB in a release build.
-/// All of it becomes resident, because a frame of several pages is touched page by page when it is entered.
-const STACK: usize = 8 * 1024;
 
 /// Waits for a child whose exit signal is not SIGCHLD; rustix has no name for it.
 const WCLONE: WaitIdOptions = WaitIdOptions::from_bits_retain(0x8000_0000);
@@ -48,12 +42,11 @@ pub(crate) fn spawn(
     let cloned = with_image(launch, restart, hand_over, &mut |image| {
         let mask = sys::block_signals().map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
         image.mask = Some(mask);
-        let mut stack = [MaybeUninit::<u8>::uninit(); STACK];
         let free = image.first_free();
         let mut clone = |what| {
-            // SAFETY: all signals are blocked, and `become_successor` keeps to the rules of its room; its
-            // frames take a small part of the stack. It puts sockets below `free`, and parks above.
-            unsafe { sys::clone_and_run(what, &mut stack, free, image, become_successor) }
+            // SAFETY: all signals are blocked, and `become_successor` keeps to the rules of its room. It puts
+            // sockets below `free`, and parks above.
+            unsafe { sys::clone_and_run(what, free, image, become_successor) }
         };
         let cloned = match parentage {
             Parentage::Child => clone(Clone::Child),

@@ -35,20 +35,16 @@ const CLONE_FS: u64 = 0x200;
 const CLONE_FILES: u64 = 0x400;
 const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 
-/// Runs the job in a process, on the stack below `top`; returns its ID once it has executed a program or ended.
+/// Runs the job in a process, in its copy of the calling thread's stack; returns its ID once it has executed a program or ended.
 /// From `free` on there is room for a descriptor of its own.
 ///
 /// # Safety
 ///
 /// - As for [`clone_and_run`](super::clone_and_run).
-pub(super) unsafe fn process<T, R: Copy>(
-    top: usize,
-    free: RawFd,
-    job: &mut Job<'_, T, R>,
-) -> Result<usize, Errno> {
+pub(super) unsafe fn process<T, R: Copy>(free: RawFd, job: &mut Job<'_, T, R>) -> Result<usize, Errno> {
     let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     job.report = Some(Report { fd: theirs.as_raw_fd(), free });
-    let args = [(CLONE_VM | CLONE_VFORK) as usize | SIGCHLD, top, 0, 0, 0];
+    let args = [(CLONE_VM | CLONE_VFORK) as usize | SIGCHLD, 0, 0, 0, 0];
     // SAFETY: the caller's contract.
     let ret = unsafe { arch::clone_into(nr::CLONE, args, enter::<T, R>, (&raw mut *job).cast()) };
     let id = result(ret)?;

@@ -295,18 +295,21 @@ unsafe impl SocketAddrArg for VsockAddress {
 }
 
 /// What a clone shares with the process that makes it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Clone {
+#[derive(Debug)]
+pub(crate) enum Clone<'s> {
     /// A new process: memory until it executes or exits; handlers are its own, and default. This process is
     /// its parent.
+    ///
+    /// It goes on below the calling thread's frames, where nobody is meanwhile, as vfork has it. A stack of its own
+    /// would be the caller's to find: in a frame, where all of it is touched, or by two more system calls.
     Child,
     /// The same with this process's parent as its parent, which the init process of a PID namespace cannot
     /// make: `EINVAL`.
     Sibling,
     /// A thread of this process that nobody knows: memory, handlers, what semop(2) is to undo and the PID, but
     /// not descriptors and not the working directory. When it executes, the program is replaced; when it exits,
-    /// nothing was.
-    Thread,
+    /// nothing was. It runs on this stack.
+    Thread(&'s mut [MaybeUninit<u8>]),
 }
 
 /// A clone that ran, and has executed a program or ended.
@@ -355,7 +358,7 @@ struct Report {
     free: RawFd,
 }
 
-/// Clones, runs `body` in the clone on `stack`, and returns once the clone has executed a program or ended.
+/// Clones, runs `body` in the clone, and returns once the clone has executed a program or ended.
 /// Only the calling thread waits, and no page table is copied. `clone3` first; where the kernel or a filter
 /// does not know it, `clone` with the same flags; where an emulator refuses those, what it does not refuse.
 ///
@@ -370,11 +373,11 @@ struct Report {
 ///
 /// - The signals of [`Mask::ALL`] are blocked in the calling thread.
 /// - `body` calls nothing but the methods of [`Task`] and code that makes no system call, does not allocate,
-///   does not panic and uses no thread-local; it needs no more stack than `stack` has.
+///   does not panic and uses no thread-local; it needs no more stack than there is. (Where that is the calling
+///   thread's, and ends, the fault kills the clone.)
 /// - If the clone is a process, `body` closes and replaces no descriptor from `free` on that it did not make.
 pub(crate) unsafe fn clone_and_run<T, R: Copy>(
-    what: Clone,
-    stack: &mut [MaybeUninit<u8>],
+    mut what: Clone<'_>,
     free: RawFd,
     data: &mut T,
     body: fn(&Task, &mut T) -> R,
@@ -382,19 +385,25 @@ pub(crate) unsafe fn clone_and_run<T, R: Copy>(
     let mut pidfd: c_int = -1;
     // A process ends as processes do: an emulator takes a lock for the end of a thread, which in a fork may be
     // held for ever.
-    let exit = if what == Clone::Thread { nr::EXIT } else { nr::EXIT_GROUP };
+    let exit = if matches!(what, Clone::Thread(_)) { nr::EXIT } else { nr::EXIT_GROUP };
     let mut job =
         Job { body, data, exit, reset_handlers: false, unshares: false, report: None, answer: None };
-    let bottom = stack.as_mut_ptr() as usize;
-    let top = (bottom + stack.len()) & !15;
     // The exit signal stays 0 until the clone executes (execve makes it SIGCHLD), so a clone that fails to
     // is seen by nobody's handler and collected by nobody's wait but ours, which asks for it (__WALL).
-    let (flags, clear) = match what {
-        Clone::Child => (CLONE_VM | CLONE_VFORK | CLONE_PIDFD, CLONE_CLEAR_SIGHAND),
-        Clone::Sibling => (CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_PARENT, CLONE_CLEAR_SIGHAND),
+    let process = CLONE_VM | CLONE_VFORK | CLONE_PIDFD;
+    let (flags, clear, stack) = match &mut what {
+        Clone::Child => (process, CLONE_CLEAR_SIGHAND, None),
+        Clone::Sibling => (process | CLONE_PARENT, CLONE_CLEAR_SIGHAND, None),
         // What semop(2) is to undo at the end of the process survives an execve, if who executes shares it.
-        Clone::Thread => (CLONE_VM | CLONE_VFORK | CLONE_THREAD | CLONE_SIGHAND | CLONE_SYSVSEM, 0),
+        Clone::Thread(stack) => {
+            (CLONE_VM | CLONE_VFORK | CLONE_THREAD | CLONE_SIGHAND | CLONE_SYSVSEM, 0, Some(stack))
+        }
     };
+    // Two zeros are the calling thread's own, below its frames.
+    let (bottom, top) = stack.map_or((0, 0), |stack| {
+        let bottom = stack.as_mut_ptr() as usize;
+        (bottom, (bottom + stack.len()) & !15)
+    });
     let args = CloneArgs {
         flags: flags | clear,
         pidfd: &raw mut pidfd as u64,
@@ -403,8 +412,8 @@ pub(crate) unsafe fn clone_and_run<T, R: Copy>(
         ..CloneArgs::default()
     };
     let args = [&raw const args as usize, size_of::<CloneArgs>(), 0, 0, 0];
-    // SAFETY: the stack is this call's alone and `enter` never returns. `job` and all it refers to live in
-    // frames of the calling thread, which sleeps until the clone has stopped using memory.
+    // SAFETY: the stack is this call's alone, or below the frames of the calling thread, which sleeps until the clone
+    // has stopped using memory; `job` and all it refers to live in those frames. `enter` never returns.
     let ret = unsafe { arch::clone_into(nr::CLONE3, args, enter::<T, R>, (&raw mut job).cast()) };
     let ret = match result(ret) {
         // ENOSYS: Linux 5.2, or a filter. EPERM: a filter. EINVAL: CLONE_CLEAR_SIGHAND before Linux 5.5.
@@ -419,9 +428,9 @@ pub(crate) unsafe fn clone_and_run<T, R: Copy>(
     };
     let ret = match (ret, what) {
         // SAFETY: the caller's contract; there is no clone yet.
-        (Err(Errno::INVAL), Clone::Child) => unsafe { emulator::process(top, free, &mut job) },
+        (Err(Errno::INVAL), Clone::Child) => unsafe { emulator::process(free, &mut job) },
         // SAFETY: as above.
-        (Err(Errno::INVAL), Clone::Thread) => unsafe { emulator::thread(top, &mut job) },
+        (Err(Errno::INVAL), Clone::Thread(_)) => unsafe { emulator::thread(top, &mut job) },
         (ret, _) => ret,
     };
     // SAFETY: the pointer is to this frame; the kernel wrote behind the compiler's back.
@@ -821,17 +830,22 @@ mod tests {
             seen.limit = task.close_on_exec_limit((1 << 20) - 8).err();
         }
         let mut stack = [MaybeUninit::uninit(); 16 * 1024];
-        let mut seen = Seen::default();
-        let mask = block_signals().unwrap();
-        // SAFETY: signals are blocked, and the body keeps to its rules.
-        let cloned = unsafe { clone_and_run(Clone::Thread, &mut stack, 64, &mut seen, look) };
-        restore_signals(mask).unwrap();
-        cloned.unwrap();
-        assert_eq!(seen.pid, std::process::id());
-        assert_eq!(seen.id, crate::pidfd::own_id());
-        assert!(seen.aligned);
-        assert_eq!(seen.null, Some(Errno::XDEV));
-        assert_eq!(seen.limit, None);
+        for what in [Clone::Thread(&mut stack), Clone::Child] {
+            let is_thread = matches!(what, Clone::Thread(_));
+            let mut seen = Seen::default();
+            let mask = block_signals().unwrap();
+            // SAFETY: signals are blocked, and the body keeps to its rules.
+            let cloned = unsafe { clone_and_run(what, 64, &mut seen, look) };
+            restore_signals(mask).unwrap();
+            let cloned = cloned.unwrap();
+            assert_eq!(seen.pid, if is_thread { std::process::id() } else { cloned.id as u32 });
+            if is_thread {
+                assert_eq!(seen.id, crate::pidfd::own_id());
+            }
+            assert!(seen.aligned);
+            assert_eq!(seen.null, Some(Errno::XDEV));
+            assert_eq!(seen.limit, None);
+        }
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub(super) unsafe fn syscall(nr: usize, args: [usize; 6]) -> isize {
     ret
 }
 
-/// Performs `nr`, a clone, and in the new task calls `entry(data)` on the stack that the arguments name.
+/// Performs `nr`, a clone, and in the new task calls `entry(data)`.
 /// Returns in the calling task only: the new task's ID, or `-errno`.
 ///
 /// The fourth argument, which is the thread pointer if the flags say so, is not passed: there are not enough
@@ -96,7 +96,7 @@ pub(super) unsafe fn clone_into(
     let [a, b, c, _, e] = args;
     let rest = [e, data as usize, entry as usize];
     let ret;
-    // SAFETY: eax is 0 only in the new task, which is on its own stack there and never reaches the end of
+    // SAFETY: eax is 0 only in the new task, which is on a stack that nobody else uses, and never reaches the end of
     // the block, so the registers it clobbers are its own. The argument is pushed so that `call` leaves esp
     // as the ABI wants it at entry. For the calling task it is as `syscall`; the new one does not read
     // `rest`, which may be gone, but has it in its registers.
@@ -112,6 +112,7 @@ pub(super) unsafe fn clone_into(
             "jnz 2f",
             "mov eax, ebp",
             "xor ebp, ebp",
+            "and esp, -16",
             "sub esp, 12",
             "push esi",
             "call eax",

@@ -59,12 +59,13 @@ pub(super) unsafe fn syscall(nr: usize, args: [usize; 6]) -> isize {
     ret
 }
 
-/// Performs `nr`, a clone, and in the new task calls `entry(data)` on the stack that the arguments name.
+/// Performs `nr`, a clone, and in the new task calls `entry(data)`.
 /// Returns in the calling task only: the new task's ID, or `-errno`.
 ///
 /// # Safety
 ///
-/// - The arguments give the new task a stack of its own, its top aligned to 16 bytes.
+/// - The arguments give the new task a stack of its own, its top aligned to 16 bytes; or none, and have the calling
+///   one wait, below whose frames it goes on.
 /// - `entry` never returns, and everything it reaches through `data` outlives the new task's use of it.
 #[inline]
 pub(super) unsafe fn clone_into(
@@ -75,7 +76,7 @@ pub(super) unsafe fn clone_into(
 ) -> isize {
     let [a, b, c, d, e] = args;
     let ret;
-    // SAFETY: rax is 0 only in the new task, which is on its own stack there and never reaches the end of
+    // SAFETY: rax is 0 only in the new task, which is on a stack that nobody else uses, and never reaches the end of
     // the block, so the registers it clobbers are its own. `call` leaves rsp as the ABI wants it at entry.
     unsafe {
         asm!(

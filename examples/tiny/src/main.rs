@@ -366,15 +366,9 @@ impl<'s> Server<'s> {
 
 /// Claims or opens one socket.
 fn listen(net: &mut Net<'static, LISTENERS>, argument: &str) -> Result<(), Complaint> {
-    let equals = argument.bytes().position(|byte| byte == b'=');
-    let pair = equals.and_then(|end| argument.get(..end).zip(argument.get(end + 1..)));
-    let (network, address) = match (pair, argument.as_bytes()) {
-        (Some(pair), _) => pair,
-        (None, [b'/' | b'@', ..]) => ("unix", argument),
-        _ => ("tcp", argument),
-    };
-    let endpoint = Endpoint::parse(network, address)?;
-    let id = net.listen_at(&endpoint, &Options::new().nonblocking(true).replace_stale(true))?;
+    let address = argument.parse().map_err(|_| Complaint::new("an address cannot be read"))?;
+    let endpoint = Endpoint::tcp(address);
+    let id = net.listen_at(&endpoint, &Options::new().nonblocking(true))?;
     if net.predecessor().is_none() {
         // A service manager hands sockets over blocking. No other process uses them yet.
         rustix::io::ioctl_fionbio(net.fd(id)?, true)?;
