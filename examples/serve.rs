@@ -595,7 +595,8 @@ impl<'c> Server<'c> {
 
     /// Looks, with `look`, what has become of the successor.
     fn check_successor(&mut self, look: impl FnOnce(&mut Successor) -> Result<bool, Failure>) {
-        let Some(successor) = self.net.successor().filter(|_| matches!(self.phase, Phase::Restarting { .. }))
+        let Some(successor) =
+            self.net.successor_mut().filter(|_| matches!(self.phase, Phase::Restarting { .. }))
         else {
             return;
         };
@@ -627,7 +628,8 @@ impl<'c> Server<'c> {
 
     /// Ends a successor that is not ready yet, because this process ends itself.
     fn cancel_restart(&mut self) {
-        let Some(successor) = self.net.successor().filter(|_| matches!(self.phase, Phase::Restarting { .. }))
+        let Some(successor) =
+            self.net.successor_mut().filter(|_| matches!(self.phase, Phase::Restarting { .. }))
         else {
             return;
         };
@@ -657,7 +659,7 @@ impl<'c> Server<'c> {
     }
 
     fn forget_successor(&mut self) {
-        if let Some(successor) = self.net.successor() {
+        if let Some(successor) = self.net.successor_mut() {
             for fd in successor.fds() {
                 self.watch.remove(fd);
             }

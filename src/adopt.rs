@@ -168,15 +168,20 @@ unsafe fn own<const N: usize>(
 }
 
 /// Sets `FD_CLOEXEC` on a range with one call, or one by one where the kernel has no such call.
-fn set_cloexec(mut range: core::ops::Range<RawFd>) -> Result<(), Error> {
+fn set_cloexec(range: core::ops::Range<RawFd>) -> Result<(), Error> {
     if range.is_empty() {
         return Ok(());
     }
     match sys::set_cloexec(range.start, range.end - 1) {
-        Ok(()) => return Ok(()),
-        Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => {}
-        Err(errno) => return Err(Error::call(Call::CloseRange, errno)),
+        Ok(()) => Ok(()),
+        Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => set_cloexec_each(range),
+        Err(errno) => Err(Error::call(Call::CloseRange, errno)),
     }
+}
+
+#[cold]
+#[inline(never)]
+fn set_cloexec_each(mut range: core::ops::Range<RawFd>) -> Result<(), Error> {
     range.try_for_each(|fd| {
         // SAFETY: the numbers were found open.
         close_on_exec(unsafe { BorrowedFd::borrow_raw(fd) })

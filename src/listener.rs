@@ -495,6 +495,8 @@ fn open_path(endpoint: &Endpoint<'_>, path: &[u8], options: &Options<'_, '_>) ->
 }
 
 /// Whether `path` is a socket that nobody listens on.
+#[cold]
+#[inline(never)]
 fn is_stale(endpoint: &Endpoint<'_>, path: &CStr, address: &SocketAddrUnix) -> Result<bool, Error> {
     use rustix::fs::FileType;
     let is_socket =

@@ -42,6 +42,8 @@ pub(crate) enum Exit {
 /// # References
 ///
 /// - `PIDFD_GET_INFO` in ioctl_pidfd(2)
+#[cold]
+#[inline(never)]
 pub(crate) fn exit(pidfd: BorrowedFd<'_>, patience: Duration) -> Result<Option<Exit>, Error> {
     poll_until([(pidfd, PollFlags::IN)], &Deadline::NEVER)?;
     let Ok(mut status) = sys::pidfd_exit(pidfd) else {

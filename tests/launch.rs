@@ -44,7 +44,7 @@ fn output<const ARGS: usize, const VARS: usize>(
     net.close(id).unwrap();
     let mut output = Vec::new();
     reader.read_to_end(&mut output).unwrap();
-    assert_eq!(net.successor().unwrap().wait(LONG), Ok(true));
+    assert_eq!(net.successor_mut().unwrap().wait(LONG), Ok(true));
     Ok(output)
 }
 
@@ -559,7 +559,7 @@ fn a_path_that_a_successor_serves_is_never_removed() {
     let mut launch = shell("exec cat <&$LISTEN_READY_FD", &[b"PATH=/usr/bin:/bin"]);
     net.spawn(&mut launch, &Restart::new()).unwrap();
     assert_eq!(net.close_and_unlink(id), Err(Error::InFlight));
-    net.successor().unwrap().kill().unwrap();
+    net.successor_mut().unwrap().kill().unwrap();
 
     let mut ready = shell("printf READY=1 >&$LISTEN_READY_FD", &[]);
     net.spawn(&mut ready, &Restart::new()).unwrap().wait_ready(LONG).unwrap();

@@ -503,6 +503,7 @@ fn execute(task: &Task, image: &Image<'_>, program_fd: Option<RawFd>) -> Error {
 /// Tries `name` in each directory of `path`, as a shell would, but for those that are not absolute.
 ///
 /// Out of line, so that only a search takes the stack for a path.
+#[cold]
 #[inline(never)]
 fn search(name: &[u8], path: &[u8], execute: impl Fn(&CStr) -> Errno) -> Error {
     let mut candidate = Vec::<u8, PATH_MAX>::new();

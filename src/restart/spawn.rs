@@ -16,7 +16,7 @@ use crate::launch::LaunchView;
 use crate::pidfd::{self, Exit};
 use crate::ready;
 use crate::sys::{self, Clone, Cloned};
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
@@ -74,24 +74,27 @@ pub(crate) fn spawn(
     let pid = Pid::from_raw(cloned.id).ok_or(Error::call(Call::Clone, Errno::CHILD))?;
     let pidfd = match cloned.pidfd {
         Some(pidfd) => pidfd,
-        // An older kernel, or an emulator. Without a pidfd nobody could tell the successor from another
-        // process, so if there is none to be had the restart has failed.
-        None => match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => pidfd,
-            Err(errno) => {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-                while let Err(Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)
-                {
-                }
-                return Err(Error::call(Call::PidfdOpen, errno));
-            }
-        },
+        None => open_pidfd(pid)?,
     };
     let socket = pair.map(|(ours, _)| ours);
     Ok(Successor::new(pid, pidfd, parentage, socket, restart.readiness, main_pid))
 }
 
+/// The pidfd of a successor that the kernel gave none for: an older one, or an emulator. Without it nobody could tell
+/// the successor from another process, so if there is none to be had the restart has failed.
+#[cold]
+#[inline(never)]
+fn open_pidfd(pid: Pid) -> Result<OwnedFd, Error> {
+    rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        while let Err(Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED) {}
+        Error::call(Call::PidfdOpen, errno)
+    })
+}
+
 /// The signal that killed a clone that somebody else collects, if they do so at once and the kernel tells.
+#[cold]
+#[inline(never)]
 fn killed_by<R>(cloned: &Cloned<R>) -> i32 {
     match cloned.pidfd.as_ref().map(|pidfd| pidfd::exit(pidfd.as_fd(), LAST_BREATH)) {
         Some(Ok(Some(Exit::Signal(signal)))) => signal,

@@ -236,12 +236,16 @@ impl Successor {
     }
 
     /// It said why it gives up, and has nothing more to say: what is left of it is the pidfd.
+    #[cold]
+    #[inline(never)]
     fn refused(&mut self, reason: Reason) {
         self.state = State::Refused(reason);
         self.close_socket();
     }
 
     /// Closes this end of the readiness socket, with a word to whoever still has the other.
+    #[cold]
+    #[inline(never)]
     fn close_socket(&mut self) {
         if let Some(socket) = self.socket.take() {
             ready::give_up(socket.as_fd());
@@ -251,6 +255,8 @@ impl Successor {
     /// It reported and has ended already. With status 0 it may have handed over to a successor of its own, or
     /// had nothing else to do: then it was ready. If it crashed, or the service manager would have to be told
     /// of a process that is no more, it has failed.
+    #[cold]
+    #[inline(never)]
     fn settle_early_end(&mut self) -> Result<bool, Failure> {
         let has_manager = self.main_pid.is_some();
         match self.collect(None) {
@@ -341,6 +347,8 @@ impl Successor {
     /// # Errors
     ///
     /// - [`Error::Call`]: it could not be killed; it is still in flight.
+    #[cold]
+    #[inline(never)]
     pub fn kill(&mut self) -> Result<bool, Error> {
         if !self.is_expected() {
             return Ok(false);
@@ -368,6 +376,8 @@ impl Successor {
 
     /// Ends it, for this reason, unless its report is there. Whether it is cannot change any more: the socket
     /// takes no report from here on, and a successor whose report is not taken does not serve.
+    #[cold]
+    #[inline(never)]
     fn give_up(&mut self, failure: Failure) -> Result<(), Failure> {
         if let (State::Waiting, Some(socket)) = (self.state, &self.socket) {
             ready::refuse_reports(socket.as_fd())?;
@@ -385,6 +395,8 @@ impl Successor {
 
     /// Kills it if it still runs, collects it, and settles on a failure: the one given, or what its status
     /// says.
+    #[cold]
+    #[inline(never)]
     fn end(&mut self, failure: Option<Failure>) -> Failure {
         match self.has_ended(Duration::ZERO) {
             Ok(true) => return self.collect(failure),
@@ -404,6 +416,8 @@ impl Successor {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn collect(&mut self, failure: Option<Failure>) -> Failure {
         let exit = match self.parentage {
             Parentage::Child => self.wait_for_child(),
@@ -428,6 +442,8 @@ impl Successor {
         failure
     }
 
+    #[cold]
+    #[inline(never)]
     fn wait_for_child(&self) -> Result<Option<Exit>, Error> {
         loop {
             match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {

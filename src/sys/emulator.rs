@@ -41,6 +41,8 @@ const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 /// # Safety
 ///
 /// - As for [`clone_and_run`](super::clone_and_run).
+#[cold]
+#[inline(never)]
 pub(super) unsafe fn process<T, R: Copy>(free: RawFd, job: &mut Job<'_, T, R>) -> Result<usize, Errno> {
     let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     job.report = Some(Report { fd: theirs.as_raw_fd(), free });
@@ -72,6 +74,8 @@ pub(super) unsafe fn process<T, R: Copy>(free: RawFd, job: &mut Job<'_, T, R>) -
 /// # Safety
 ///
 /// - As for [`clone_and_run`](super::clone_and_run).
+#[cold]
+#[inline(never)]
 pub(super) unsafe fn thread<T, R: Copy>(top: usize, job: &mut Job<'_, T, R>) -> Result<usize, Errno> {
     job.unshares = true;
     let shared = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_SYSVSEM;
@@ -95,11 +99,15 @@ pub(super) unsafe fn thread<T, R: Copy>(top: usize, job: &mut Job<'_, T, R>) -> 
 
 impl Task {
     /// Gives this task a table of descriptors and a working directory of its own.
+    #[cold]
+    #[inline(never)]
     pub(super) fn unshare(&self) -> Result<(), Errno> {
         self.call(nr::UNSHARE, [(CLONE_FILES | CLONE_FS) as usize, 0, 0, 0, 0, 0]).map(drop)
     }
 
     /// Writes the answer to the pipe, in one piece: it is shorter than what a pipe takes at once.
+    #[cold]
+    #[inline(never)]
     pub(super) fn write_answer<R>(&self, pipe: RawFd, answer: &Option<R>) {
         let args = [pipe as usize, &raw const *answer as usize, size_of_val(answer), 0, 0, 0];
         // If it is not heard, the exit status says that something failed.

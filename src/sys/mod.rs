@@ -558,9 +558,14 @@ impl Task {
     /// has no such call, as `/proc` lists them, or where that is missing up to the limit of open files.
     pub(crate) fn close_on_exec_from(&self, first: RawFd) -> Result<(), Errno> {
         match close_range(first as u32, u32::MAX) {
-            Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => {}
-            other => return other,
+            Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => self.close_on_exec_each(first),
+            other => other,
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn close_on_exec_each(&self, first: RawFd) -> Result<(), Errno> {
         let listed = self.each_listed(|fd| {
             if fd < first {
                 return Ok(());
@@ -572,6 +577,8 @@ impl Task {
 
     /// Closes every descriptor: what a task that gives up does not leave to its end, which its process would
     /// not wait for.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn close_all(&self) {
         if self.call(nr::CLOSE_RANGE, [0, u32::MAX as usize, 0, 0, 0, 0]).is_err() {
             // What cannot be closed now closes with the task, a moment later.
@@ -604,6 +611,8 @@ impl Task {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn close_on_exec_limit(&self, first: RawFd) -> Result<(), Errno> {
         // No descriptor can be higher than the kernel's default for fs.nr_open, whatever the limit says.
         const NR_OPEN: u64 = 1 << 20;
@@ -652,6 +661,8 @@ impl Task {
     }
 
     /// Gives every signal with a handler its default action; ignored ones stay ignored, as over execve.
+    #[cold]
+    #[inline(never)]
     fn reset_handlers(&self) {
         for signal in (1..=SIGNALS).filter(|signal| self.has_handler(*signal)) {
             let action = [0_usize; 8];

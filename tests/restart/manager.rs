@@ -209,7 +209,7 @@ fn start_ready(stage: &mut Stage, restart: &Restart<'_>) -> String {
 
 /// Ends a successor, whoever's child it is.
 fn end(stage: &mut Stage) {
-    let successor = stage.net.successor().unwrap();
+    let successor = stage.net.successor_mut().unwrap();
     rustix::process::pidfd_send_signal(successor.pidfd(), Signal::KILL).unwrap();
     assert!(readable(successor.pidfd()));
 }
@@ -265,7 +265,7 @@ fn the_manager_hears_of_each_step() {
         assert!((before..=after).contains(&time), "{before} {time} {after}");
         assert!(manager.is_silent(), "nobody has looked");
         let expected = announcement(&mut stage, &report);
-        let successor = stage.net.successor().unwrap();
+        let successor = stage.net.successor_mut().unwrap();
         assert_eq!(successor.fds().count(), 3);
         assert_eq!(successor.poll(), Ok(false));
         assert_eq!(manager.next(), expected);
@@ -328,19 +328,19 @@ fn a_manager_that_does_not_answer_keeps_the_predecessor() {
     manager.reload();
     let late = unheard(Call::Barrier, Errno::TIMEDOUT);
     for timeout in [Duration::ZERO, Duration::from_millis(20)] {
-        assert_eq!(stage.net.successor().unwrap().wait_ready(timeout), late);
+        assert_eq!(stage.net.successor_mut().unwrap().wait_ready(timeout), late);
     }
-    assert_eq!(stage.net.successor().unwrap().wait(Duration::ZERO), Ok(false));
+    assert_eq!(stage.net.successor_mut().unwrap().wait(Duration::ZERO), Ok(false));
     assert_eq!(manager.next(), announcement(&mut stage, &report));
     let barrier = manager.barrier();
-    assert_eq!(stage.net.successor().unwrap().kill(), Ok(false));
+    assert_eq!(stage.net.successor_mut().unwrap().kill(), Ok(false));
     assert_eq!(stage.start(&Restart::new(), "ready"), Err(Error::InFlight));
     let Err(error) = stage.net.exec(&mut stage.launch, &Restart::new());
     assert_eq!(error, Error::InFlight);
     assert!(manager.is_silent());
     // From its announcement on, its end is the manager's to see and to mend.
     end(&mut stage);
-    assert_eq!(stage.net.successor().unwrap().poll(), Ok(false));
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
     assert!(manager.is_silent());
     drop(barrier);
     assert_eq!(stage.wait_ready(), Ok(()));
@@ -351,7 +351,7 @@ fn a_manager_that_does_not_answer_keeps_the_predecessor() {
 fn a_hand_over_that_nobody_looked_at_is_one() {
     let Some((manager, mut stage)) = enter("a_hand_over_that_nobody_looked_at_is_one") else { return };
     start_ready(&mut stage, &Restart::new());
-    assert_eq!(stage.net.successor().unwrap().poll(), Ok(false));
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
     manager.reload();
     manager.next();
     drop(manager.barrier());
@@ -375,7 +375,7 @@ fn programs_that_report_nothing_are_announced() {
         assert!(stage.net.successor().unwrap().is_in_flight());
         let begin = Instant::now();
         let (_, message, _) = loop {
-            assert_eq!(stage.net.successor().unwrap().poll(), Ok(false));
+            assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
             if let Some(received) = manager.receive() {
                 break received;
             }
@@ -440,7 +440,7 @@ fn all_failures(manager: &Manager, stage: &mut Stage, parentage: Parentage, is_k
         } else {
             PATIENCE
         };
-        let successor = stage.net.successor().unwrap();
+        let successor = stage.net.successor_mut().unwrap();
         assert_eq!(successor.wait_ready(patience), Err(failure), "{action}");
         manager.reload();
         manager.failure(why);
@@ -450,7 +450,7 @@ fn all_failures(manager: &Manager, stage: &mut Stage, parentage: Parentage, is_k
     }
     stage.start(&restart, "hang").unwrap();
     stage.report();
-    assert_eq!(stage.net.successor().unwrap().kill(), Ok(true));
+    assert_eq!(stage.net.successor_mut().unwrap().kill(), Ok(true));
     assert_eq!(stage.wait_ready(), Err(Failure::Cancelled));
     manager.reload();
     manager.failure("successor was killed before it was ready");
@@ -458,7 +458,7 @@ fn all_failures(manager: &Manager, stage: &mut Stage, parentage: Parentage, is_k
     // One that fails unnoticed is told before the next begins.
     stage.start(&restart, "refuse-and-hang").unwrap();
     stage.report();
-    let successor = stage.net.successor().unwrap();
+    let successor = stage.net.successor_mut().unwrap();
     assert!(readable(successor.socket().unwrap()));
     end(stage);
     start_ready(stage, &restart);
@@ -590,7 +590,7 @@ fn a_sibling_by_default_and_a_child_on_demand() {
         let report = start_ready(&mut stage, &restart);
         let parent = if expected == Parentage::Sibling { own("PPid") } else { own("Pid") };
         assert_eq!(find(&report, "PPid"), parent, "{is_present} {chosen:?}");
-        let successor = stage.net.successor().unwrap();
+        let successor = stage.net.successor_mut().unwrap();
         assert_eq!(successor.parentage(), expected);
         assert_eq!(successor.barrier().is_some(), is_present);
         assert_eq!(successor.fds().count(), if is_present { 3 } else { 2 });
@@ -628,7 +628,7 @@ fn init_has_no_siblings() {
         let report = start_ready(&mut stage, &restart);
         assert_eq!(find(&report, "PPid"), own("Pid"));
         assert_eq!(stage.net.successor().unwrap().parentage(), Parentage::Child);
-        assert_eq!(stage.net.successor().unwrap().poll(), Ok(false));
+        assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
         manager.reload();
         let expected = announcement(&mut stage, &report);
         assert_eq!(manager.next(), expected);
@@ -695,8 +695,8 @@ fn an_announcement_waits_for_the_manager() {
     let count = manager.fill();
     let full = unheard(Call::Send, Errno::TIMEDOUT);
     let gone = unheard(Call::Connect, Errno::CONNREFUSED);
-    assert_eq!(stage.net.successor().unwrap().poll(), full.map(|()| true));
-    assert_eq!(stage.net.successor().unwrap().wait_ready(PATIENCE), full);
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), full.map(|()| true));
+    assert_eq!(stage.net.successor_mut().unwrap().wait_ready(PATIENCE), full);
     assert_eq!(stage.start(&Restart::new(), "ready"), Err(Error::InFlight));
     let Err(error) = stage.net.exec(&mut stage.launch, &Restart::new());
     assert_eq!(error, Error::InFlight);
@@ -704,7 +704,7 @@ fn an_announcement_waits_for_the_manager() {
     assert!(manager.is_silent());
     drop(manager);
     assert_eq!(stage.wait_ready(), gone);
-    let successor = stage.net.successor().unwrap();
+    let successor = stage.net.successor_mut().unwrap();
     assert!(successor.is_in_flight() && !successor.is_ready());
     assert_eq!(successor.kill(), Ok(false));
     // It runs on.
@@ -740,7 +740,7 @@ fn a_barrier_waits_for_the_manager() {
     manager.read_what_fills(count - 1);
     assert_eq!(manager.next(), announcement(&mut stage, &report));
     assert!(manager.is_silent());
-    assert_eq!(stage.net.successor().unwrap().poll(), Ok(false));
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
     drop(manager.barrier());
     assert_eq!(stage.wait_ready(), Ok(()));
     assert!(manager.is_silent());
@@ -755,7 +755,7 @@ fn the_barrier_gets_lost() {
     assert_eq!(stage.wait_ready(), unheard(Call::Send, Errno::CONNREFUSED));
     assert_eq!(manager.next(), announcement(&mut stage, &report));
     assert!(manager.is_silent());
-    assert_eq!(stage.net.successor().unwrap().poll(), Ok(false));
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
     drop(manager.barrier());
     assert_eq!(stage.wait_ready(), Ok(()));
     end(&mut stage);
@@ -792,7 +792,7 @@ fn a_manager_behind_a_vsock_has_no_barrier() {
     plug();
     start_ready(&mut stage, &Restart::new());
     plug();
-    assert_eq!(stage.net.successor().unwrap().poll(), Ok(true));
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(true));
     assert_eq!(stage.net.successor().unwrap().parentage(), Parentage::Sibling);
     assert!(manager.is_silent());
     end(&mut stage);
@@ -812,14 +812,14 @@ fn a_report_of_the_last_moment_is_announced() {
     let report = start_ready(&mut stage, &Restart::new());
     manager.reload();
     let late = unheard(Call::Barrier, Errno::TIMEDOUT);
-    assert_eq!(stage.net.successor().unwrap().wait_ready(Duration::ZERO), late);
+    assert_eq!(stage.net.successor_mut().unwrap().wait_ready(Duration::ZERO), late);
     assert_eq!(manager.next(), announcement(&mut stage, &report));
     drop(manager.barrier());
     assert_eq!(stage.wait_ready(), Ok(()));
     end(&mut stage);
     stage.net.set_notifier(Notifier::none());
     start_ready(&mut stage, &Restart::new());
-    assert_eq!(stage.net.successor().unwrap().wait_ready(Duration::ZERO), Ok(()));
+    assert_eq!(stage.net.successor_mut().unwrap().wait_ready(Duration::ZERO), Ok(()));
     end(&mut stage);
 }
 
@@ -849,7 +849,7 @@ fn announced_without_pidfd_id() {
     let Some((manager, mut stage)) = enter("announced_without_pidfd_id") else { return };
     start_ready(&mut stage, &Restart::new());
     manager.reload();
-    assert_eq!(stage.net.successor().unwrap().poll(), Ok(false));
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
     let pid = stage.net.successor().unwrap().pid().as_raw_nonzero();
     assert_eq!(manager.next(), format!("MAINPID={pid}\nREADY=1"));
     end(&mut stage);
@@ -951,7 +951,7 @@ fn a_successor_leaves_the_manager_to_its_predecessor() {
         assert!(readable(stage.net.successor().unwrap().socket().unwrap()));
         manager.reload();
         assert!(manager.is_silent(), "{action}");
-        assert_eq!(stage.net.successor().unwrap().poll(), Ok(false));
+        assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
         assert_eq!(manager.next(), announcement(&mut stage, &reports[0]));
         drop(manager.barrier());
         assert_eq!(stage.wait_ready(), Ok(()));

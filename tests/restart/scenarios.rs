@@ -223,26 +223,22 @@ fn nothing_to_hand_over() {
 fn no_more_stack_than_is_stated() {
     const PAINT: u8 = 0xa5;
     const SIZE: usize = 512 * 1024;
-    let stated = if cfg!(debug_assertions) { 32 * 1024 } else { 17 * 1024 };
+    let stated = if cfg!(debug_assertions) { 26 * 1024 } else { 10 * 1024 };
     struct Job {
-        launch: Launch<256>,
+        launch: Launch<2, 16>,
         net: Box<Net<'static, 1000>>,
-        way: fn(&mut Net<'static, 1000>, &mut Launch<256>, &Restart<'_>),
+        way: fn(&mut Net<'static, 1000>, &mut Launch<2, 16>, &Restart<'_>),
         top: usize,
     }
     extern "C" fn run(job: *mut libc::c_void) -> *mut libc::c_void {
         let job = unsafe { &mut *job.cast::<Job>() };
         let local = 0_u8;
         job.top = (&raw const local).addr();
-        // All that a restart does but for the program's last step, so that both ways come back.
-        (job.way)(
-            &mut job.net,
-            &mut job.launch,
-            &Restart::new().executable(Executable::Path(c"/nonexistent")),
-        );
+        // All that a restart does, the search in `PATH` too, but for its last step, so that both ways come back.
+        (job.way)(&mut job.net, &mut job.launch, &Restart::new());
         std::ptr::null_mut()
     }
-    let ways: [fn(&mut Net<'static, 1000>, &mut Launch<256>, &Restart<'_>); 2] = [
+    let ways: [fn(&mut Net<'static, 1000>, &mut Launch<2, 16>, &Restart<'_>); 2] = [
         |net, launch, restart| assert!(net.spawn(launch, restart).is_err()),
         |net, launch, restart| {
             let Err(_) = net.exec(launch, restart);
@@ -253,7 +249,9 @@ fn no_more_stack_than_is_stated() {
         for number in 0..20 {
             net.add(fresh_listener(), if number % 2 == 0 { "one" } else { "another" }).unwrap();
         }
-        let launch = unsafe { Launch::from_libc() }.unwrap();
+        let argv = [c"nonexistent".as_ptr(), std::ptr::null()];
+        let envp = [c"PATH=/usr/bin:/nonexistent".as_ptr(), std::ptr::null()];
+        let launch = unsafe { Launch::new(1, argv.as_ptr(), envp.as_ptr()) }.unwrap();
         let mut job = Job { launch, net, way, top: 0 };
         let layout = std::alloc::Layout::from_size_align(SIZE, 4096).unwrap();
         let stack = unsafe { std::alloc::alloc(layout) };
@@ -399,7 +397,7 @@ fn failures_are_told_apart() {
         stage.report();
         assert_eq!(stage.wait_ready(), Err(failure), "{action}");
         // It stays told.
-        assert_eq!(stage.net.successor().unwrap().poll(), Err(failure));
+        assert_eq!(stage.net.successor_mut().unwrap().poll(), Err(failure));
         assert_no_children();
     }
     let short = Duration::from_millis(150);
@@ -410,7 +408,7 @@ fn failures_are_told_apart() {
     ] {
         stage.start(&Restart::new(), action).unwrap();
         stage.report();
-        assert_eq!(stage.net.successor().unwrap().wait_ready(short), Err(failure), "{action}");
+        assert_eq!(stage.net.successor_mut().unwrap().wait_ready(short), Err(failure), "{action}");
         assert_no_children();
     }
 }
@@ -442,7 +440,7 @@ fn one_in_flight() {
     assert_eq!(stage.start(&Restart::new(), "ready"), Err(Error::InFlight));
     let Err(error) = stage.net.exec(&mut stage.launch, &Restart::new());
     assert_eq!(error, Error::InFlight);
-    stage.net.successor().unwrap().kill().unwrap();
+    stage.net.successor_mut().unwrap().kill().unwrap();
     assert_eq!(stage.wait_ready(), Err(Failure::Cancelled));
     assert_no_children();
     // One that died unnoticed is not in flight.
@@ -471,7 +469,7 @@ fn deadline_or_patience() {
     let mut stage = Stage::new();
     stage.start(&Restart::new(), "hang").unwrap();
     stage.report();
-    let successor = stage.net.successor().unwrap();
+    let successor = stage.net.successor_mut().unwrap();
     assert_eq!(successor.poll(), Ok(false));
     assert_eq!(successor.wait(Duration::from_millis(50)), Ok(false));
     assert!(successor.is_in_flight());
@@ -479,7 +477,7 @@ fn deadline_or_patience() {
     // An event loop: the descriptors say when to look.
     stage.start(&Restart::new(), "ready").unwrap();
     stage.report();
-    let successor = stage.net.successor().unwrap();
+    let successor = stage.net.successor_mut().unwrap();
     assert!(readable(successor.socket().unwrap()));
     assert_eq!(successor.poll(), Ok(true));
     assert!(successor.is_ready());
@@ -504,11 +502,11 @@ fn a_wait_is_not_ended_by_signals() {
                 std::thread::yield_now();
             }
         });
-        let waited = stage.net.successor().unwrap().wait(Duration::from_millis(100));
+        let waited = stage.net.successor_mut().unwrap().wait(Duration::from_millis(100));
         stop.store(true, Ordering::SeqCst);
         waited
     });
-    assert_eq!(stage.net.successor().unwrap().kill(), Ok(true));
+    assert_eq!(stage.net.successor_mut().unwrap().kill(), Ok(true));
     assert_eq!(waited, Ok(false));
     assert!(HANDLED.load(Ordering::SeqCst) > 0);
 }
@@ -1156,7 +1154,7 @@ fn predecessor_behind_a_filter() {
     assert_eq!(find(&report, "predecessor"), "none");
     stage.start(&Restart::new(), "hang").unwrap();
     stage.report();
-    assert_eq!(stage.net.successor().unwrap().kill(), Ok(true));
+    assert_eq!(stage.net.successor_mut().unwrap().kill(), Ok(true));
 }
 
 /// An older kernel does not tell who made a socket whose maker has closed its end, or names somebody who may be another
@@ -1266,7 +1264,7 @@ fn unix_path_of_a_successor() {
     stage.start(&Restart::new(), "hang").unwrap();
     stage.report();
     assert_eq!(stage.net.close_and_unlink(id), Err(Error::InFlight));
-    stage.net.successor().unwrap().kill().unwrap();
+    stage.net.successor_mut().unwrap().kill().unwrap();
     stage.succeed();
     assert_eq!(stage.net.close_and_unlink(id), Err(Error::HandedOver));
     stage.start(&Restart::new(), "exit 1").unwrap();

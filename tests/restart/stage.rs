@@ -94,7 +94,7 @@ impl Stage {
     }
 
     pub(crate) fn wait_ready(&mut self) -> Result<(), Failure> {
-        self.net.successor().unwrap().wait_ready(PATIENCE)
+        self.net.successor_mut().unwrap().wait_ready(PATIENCE)
     }
 
     /// Starts a reporter that gets ready, and returns its report.

@@ -34,7 +34,7 @@ fn start_ready(stage: &mut Stage) {
 }
 
 fn end(stage: &mut Stage) {
-    let successor = stage.net.successor().unwrap();
+    let successor = stage.net.successor_mut().unwrap();
     rustix::process::pidfd_send_signal(successor.pidfd(), rustix::process::Signal::KILL).unwrap();
     assert!(readable(successor.pidfd()));
 }
@@ -42,14 +42,14 @@ fn end(stage: &mut Stage) {
 fn a_report_that_nobody_read_is_one() {
     let mut stage = Stage::new();
     start_ready(&mut stage);
-    let successor = stage.net.successor().unwrap();
+    let successor = stage.net.successor_mut().unwrap();
     assert!(successor.is_in_flight());
     assert_eq!(successor.kill(), Ok(false));
     assert_eq!(successor.poll(), Ok(true));
     end(&mut stage);
     start_ready(&mut stage);
-    assert_eq!(stage.net.successor().unwrap().wait_ready(Duration::ZERO), Ok(()));
-    assert_eq!(stage.net.successor().unwrap().kill(), Ok(false));
+    assert_eq!(stage.net.successor_mut().unwrap().wait_ready(Duration::ZERO), Ok(()));
+    assert_eq!(stage.net.successor_mut().unwrap().kill(), Ok(false));
     end(&mut stage);
 }
 
@@ -58,7 +58,7 @@ fn too_late() {
     let mut stage = Stage::new();
     stage.start(&Restart::new(), "late").unwrap();
     stage.report();
-    let successor = stage.net.successor().unwrap();
+    let successor = stage.net.successor_mut().unwrap();
     let pid = successor.pid().as_raw_nonzero().get();
     let failed = Err(Failure::Error(Error::Call {
         call: Call::Kill,
@@ -144,7 +144,7 @@ fn one_that_refused_is_watched_by_its_pidfd_alone() {
     let mut stage = Stage::new();
     stage.start(&Restart::new(), "refuse-and-hang").unwrap();
     stage.report();
-    let successor = stage.net.successor().unwrap();
+    let successor = stage.net.successor_mut().unwrap();
     let watch = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
     for fd in successor.fds() {
         epoll::add(&watch, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
@@ -214,7 +214,7 @@ fn without_pidfd_send_signal() {
     assert_eq!(stage.wait_ready(), Err(Failure::Exited(3)));
     stage.start(&Restart::new(), "hang").unwrap();
     stage.report();
-    assert_eq!(stage.net.successor().unwrap().wait_ready(Duration::ZERO), Err(Failure::Deadline));
+    assert_eq!(stage.net.successor_mut().unwrap().wait_ready(Duration::ZERO), Err(Failure::Deadline));
     assert_no_children();
     let restart = Restart::new().executable(Executable::Path(c"/nonexistent"));
     assert_eq!(stage.start(&restart, "ready"), Err(execve(Errno::NOENT)));
@@ -244,12 +244,12 @@ fn one_whose_predecessor_has_ended_is_ready_all_the_same() {
 fn one_that_was_ready_and_ends_is_collected() {
     let mut stage = Stage::new();
     start_ready(&mut stage);
-    assert_eq!(stage.net.successor().unwrap().poll(), Ok(true));
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(true));
     end(&mut stage);
-    assert_eq!(stage.net.successor().unwrap().poll(), Ok(true));
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(true));
     assert_no_children();
     start_ready(&mut stage);
-    assert_eq!(stage.net.successor().unwrap().poll(), Ok(true));
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(true));
     end(&mut stage);
     let missing = Restart::new().executable(Executable::Path(c"/nonexistent"));
     assert_eq!(stage.start(&missing, "ready"), Err(execve(Errno::NOENT)));

@@ -145,13 +145,13 @@ impl<const N: usize> Door for State<N> {
     }
 
     fn wait(&mut self, milliseconds: c_int) -> Result<c_int, Last> {
-        let successor = self.net.successor().ok_or(Last::NoSuccessor)?;
+        let successor = self.net.successor_mut().ok_or(Last::NoSuccessor)?;
         let timeout = u64::try_from(milliseconds).map_or(Duration::MAX, Duration::from_millis);
         Ok(successor.wait(timeout)?.into())
     }
 
     fn successor_fds(&mut self, fds: &mut [c_int; 3]) -> c_int {
-        let successor = self.net.successor().filter(|successor| successor.is_in_flight());
+        let successor = self.net.successor_mut().filter(|successor| successor.is_in_flight());
         let mut count = 0;
         for (slot, fd) in fds.iter_mut().zip(successor.iter().flat_map(|successor| successor.fds())) {
             *slot = fd.as_raw_fd();
@@ -161,7 +161,7 @@ impl<const N: usize> Door for State<N> {
     }
 
     fn cancel(&mut self) -> Result<c_int, Last> {
-        match self.net.successor() {
+        match self.net.successor_mut() {
             Some(successor) => Ok(successor.kill()?.into()),
             None => Ok(0),
         }

@@ -24,6 +24,6 @@ fn main() {
     net.ready().unwrap();
     common::serve(|| {
         common::timed(|| net.start_process(&mut launch).map(drop)).unwrap();
-        net.successor().unwrap().wait_ready(Duration::from_secs(30)).unwrap();
+        net.successor_mut().unwrap().wait_ready(Duration::from_secs(30)).unwrap();
     });
 }
