@@ -11,9 +11,6 @@ fn main() {
         "-Wl,--gc-sections",
         "-Wl,--build-id=none",
         "-Wl,--no-eh-frame-hdr",
-        "-Wl,-z,norelro",
-        "-Wl,-z,noseparate-code",
-        "-Wl,-z,nognustack",
     ] {
         println!("cargo::rustc-link-arg-bins={arg}");
     }

@@ -5,65 +5,59 @@ use crate::start;
 use gracenet::{Error, Failure, Reason};
 use rustix::io::Errno;
 
-pub(crate) struct Complaint {
-    what: &'static str,
-    number: Option<u64>,
+/// An error that has been said.
+pub(crate) struct Complained;
+
+/// One line on stderr; a number of 0 is left out.
+#[cold]
+#[inline(never)]
+pub(crate) fn complain(what: &str, number: i32) -> Complained {
+    let mut line = Line::new();
+    line.text("tiny: ").text(what);
+    if number != 0 {
+        line.text(" ").number(number.unsigned_abs().into());
+    }
+    line.text("\n").write(&start::stderr());
+    Complained
 }
 
-impl Complaint {
-    pub(crate) const fn new(what: &'static str) -> Self {
-        Self { what, number: None }
-    }
-
-    const fn numbered(what: &'static str, number: i32) -> Self {
-        Self { what, number: Some(number.unsigned_abs() as u64) }
-    }
-
-    /// One line on stderr.
-    pub(crate) fn write(&self) {
-        let mut line = Line::new();
-        line.text("tiny: ").text(self.what);
-        if let Some(number) = self.number {
-            line.text(" ").number(number);
-        }
-        line.text("\n").write(&start::stderr());
-    }
-}
-
-impl From<Errno> for Complaint {
+impl From<Errno> for Complained {
+    #[cold]
     #[inline(never)]
     fn from(errno: Errno) -> Self {
-        Self::numbered("errno", errno.raw_os_error())
+        complain("errno", errno.raw_os_error())
     }
 }
 
-impl From<Error> for Complaint {
+impl From<Error> for Complained {
+    #[cold]
     #[inline(never)]
     fn from(error: Error) -> Self {
-        match error {
-            Error::Call { errno, .. } => errno.into(),
-            Error::Capacity { .. } => Self::new("too many arguments, variables or sockets"),
-            Error::Variable { .. } => Self::new("an activation variable cannot be read"),
-            Error::NotOpen { fd } => Self::numbered("not open: fd", fd),
-            Error::UnknownNetwork(_) | Error::Address(_) => Self::new("an address cannot be read"),
-            Error::GivenUp => Self::new("the predecessor serves on"),
-            Error::InFlight => Self::new("a successor is in flight"),
-            _ => Self::new("cannot restart"),
-        }
+        let (what, number) = match error {
+            Error::Call { errno, .. } => ("errno", errno.raw_os_error()),
+            Error::Capacity { .. } => ("too many arguments, variables or sockets", 0),
+            Error::Variable { .. } => ("an activation variable cannot be read", 0),
+            Error::NotOpen { fd } => ("not open: fd", fd),
+            Error::GivenUp => ("the predecessor serves on", 0),
+            Error::InFlight => ("a successor is in flight", 0),
+            _ => ("cannot restart", 0),
+        };
+        complain(what, number)
     }
 }
 
-impl From<Failure> for Complaint {
+impl From<Failure> for Complained {
+    #[cold]
+    #[inline(never)]
     fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::NotStarted(error) | Failure::Error(error) => error.into(),
-            Failure::Exited(status) => Self::numbered("successor exited with status", status),
-            Failure::Killed(signal) => Self::numbered("successor was killed by signal", signal),
-            Failure::Refused(Reason::Errno(errno)) => {
-                Self::numbered("successor refused, errno", errno.raw_os_error())
-            }
-            Failure::Cancelled => Self::new("successor was not ready in time"),
-            _ => Self::new("successor ended before it was ready"),
-        }
+        let (what, number) = match failure {
+            Failure::NotStarted(error) | Failure::Error(error) => return error.into(),
+            Failure::Exited(status) => ("successor exited with status", status),
+            Failure::Killed(signal) => ("successor was killed by signal", signal),
+            Failure::Refused(Reason::Errno(errno)) => ("successor refused, errno", errno.raw_os_error()),
+            Failure::Cancelled => ("successor was not ready in time", 0),
+            _ => ("successor ended before it was ready", 0),
+        };
+        complain(what, number)
     }
 }

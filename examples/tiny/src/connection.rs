@@ -2,7 +2,7 @@
 
 use crate::line::Line;
 use crate::start;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
@@ -102,5 +102,11 @@ impl Connection {
         let _ = rustix::net::send(&self.socket, answer.bytes(), flags | SendFlags::MORE);
         let _ = rustix::net::send(&self.socket, body.bytes(), flags);
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }

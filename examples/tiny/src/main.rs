@@ -25,12 +25,12 @@ mod connection;
 mod line;
 mod start;
 
-use complaint::Complaint;
+use complaint::{Complained, complain};
 use connection::Connection;
-use core::mem::MaybeUninit;
-use gracenet::{Endpoint, Error, Failure, Launch, Net, Options, Restart, Signals};
+use gracenet::{Endpoint, Error, Launch, Net, Options, Restart, Signals, Successor};
+use heapless::Vec;
 use line::Line;
-use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
@@ -51,6 +51,9 @@ const LISTENERS: usize = match option_env!("TINY_LISTENERS") {
 /// How many connections it serves at a time; more wait in the queues.
 const CONNECTIONS: usize = 64;
 
+/// How many descriptors the loop waits for at most: these, the signals, the timer, and the successor's three.
+const POLLED: usize = LISTENERS + CONNECTIONS + 5;
+
 /// How many seconds a successor has to get ready, and connections have to end.
 const PATIENCE: i64 = 30;
 
@@ -58,19 +61,8 @@ const CONTROL: [Signal; 4] = [Signal::USR2, Signal::HUP, Signal::TERM, Signal::I
 const CONTROL_AND_ORPHANS: [Signal; 5] =
     [Signal::USR2, Signal::HUP, Signal::TERM, Signal::INT, Signal::CHILD];
 
-/// What the loop waits for.
-mod key {
-    pub(super) const SIGNALS: u64 = 0;
-    pub(super) const TIMER: u64 = 1;
-    pub(super) const SUCCESSOR: u64 = 2;
-    /// The first connection; the others follow.
-    pub(super) const CONNECTION: u64 = 0x100;
-    /// The first listener; the others follow.
-    pub(super) const LISTENER: u64 = CONNECTION + super::CONNECTIONS as u64;
-}
-
 /// The program, given the stack that it began with, where arguments and environment are.
-fn main(stack: *const usize) -> Result<(), Complaint> {
+fn main(stack: *const usize) -> Result<(), Complained> {
     // Borrowed where they are, here and below: a move would take as much of the stack once more.
     // SAFETY: it is the stack pointer at the entry, and nothing writes to what it points to.
     let launch = &mut unsafe { Launch::from_stack(stack) };
@@ -78,7 +70,7 @@ fn main(stack: *const usize) -> Result<(), Complaint> {
     let net = &mut Net::new();
     // SAFETY: nothing has been opened yet.
     unsafe { net.inherit(launch) }?;
-    let connections = &mut [const { None }; CONNECTIONS];
+    let connections = &mut Vec::new();
     let mut server = Server::open(net, connections, launch)?;
     // First the report: one that is not taken is from a process that shall not serve.
     server.net.ready()?;
@@ -103,24 +95,21 @@ enum Phase {
 struct Server<'s> {
     net: &'s mut Net<'static, LISTENERS>,
     claimed: usize,
-    connections: &'s mut [Option<Connection>; CONNECTIONS],
+    connections: &'s mut Vec<Connection, CONNECTIONS>,
     phase: Phase,
     terminated: bool,
     signals: Signals,
     /// Runs out when the phase has lasted too long.
-    timer: OwnedFd,
-    epoll: OwnedFd,
-    /// Whether the listeners are watched.
-    accepting: bool,
+    timer: Option<OwnedFd>,
 }
 
 impl<'s> Server<'s> {
     #[inline(never)]
     fn open(
         net: &'s mut Net<'static, LISTENERS>,
-        connections: &'s mut [Option<Connection>; CONNECTIONS],
+        connections: &'s mut Vec<Connection, CONNECTIONS>,
         launch: &Launched,
-    ) -> Result<Self, Complaint> {
+    ) -> Result<Self, Complained> {
         // From here on signals wait until they are read.
         let signals = Signals::new(if getpid().is_init() { &CONTROL_AND_ORPHANS } else { &CONTROL })?;
         let inherited = net.inherited().count();
@@ -129,28 +118,15 @@ impl<'s> Server<'s> {
             listen(net, "127.0.0.1:8080")?;
         }
         addresses.try_for_each(|address| listen(net, address))?;
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let server = Self {
+        Ok(Self {
             claimed: inherited - net.inherited().count(),
             net,
             connections,
             phase: Phase::Serving,
             terminated: false,
             signals,
-            timer,
-            epoll,
-            accepting: false,
-        };
-        server.watch(&server.signals, key::SIGNALS)?;
-        server.watch(&server.timer, key::TIMER)?;
-        Ok(server)
-    }
-
-    fn watch(&self, fd: impl AsFd, key: u64) -> Result<(), Complaint> {
-        let data = epoll::EventData::new_u64(key);
-        Ok(epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN)?)
+            timer: None,
+        })
     }
 
     fn say_ready(&self) {
@@ -162,82 +138,86 @@ impl<'s> Server<'s> {
     }
 
     #[inline(never)]
-    fn run(&mut self, launch: &mut Launched) -> Result<(), Complaint> {
+    fn run(&mut self, launch: &mut Launched) -> Result<(), Complained> {
         loop {
-            let is_idle = self.connections.iter().all(Option::is_none);
-            match self.phase {
-                Phase::Draining { exec: false } if is_idle => return Ok(()),
-                Phase::Draining { exec: true } if is_idle => self.exec(launch)?,
-                _ => {}
-            }
-            self.watch_listeners()?;
-            let mut events = [MaybeUninit::uninit(); 16];
-            let events = match epoll::wait(&self.epoll, &mut events, None) {
-                Ok((events, _)) => events,
-                Err(Errno::INTR) => continue,
-                Err(errno) => return Err(errno.into()),
-            };
-            for event in events {
-                match event.data.u64() {
-                    key::SIGNALS => {
-                        // Another one shows again.
-                        if let Some(signal) = self.signals.take()?
-                            && self.handle(signal, launch)?
-                        {
-                            return Ok(());
-                        }
-                    }
-                    key::TIMER => self.run_out()?,
-                    key::SUCCESSOR => self.look_at_successor()?,
-                    key @ key::LISTENER.. => self.accept((key - key::LISTENER) as usize)?,
-                    key => {
-                        let slot = self.connections.get_mut((key - key::CONNECTION) as usize);
-                        if let Some(slot) = slot
-                            && slot.as_mut().is_some_and(Connection::advance)
-                        {
-                            *slot = None;
-                        }
-                    }
+            if self.connections.is_empty() {
+                match self.phase {
+                    Phase::Draining { exec: false } => return Ok(()),
+                    Phase::Draining { exec: true } => self.exec(launch),
+                    _ => {}
                 }
+            }
+            let shown = &mut Vec::new();
+            let listeners = self.wait(shown)?;
+            // What is shown comes in the order of the descriptors.
+            let mut shown = shown.iter().copied();
+            let signalled = shown.next() == Some(true);
+            self.connections.retain_mut(|connection| shown.next() != Some(true) || !connection.advance());
+            for position in 0..listeners {
+                if shown.next() == Some(true) {
+                    self.accept(position);
+                }
+            }
+            if self.timer.is_some() && shown.next() == Some(true) {
+                self.run_out()?;
+            }
+            if self.phase == Phase::Restarting && shown.any(|shown| shown) {
+                self.look_at_successor();
+            }
+            // Another one shows again.
+            if signalled
+                && let Some(signal) = self.signals.take()?
+                && self.handle(signal, launch)?
+            {
+                return Ok(());
             }
         }
     }
 
-    /// Watches the listeners while there is room for a connection and this process serves.
-    fn watch_listeners(&mut self) -> Result<(), Complaint> {
-        let has_room = self.connections.iter().any(Option::is_none);
-        let accepting = has_room && !matches!(self.phase, Phase::Draining { .. });
-        if accepting != self.accepting {
-            for ((_, listener), key) in self.net.active().zip(key::LISTENER..) {
-                if accepting {
-                    self.watch(listener, key)?;
-                } else {
-                    epoll::delete(&self.epoll, listener)?;
-                }
-            }
-            self.accepting = accepting;
+    /// Waits until something happens: in `shown`, whether it did on the signals, each connection, each of so many
+    /// listeners, the timer if there is one, and the successor's descriptors. Nothing, if a signal came that nobody
+    /// asked for.
+    #[inline(never)]
+    fn wait(&self, shown: &mut Vec<bool, POLLED>) -> Result<usize, Complained> {
+        let mut fds: Vec<_, POLLED> = Vec::new();
+        let mut add = |fd| {
+            let _full = fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        };
+        add(self.signals.as_fd());
+        self.connections.iter().for_each(|connection| add(connection.as_fd()));
+        // Accepts while there is room for a connection and this process serves.
+        let accepts = !self.connections.is_full() && !matches!(self.phase, Phase::Draining { .. });
+        let listeners = if accepts { self.net.active().len() } else { 0 };
+        self.net.active().take(listeners).for_each(|(_, listener)| add(listener.fd()));
+        self.timer.iter().for_each(|timer| add(timer.as_fd()));
+        if let (Phase::Restarting, Some(successor)) = (self.phase, self.net.successor()) {
+            successor.fds().for_each(add);
         }
-        Ok(())
+        match poll(&mut fds, None) {
+            Ok(_) => shown.extend(fds.iter().map(|fd| !fd.revents().is_empty())),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        Ok(listeners)
     }
 
     /// Does what a signal asks for; whether the program is to end at once.
     #[inline(never)]
-    fn handle(&mut self, signal: Signal, launch: &mut Launched) -> Result<bool, Complaint> {
+    fn handle(&mut self, signal: Signal, launch: &mut Launched) -> Result<bool, Complained> {
         match (signal, self.phase) {
             (Signal::CHILD, _) => {
                 let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
                 while let Ok(Some(_)) = waitid(WaitId::All, options) {}
             }
-            (Signal::USR2, Phase::Serving | Phase::Restarting) => self.spawn(launch)?,
-            (Signal::HUP, Phase::Serving) => self.drain(true)?,
+            (Signal::USR2, Phase::Serving | Phase::Restarting) => self.spawn(launch),
+            (Signal::HUP, Phase::Serving) => self.drain(true),
             (Signal::TERM | Signal::INT, _) if self.terminated => return Ok(true),
             (Signal::TERM | Signal::INT, phase) => {
                 self.terminated = true;
                 if phase == Phase::Restarting {
-                    // One that is ready already stays.
-                    self.net.successor().map_or(Ok(false), |successor| successor.kill())?;
+                    self.end_successor()?;
                 }
-                self.drain(false)?;
+                self.drain(false);
             }
             _ => {}
         }
@@ -245,130 +225,104 @@ impl<'s> Server<'s> {
     }
 
     #[inline(never)]
-    fn spawn(&mut self, launch: &mut Launched) -> Result<(), Complaint> {
+    fn spawn(&mut self, launch: &mut Launched) {
         if getpid().is_init() {
             // The kernel ends a container with its PID 1.
-            Complaint::new("PID 1 has no successor, but restarts in place").write();
-            return Ok(());
+            complain("PID 1 has no successor, but restarts in place", 0);
+            return;
         }
         match self.net.start_process(launch) {
             Ok(_) => {
                 self.phase = Phase::Restarting;
-                self.set_timer(PATIENCE)?;
-                let epoll = &self.epoll;
-                for fd in self.net.successor().into_iter().flat_map(|successor| successor.fds()) {
-                    let data = epoll::EventData::new_u64(key::SUCCESSOR);
-                    epoll::add(epoll, fd, data, epoll::EventFlags::IN)?;
-                }
-                Ok(())
+                self.start_timer();
             }
             // It got ready since, and the loop has yet to come to it.
             Err(Error::HandedOver) => self.drain(false),
-            Err(error) => {
-                Complaint::from(error).write();
-                Ok(())
-            }
+            Err(error) => _ = Complained::from(error),
         }
     }
 
-    fn look_at_successor(&mut self) -> Result<(), Complaint> {
-        match (self.phase, self.net.successor()) {
-            (Phase::Restarting, Some(successor)) => {
-                let verdict = successor.poll();
-                self.settle(verdict)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    #[inline(never)]
-    fn settle(&mut self, verdict: Result<bool, Failure>) -> Result<(), Complaint> {
-        match verdict {
-            Ok(false) => Ok(()),
-            Ok(true) => self.drain(false),
-            Err(failure) => {
-                Complaint::from(failure).write();
-                self.forget_successor();
+    fn look_at_successor(&mut self) {
+        match self.net.successor_mut().map(Successor::poll) {
+            Some(Ok(true)) => self.drain(false),
+            Some(Err(failure)) => {
+                let _said = Complained::from(failure);
                 self.phase = Phase::Serving;
-                self.set_timer(0)
+                self.timer = None;
             }
+            _ => {}
         }
+    }
+
+    /// One that is ready already stays.
+    #[cold]
+    #[inline(never)]
+    fn end_successor(&mut self) -> Result<(), Complained> {
+        if let Some(successor) = self.net.successor_mut() {
+            successor.kill()?;
+        }
+        Ok(())
     }
 
     /// The phase has lasted too long.
+    #[cold]
     #[inline(never)]
-    fn run_out(&mut self) -> Result<(), Complaint> {
-        self.set_timer(0)?;
-        match (self.phase, self.net.successor()) {
-            (Phase::Restarting, Some(successor)) => {
-                // One that is ready already stays.
-                successor.kill()?;
-                let verdict = successor.poll();
-                self.settle(verdict)
-            }
-            (Phase::Draining { .. }, _) => {
-                *self.connections = [const { None }; CONNECTIONS];
-                Ok(())
-            }
-            _ => Ok(()),
+    fn run_out(&mut self) -> Result<(), Complained> {
+        self.timer = None;
+        if self.phase == Phase::Restarting {
+            self.end_successor()?;
+            self.look_at_successor();
+        } else {
+            self.connections.clear();
         }
+        Ok(())
     }
 
     /// Accepts no more: what comes from now on waits in the queues, for whoever has the listeners next.
-    fn drain(&mut self, exec: bool) -> Result<(), Complaint> {
-        self.forget_successor();
+    fn drain(&mut self, exec: bool) {
         self.phase = Phase::Draining { exec };
-        self.set_timer(PATIENCE)
-    }
-
-    /// What the successor's descriptors still have to say is nothing to wait for, and they would say it again and again.
-    fn forget_successor(&mut self) {
-        for fd in self.net.successor().into_iter().flat_map(|successor| successor.fds()) {
-            // One that is not watched is what was wanted.
-            let _ = epoll::delete(&self.epoll, fd);
-        }
+        self.start_timer();
     }
 
     /// Executes anew in place; if that fails, serves on.
+    #[cold]
     #[inline(never)]
-    fn exec(&mut self, launch: &mut Launched) -> Result<(), Complaint> {
+    fn exec(&mut self, launch: &mut Launched) {
         let Err(error) = self.net.exec(launch, &Restart::new());
-        Complaint::from(error).write();
+        let _said = Complained::from(error);
         self.phase = Phase::Serving;
-        self.set_timer(0)
+        self.timer = None;
     }
 
     #[inline(never)]
-    fn accept(&mut self, position: usize) -> Result<(), Complaint> {
-        let Some(slot) = self.connections.iter().position(Option::is_none).filter(|_| self.accepting) else {
-            return Ok(());
-        };
-        let Some((_, listener)) = self.net.active().nth(position) else { return Ok(()) };
+    fn accept(&mut self, position: usize) {
+        let listener = self.net.active().nth(position).filter(|_| !self.connections.is_full());
         // Another process may have been faster: then there is nothing to accept.
-        let Ok(connection) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC) else { return Ok(()) };
-        self.watch(&connection, key::CONNECTION + slot as u64)?;
-        if let Some(slot) = self.connections.get_mut(slot) {
-            *slot = Some(Connection::new(connection));
+        if let Some((_, listener)) = listener
+            && let Ok(socket) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC)
+        {
+            let _full = self.connections.push(Connection::new(socket));
         }
-        Ok(())
     }
 
-    /// Has the timer run out in so many seconds; never, for 0.
-    fn set_timer(&self, seconds: i64) -> Result<(), Complaint> {
+    /// From now on the phase may last so long. Without a timer it may last for ever.
+    #[inline(never)]
+    fn start_timer(&mut self) {
         let time = Itimerspec {
             it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
-            it_value: Timespec { tv_sec: seconds, tv_nsec: 0 },
+            it_value: Timespec { tv_sec: PATIENCE, tv_nsec: 0 },
         };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &time)?;
-        Ok(())
+        let start =
+            |timer: OwnedFd| timerfd_settime(&timer, TimerfdTimerFlags::empty(), &time).map(|_| timer);
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).and_then(start);
+        self.timer = timer.map_err(Complained::from).ok();
     }
 }
 
 /// Claims or opens one socket.
-fn listen(net: &mut Net<'static, LISTENERS>, argument: &str) -> Result<(), Complaint> {
-    let address = argument.parse().map_err(|_| Complaint::new("an address cannot be read"))?;
-    let endpoint = Endpoint::tcp(address);
-    let id = net.listen_at(&endpoint, &Options::new().nonblocking(true))?;
+fn listen(net: &mut Net<'static, LISTENERS>, argument: &str) -> Result<(), Complained> {
+    let address = argument.parse().map_err(|_| complain("an address cannot be read", 0))?;
+    let id = net.listen_at(&Endpoint::tcp(address), &Options::new().nonblocking(true))?;
     if net.predecessor().is_none() {
         // A service manager hands sockets over blocking. No other process uses them yet.
         rustix::io::ioctl_fionbio(net.fd(id)?, true)?;

@@ -1,5 +1,6 @@
 //! What a libc would bring along: the entry, the exit, and the functions that the compiler takes for granted.
 
+use crate::complaint::Complained;
 use core::arch::{asm, naked_asm};
 use rustix::fd::BorrowedFd;
 
@@ -40,10 +41,7 @@ unsafe extern "C" fn _start() -> ! {
 extern "C" fn begin(stack: *const usize) -> ! {
     exit(match crate::main(stack) {
         Ok(()) => 0,
-        Err(complaint) => {
-            complaint.write();
-            1
-        }
+        Err(Complained) => 1,
     })
 }
 
