@@ -7,17 +7,19 @@
 use crate::cstr::CStrPtr;
 use crate::error::{Error, Table};
 use core::cell::Cell;
+use core::mem::swap;
 use heapless::{Vec, VecView};
 
 /// How many slots one rewriting may touch: the six variables of a restart and what its caller changes.
 pub const CHANGES: usize = 64;
 
-/// What one step of a rewriting did to the table, with what it takes to reverse it.
+/// What one step of a rewriting did to a slot of the table, with what it takes to reverse it. A slot is 32 bits here,
+/// because room for all steps of a restart is on its stack, and no table is that long.
 #[derive(Clone, Copy, Debug)]
 enum Change {
-    Replaced { slot: usize, was: Option<CStrPtr> },
-    Removed { slot: usize, was: Option<CStrPtr> },
-    Added { slot: usize },
+    Replaced { slot: u32, was: Option<CStrPtr> },
+    Removed { slot: u32, was: Option<CStrPtr> },
+    Added { slot: u32 },
 }
 
 /// The steps of one rewriting, in order.
@@ -93,7 +95,7 @@ impl<'t> Environ<'t> {
             return self.push(variable, changes);
         };
         let was = self.table.get(slot).copied().flatten();
-        record(changes, Change::Replaced { slot, was })?;
+        record(changes, Change::Replaced { slot: slot as u32, was })?;
         if let Some(entry) = self.table.get_mut(slot) {
             *entry = Some(variable);
         }
@@ -119,7 +121,7 @@ impl<'t> Environ<'t> {
             return Err(full(self.table));
         }
         let slot = self.len();
-        record(changes, Change::Added { slot })?;
+        record(changes, Change::Added { slot: slot as u32 })?;
         insert(self.table, slot, Some(variable));
         Ok(())
     }
@@ -129,12 +131,12 @@ impl<'t> Environ<'t> {
         while let Some(change) = changes.0.pop() {
             match change {
                 Change::Replaced { slot, was } => {
-                    if let Some(entry) = self.table.get_mut(slot) {
+                    if let Some(entry) = self.table.get_mut(slot as usize) {
                         *entry = was;
                     }
                 }
-                Change::Removed { slot, was } => insert(self.table, slot, was),
-                Change::Added { slot } => take(self.table, slot),
+                Change::Removed { slot, was } => insert(self.table, slot as usize, was),
+                Change::Added { slot } => take(self.table, slot as usize),
             }
         }
     }
@@ -158,7 +160,7 @@ impl<'t> Environ<'t> {
     fn remove_from(&mut self, name: &[u8], from: usize, changes: &mut Changes) -> Result<(), Error> {
         while let Some(slot) = self.position(name, from) {
             let was = self.table.get(slot).copied().flatten();
-            record(changes, Change::Removed { slot, was })?;
+            record(changes, Change::Removed { slot: slot as u32, was })?;
             take(self.table, slot);
         }
         Ok(())
@@ -195,21 +197,22 @@ fn record(changes: &mut Changes, change: Change) -> Result<(), Error> {
 
 /// Puts `entry` at `slot`, moving the slots behind it up by one. The caller made sure of the room.
 fn insert(table: &mut VecView<Option<CStrPtr>>, slot: usize, entry: Option<CStrPtr>) {
-    if table.push(entry).is_ok() {
-        if let Some(tail) = table.get_mut(slot..) {
-            tail.rotate_right(1);
+    if table.push(None).is_ok() {
+        let mut carried = entry;
+        for place in table.iter_mut().skip(slot) {
+            swap(place, &mut carried);
         }
     }
 }
 
 /// Takes `slot` out, moving the slots behind it down by one.
 fn take(table: &mut VecView<Option<CStrPtr>>, slot: usize) {
-    if let Some(tail) = table.get_mut(slot..) {
-        if !tail.is_empty() {
-            tail.rotate_left(1);
-            table.pop();
-        }
+    let Some(tail) = table.get_mut(slot..).filter(|tail| !tail.is_empty()) else { return };
+    let mut carried = None;
+    for place in tail.iter_mut().rev() {
+        swap(place, &mut carried);
     }
+    table.pop();
 }
 
 #[cfg(test)]

@@ -94,7 +94,10 @@ impl Report {
 }
 
 fn memory(report: &mut Report, program: &Path, kib: u64) {
-    let mut server = Server::start(Command::new(program));
+    // Arguments and environment are on the server's stack, and how long they are is not its business.
+    let mut command = Command::new(program);
+    command.env_clear();
+    let mut server = Server::start(command);
     report.at_most("peak resident KiB, ready", peak(server.pid), kib);
     for _ in 0..1000 {
         assert_eq!(ask(server.address), Ok(server.pid));

@@ -197,7 +197,9 @@ fn prepare(
     let pid = granted.then(|| cells(Variable::Pid, pid)).transpose()?;
     put_cells(environ, changes, Variable::Pid, pid)?;
     // One that names another process is not about this one, and stays as it is.
-    let watchdog_pid = is_own(environ.var(Variable::WatchdogPid.name().as_bytes()))
+    let watchdog_pid = environ
+        .var(Variable::WatchdogPid.name().as_bytes())
+        .is_some_and(is_own)
         .then(|| cells(Variable::WatchdogPid, watchdog_pid))
         .transpose()?;
     if watchdog_pid.is_some() {
@@ -280,10 +282,10 @@ fn apply(
 }
 
 /// Whether a variable's value is this process's PID.
-fn is_own(pid: Option<&[u8]>) -> bool {
+fn is_own(pid: &[u8]) -> bool {
     let mut digits = [0; DIGITS];
     let own = getpid().as_raw_nonzero().get().unsigned_abs();
-    pid == Some(decimal(own.into(), &mut digits))
+    pid == decimal(own.into(), &mut digits)
 }
 
 /// Sets a variable to the line, or takes it out.

@@ -270,22 +270,27 @@ impl Successor {
 
     /// Tells the service manager, if there is one, who the main process is now; whether it has heard.
     fn announce(&mut self) -> Result<bool, Failure> {
-        if let Some(main_pid) = &mut self.main_pid {
-            if let State::Announcing = self.state {
-                let [ended] = poll_until([(self.pidfd.as_fd(), PollFlags::IN)], &Deadline::NOW)?;
-                if !ended.is_empty() {
-                    // The manager knows nothing of it yet, so this process stays the main one.
-                    return Err(self.collect(None));
-                }
-                main_pid.announce(self.pid, self.pidfd.as_fd()).map_err(Failure::Manager)?;
-                self.state = State::Confirming;
-            }
-            if !main_pid.is_confirmed()? {
-                return Ok(false);
-            }
+        if self.main_pid.is_some() && !self.announce_main_pid()? {
+            return Ok(false);
         }
         self.state = State::Ready;
         Ok(true)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn announce_main_pid(&mut self) -> Result<bool, Failure> {
+        if let State::Announcing = self.state {
+            if self.has_ended(Duration::ZERO)? {
+                // The manager knows nothing of it yet, so this process stays the main one.
+                return Err(self.collect(None));
+            }
+            if let Some(main_pid) = &mut self.main_pid {
+                main_pid.announce(self.pid, self.pidfd.as_fd()).map_err(Failure::Manager)?;
+            }
+            self.state = State::Confirming;
+        }
+        Ok(self.main_pid.as_ref().map_or(Ok(true), MainPid::is_confirmed)?)
     }
 
     /// Waits until it is ready, for `timeout` at most. One that is not is killed: whatever the outcome, no
