@@ -143,11 +143,11 @@ fn calls(report: &mut Report, program: &Path) {
         let call = call.trim_start();
         call.starts_with(|byte: char| byte.is_ascii_lowercase()).then_some((pid, call))
     });
-    // Behind the read of the signal, and before the timer that the loop starts then.
+    // Behind the read of the signal, and before the loop's own timer.
     let mut executed = false;
     let restart = calls
         .skip_while(|(_, call)| !call.starts_with("socketpair("))
-        .take_while(|(pid, call)| *pid == successor || !call.starts_with("timerfd_create("))
+        .take_while(|(pid, call)| *pid == successor || !call.starts_with("timerfd_settime("))
         .filter(|(pid, call)| {
             let counts = *pid == predecessor || !executed;
             executed |= *pid == successor && call.starts_with("execve(");

@@ -72,9 +72,10 @@ fn main(stack: *const usize) -> Result<(), Complained> {
     unsafe { net.inherit(launch) }?;
     let connections = &mut Vec::new();
     let mut server = Server::open(net, connections, launch)?;
-    // First the report: one that is not taken is from a process that shall not serve.
-    server.net.ready()?;
+    // It can accept, and says so before it reports: the report wakes the predecessor, which has much to do then, perhaps
+    // on this very processor. One that the predecessor has given up in this instant has said so in vain, and ends.
     server.say_ready();
+    server.net.ready()?;
     server.run(launch)
 }
 
@@ -99,7 +100,7 @@ struct Server<'s> {
     phase: Phase,
     terminated: bool,
     signals: Signals,
-    /// Runs out when the phase has lasted too long.
+    /// Runs out when the phase has lasted too long. Made when the program is ready.
     timer: Option<OwnedFd>,
 }
 
@@ -139,6 +140,7 @@ impl<'s> Server<'s> {
 
     #[inline(never)]
     fn run(&mut self, launch: &mut Launched) -> Result<(), Complained> {
+        self.timer = Some(timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?);
         loop {
             if self.connections.is_empty() {
                 match self.phase {
@@ -234,7 +236,7 @@ impl<'s> Server<'s> {
         match self.net.start_process(launch) {
             Ok(_) => {
                 self.phase = Phase::Restarting;
-                self.start_timer();
+                self.set_timer(PATIENCE);
             }
             // It got ready since, and the loop has yet to come to it.
             Err(Error::HandedOver) => self.drain(false),
@@ -248,7 +250,7 @@ impl<'s> Server<'s> {
             Some(Err(failure)) => {
                 let _said = Complained::from(failure);
                 self.phase = Phase::Serving;
-                self.timer = None;
+                self.set_timer(0);
             }
             _ => {}
         }
@@ -268,7 +270,7 @@ impl<'s> Server<'s> {
     #[cold]
     #[inline(never)]
     fn run_out(&mut self) -> Result<(), Complained> {
-        self.timer = None;
+        self.set_timer(0);
         if self.phase == Phase::Restarting {
             self.end_successor()?;
             self.look_at_successor();
@@ -281,7 +283,7 @@ impl<'s> Server<'s> {
     /// Accepts no more: what comes from now on waits in the queues, for whoever has the listeners next.
     fn drain(&mut self, exec: bool) {
         self.phase = Phase::Draining { exec };
-        self.start_timer();
+        self.set_timer(PATIENCE);
     }
 
     /// Executes anew in place; if that fails, serves on.
@@ -291,7 +293,7 @@ impl<'s> Server<'s> {
         let Err(error) = self.net.exec(launch, &Restart::new());
         let _said = Complained::from(error);
         self.phase = Phase::Serving;
-        self.timer = None;
+        self.set_timer(0);
     }
 
     #[inline(never)]
@@ -305,17 +307,17 @@ impl<'s> Server<'s> {
         }
     }
 
-    /// From now on the phase may last so long. Without a timer it may last for ever.
+    /// Has the timer run out in so many seconds; never, for 0.
     #[inline(never)]
-    fn start_timer(&mut self) {
+    fn set_timer(&self, seconds: i64) {
         let time = Itimerspec {
             it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
-            it_value: Timespec { tv_sec: PATIENCE, tv_nsec: 0 },
+            it_value: Timespec { tv_sec: seconds, tv_nsec: 0 },
         };
-        let start =
-            |timer: OwnedFd| timerfd_settime(&timer, TimerfdTimerFlags::empty(), &time).map(|_| timer);
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).and_then(start);
-        self.timer = timer.map_err(Complained::from).ok();
+        if let Some(timer) = &self.timer {
+            // There is nothing in it to refuse.
+            let _ = timerfd_settime(timer, TimerfdTimerFlags::empty(), &time);
+        }
     }
 }
 
