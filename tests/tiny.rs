@@ -1,5 +1,5 @@
 //! What `examples/tiny` takes: bytes of its file, resident memory, system calls and time of a restart; whether a
-//! hundred restarts under load lose a request, and whether one that fails leaves something to do.
+//! hundred restarts under load lose a request, whether one that fails leaves something to do, and how it is as PID 1.
 //! `examples/tiny/prove` builds both and starts this program.
 //!
 //! ```text
@@ -77,6 +77,7 @@ fn main() -> ExitCode {
     calls(&mut report, program);
     load(&mut report, program);
     failure(&mut report, program);
+    init(&mut report, program);
     latency(&mut report, program, ratio);
     if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -215,6 +216,74 @@ fn failure(report: &mut Report, program: &Path) {
     thread::sleep(Duration::from_millis(500));
     report.at_most("ticks of work in half a second after a failure", ticks(server.pid) - before, 1);
     server.stop();
+}
+
+/// As PID 1 of a container: no successor, which would not outlive it; in place, with the same socket and what is in its
+/// queue; and no zombies.
+fn init(report: &mut Report, program: &Path) {
+    let privileges = if rustix::process::getuid().is_root() { "" } else { "--user --map-root-user" };
+    let unshare = |program: &Path| {
+        let mut command = Command::new("unshare");
+        command.args(privileges.split_whitespace()).args(["--pid", "--fork", "--kill-child"]).arg(program);
+        command
+    };
+    if !unshare(Path::new("true")).output().is_ok_and(|output| output.status.success()) {
+        println!("not tried as PID 1: this user may make no PID namespace");
+        return;
+    }
+    let (said, stderr) = std::io::pipe().unwrap();
+    let mut said = BufReader::new(said);
+    let mut command = unshare(program);
+    command.stderr(stderr);
+    let mut server = Server::start(command);
+    let outside = server.first;
+    let children = |pid: Pid| std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let pid = Pid::from_raw(children(outside).trim().parse().unwrap()).unwrap();
+    // Where a panic's clean-up looks.
+    server.first = pid;
+    let first = Pid::from_raw(1).unwrap();
+    assert_eq!(server.pid, first);
+
+    kill_process(pid, Signal::USR2).unwrap();
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "tiny: PID 1 has no successor, but restarts in place\n");
+
+    let mut left = 0;
+    for _ in 0..2 {
+        assert_eq!(ask(server.address), Ok(first));
+        // A connection that has yet to ask holds the drain up, and what comes meanwhile waits in the queue.
+        let held = TcpStream::connect(server.address).unwrap();
+        assert_eq!(ask(server.address), Ok(first));
+        kill_process(pid, Signal::HUP).unwrap();
+        let address = server.address;
+        let queued = thread::spawn(move || ask(address));
+        drop(held);
+        assert_eq!(server.ready(), (first, 1));
+        assert_eq!(queued.join().unwrap(), Ok(first));
+
+        // Each ends when its stdin does. Their parent has ended by then, and they are the server's.
+        let mut orphans = Command::new("nsenter");
+        orphans.args(["--target", &pid.to_string(), "--pid"]);
+        if !privileges.is_empty() {
+            orphans.args(["--user", "--preserve-credentials"]);
+        }
+        orphans.args(["sh", "-c", "exec 3<&0; for _ in 1 2 3; do cat <&3 & done"]);
+        let mut parent = orphans.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let stdin = parent.stdin.take();
+        assert!(waitpid(Some(Pid::from_child(&parent)), WaitOptions::empty()).unwrap().unwrap().1.exited());
+        assert_eq!(children(pid).split_whitespace().count(), 3);
+        drop(stdin);
+        let begin = Instant::now();
+        while !children(pid).is_empty() && begin.elapsed() < PATIENCE {
+            thread::yield_now();
+        }
+        left += children(pid).split_whitespace().count();
+    }
+    report.at_most("zombies that PID 1 leaves of 6 orphans", left, 0);
+    kill_process(pid, Signal::TERM).unwrap();
+    waitpid(Some(outside), WaitOptions::empty()).unwrap();
+    drop(server);
 }
 
 /// How much time of the processor's a process has had, in hundredths of a second.
