@@ -4,11 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define CHECK(condition)                                                        \
@@ -153,6 +155,46 @@ static void inherits(char **argv)
     gracenet_end(net);
 }
 
+/* What the service manager hears next; the text is good until the next call. */
+static const char *heard(int manager)
+{
+    static char message[4097];
+    ssize_t len = recv(manager, message, sizeof message - 1, MSG_DONTWAIT);
+    CHECK(len > 0);
+    message[len] = 0;
+    return message;
+}
+
+/* The manager is told of readiness, and that a restart began and failed; no child of this process can speak for it. */
+static void notifies(void)
+{
+    int manager = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    socklen_t len = sizeof address.sun_family; /* the kernel chooses an abstract name */
+    CHECK(bind(manager, (struct sockaddr *)&address, len) == 0);
+    len = sizeof address;
+    CHECK(getsockname(manager, (struct sockaddr *)&address, &len) == 0);
+    char name[sizeof address];
+    snprintf(name, sizeof name, "@%.*s", (int)(len - offsetof(struct sockaddr_un, sun_path) - 1), address.sun_path + 1);
+    setenv("NOTIFY_SOCKET", name, 1);
+    setenv("WATCHDOG_USEC", "1000000", 1);
+
+    static char absent[] = "/nonexistent";
+    char *argv[] = {absent, NULL};
+    struct gracenet *net;
+    CHECK(gracenet_inherit(&net, memory, sizeof memory, 1, argv) == 0);
+    CHECK(!getenv("NOTIFY_SOCKET") && !getenv("WATCHDOG_USEC"));
+    CHECK(gracenet_ready(net) == 0);
+    CHECK(strcmp(heard(manager), "READY=1") == 0);
+    CHECK(gracenet_restart(net) == -ENOENT);
+    CHECK(strncmp(heard(manager), "RELOADING=1\nMONOTONIC_USEC=", 27) == 0);
+    const char *failed = heard(manager);
+    CHECK(strncmp(failed, "READY=1\nSTATUS=", 15) == 0 && strstr(failed, "execve"));
+    CHECK(recv(manager, name, sizeof name, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+    gracenet_end(net);
+    close(manager);
+}
+
 int main(int argc, char **argv)
 {
     struct rlimit files;
@@ -171,5 +213,6 @@ int main(int argc, char **argv)
     listens(net);
     gracenet_end(net);
     inherits(argv);
+    notifies();
     return 0;
 }
