@@ -50,7 +50,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
 /// The whole program, with the arguments behind its name.
 #[allow(unreachable_pub, reason = "for zero_downtime")]
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
-    match Config::parse(args).map_err(Into::into).and_then(|config| serve(&config)) {
+    match Config::parse(args).map_err(Into::into).and_then(|config| serve(Box::leak(Box::new(config)))) {
         Ok(code) => code,
         Err(error) => {
             say!("serve: {error}");
@@ -175,11 +175,20 @@ impl Config {
     }
 }
 
-fn serve(config: &Config) -> Result<ExitCode, Box<dyn Error>> {
+/// The launch and the sockets: large, and so in no stack frame, of which every page would be touched. Here it is
+/// those that hold something.
+static LAUNCH: Mutex<Launch<4096>> = Mutex::new(Launch::empty());
+static NET: Mutex<Net<'static, CAPACITY>> = Mutex::new(Net::new());
+
+type Launched = MutexGuard<'static, Launch<4096>>;
+type Sockets = MutexGuard<'static, Net<'static, CAPACITY>>;
+
+fn serve(config: &'static Config) -> Result<ExitCode, Box<dyn Error>> {
+    let mut launch = LAUNCH.lock()?;
+    let mut net = NET.lock()?;
     // SAFETY: this is the first thing the process does with its environment, which it never changes but for
     // the line below; there is one thread.
-    let mut launch: Launch<4096> = unsafe { Launch::from_libc() }?;
-    let mut net = Box::new(Net::<CAPACITY>::new());
+    unsafe { launch.capture_from_libc() }?;
     // SAFETY: nothing has been opened yet but what this process was started with.
     unsafe { net.inherit(&mut launch) }?;
     net.set_notifier(Notifier::from_launch(&launch)?);
@@ -339,10 +348,10 @@ enum Leave {
     Exec,
 }
 
-struct Server<'c> {
-    config: &'c Config,
-    launch: Launch<4096>,
-    net: Box<Net<'c, CAPACITY>>,
+struct Server {
+    config: &'static Config,
+    launch: Launched,
+    net: Sockets,
     listeners: Vec<Listener>,
     claimed: usize,
     generation: Option<Generation>,
@@ -365,15 +374,15 @@ struct Watchdog {
     next: Instant,
 }
 
-impl<'c> Server<'c> {
+impl Server {
     /// Claims or opens a socket for each address.
     #[allow(clippy::type_complexity, reason = "the net comes back, to refuse with")]
     fn new(
-        config: &'c Config,
-        launch: Launch<4096>,
-        mut net: Box<Net<'c, CAPACITY>>,
+        config: &'static Config,
+        launch: Launched,
+        mut net: Sockets,
         signals: Signals,
-    ) -> Result<Self, (Box<Net<'c, CAPACITY>>, Box<dyn Error>)> {
+    ) -> Result<Self, (Sockets, Box<dyn Error>)> {
         match Self::open(config, &launch, &mut net) {
             Ok((listeners, generation, watchdog, watch, connections)) => Ok(Self {
                 config,
@@ -396,9 +405,9 @@ impl<'c> Server<'c> {
 
     #[allow(clippy::type_complexity, reason = "the parts of a server")]
     fn open(
-        config: &'c Config,
+        config: &'static Config,
         launch: &Launch<4096>,
-        net: &mut Net<'c, CAPACITY>,
+        net: &mut Net<'static, CAPACITY>,
     ) -> Result<(Vec<Listener>, Option<Generation>, Option<Watchdog>, Watch, Connections), Box<dyn Error>>
     {
         let listeners = (0..config.addresses.len())
@@ -722,9 +731,9 @@ impl<'c> Server<'c> {
 }
 
 /// Claims or opens the socket of the address at this position.
-fn listen<'c>(
-    net: &mut Net<'c, CAPACITY>,
-    config: &'c Config,
+fn listen(
+    net: &mut Net<'static, CAPACITY>,
+    config: &'static Config,
     position: usize,
 ) -> Result<Listener, Box<dyn Error>> {
     let argument = config.addresses.get(position).map_or("", String::as_str);

@@ -73,6 +73,31 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     /// - `environ(7)`, field 28 of `proc_pid_stat(5)`, getauxval(3)
     #[inline]
     pub unsafe fn from_libc() -> Result<Self, Error> {
+        let mut launch = Self::empty();
+        // SAFETY: the caller's contract.
+        unsafe { launch.capture_from_libc() }?;
+        Ok(launch)
+    }
+
+    /// A launch without arguments and variables, for [`Launch::capture_from_libc`].
+    #[must_use]
+    pub const fn empty() -> Self {
+        let directory = Directory { path: None, fd: None };
+        Self { args: Vec::new(), vars: Vec::new(), directory, secure: false }
+    }
+
+    /// The same as [`Launch::from_libc`], without a move: for a static, of whose tables no more is touched than
+    /// what is captured takes. What was in it before is gone, on errors too.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Launch::from_libc`].
+    ///
+    /// # Safety
+    ///
+    /// - As for [`Launch::from_libc`].
+    #[inline]
+    pub unsafe fn capture_from_libc(&mut self) -> Result<(), Error> {
         unsafe extern "C" {
             static environ: *const *const c_char;
             safe fn getauxval(kind: c_ulong) -> c_ulong;
@@ -86,7 +111,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         let envp = unsafe { environ };
         let secure = getauxval(AT_SECURE as c_ulong) != 0;
         // SAFETY: argv is the kernel's table, envp libc's.
-        unsafe { Self::capture(argc, argv, envp, secure) }
+        unsafe { self.fill(argc, argv, envp, secure) }
     }
 
     /// Captures the launch from what C's `main` was given.
@@ -161,17 +186,34 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         envp: *const *const c_char,
         secure: bool,
     ) -> Result<Self, Error> {
-        let mut args = Vec::new();
-        let mut vars = Vec::new();
+        let mut launch = Self::empty();
+        // SAFETY: the caller's contract.
+        unsafe { launch.fill(argc, argv, envp, secure) }?;
+        Ok(launch)
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Launch::new`].
+    unsafe fn fill(
+        &mut self,
+        argc: usize,
+        argv: *const *const c_char,
+        envp: *const *const c_char,
+        secure: bool,
+    ) -> Result<(), Error> {
+        self.args.clear();
+        self.vars.clear();
+        self.secure = secure;
         // SAFETY: the caller promised `argc` strings.
-        unsafe { point_to(argv, argc, Table::Arguments, args.as_mut_view()) }?;
+        unsafe { point_to(argv, argc, Table::Arguments, self.args.as_mut_view()) }?;
         // SAFETY: the caller promised a table that ends with a null pointer, or none.
         let count = unsafe { count(envp) };
         // SAFETY: that many strings were just counted.
-        unsafe { point_to(envp, count, Table::Variables, vars.as_mut_view()) }?;
-        let pwd = environ::find(vars.as_view(), b"PWD").copied().filter(|_| !secure);
-        let directory = Directory::current(pwd)?;
-        Ok(Self { args, vars, directory, secure })
+        unsafe { point_to(envp, count, Table::Variables, self.vars.as_mut_view()) }?;
+        let pwd = environ::find(self.vars.as_view(), b"PWD").copied().filter(|_| !secure);
+        self.directory = Directory::current(pwd)?;
+        Ok(())
     }
 
     /// The arguments, the program's name first.
