@@ -52,15 +52,15 @@ pub(crate) struct LaunchView<'l> {
 }
 
 impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
-    /// Captures the launch from the running libc: the arguments from the initial stack, whose address
-    /// `/proc/self/stat` tells, the environment from libc's `environ` as it is now. For std programs; call
-    /// it first thing in `main`.
+    /// Captures the launch from the running libc: the arguments from the initial stack, which the auxiliary
+    /// vector leads to, or else `/proc/self/stat`; the environment from libc's `environ` as it is now. For std
+    /// programs; call it first thing in `main`.
     ///
     /// # Errors
     ///
     /// - [`Error::Capacity`]: more arguments or variables than fit, with their number.
-    /// - [`Error::Call`]: `/proc/self/stat` cannot be read, or the working directory not opened. Where there
-    ///   is no `/proc`, use [`Launch::new`] or [`Launch::from_stack`].
+    /// - [`Error::Call`]: the initial stack was not found and `/proc/self/stat` cannot be read, or the working
+    ///   directory cannot be opened.
     ///
     /// # Safety
     ///
@@ -102,7 +102,11 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
             static environ: *const *const c_char;
             safe fn getauxval(kind: c_ulong) -> c_ulong;
         }
-        let stack = initial_stack()?;
+        // SAFETY: as the kernel told libc, and libc tells this.
+        let stack = match unsafe { find_stack(getauxval(AT_RANDOM as c_ulong) as usize) } {
+            Some(stack) => stack,
+            None => initial_stack()?,
+        };
         // SAFETY: the kernel put the number of arguments where it says the stack began.
         let argc = unsafe { stack.read() };
         // SAFETY: the arguments' pointers follow it.
@@ -345,6 +349,7 @@ fn same(directory: Option<&OwnedFd>, path: &CStrPtr) -> bool {
 
 const AT_NULL: usize = 0;
 const AT_SECURE: usize = 23;
+const AT_RANDOM: usize = 25;
 
 /// How many strings a table holds before its null pointer; 0 if it is null itself.
 ///
@@ -384,6 +389,43 @@ unsafe fn point_to(
         table.push(string).map_err(|_| full)?;
     }
     table.push(None).map_err(|_| full)
+}
+
+/// The address of the initial stack: below the bytes at `random` are the auxiliary vector, with an entry that
+/// has this very address, the environment, the arguments, and their number. `None` if it does not look so, which
+/// is not known to happen, and for a program without arguments.
+///
+/// # Safety
+///
+/// - `random` is the value of `AT_RANDOM`, or 0.
+///
+/// # References
+///
+/// - getauxval(3); `create_elf_tables` in Linux's `fs/binfmt_elf.c`
+unsafe fn find_stack(random: usize) -> Option<*const usize> {
+    /// How far below its bytes the entry is looked for, in words. The entries alone take about as much.
+    const NEAR: usize = 48;
+    /// No kind of entry has a larger number, and no string a smaller address.
+    const KINDS: usize = 1024;
+    let word = size_of::<usize>();
+    let top = (random & !(word - 1)).checked_sub(NEAR * word)? + NEAR * word;
+    let at = |down: usize| core::ptr::with_exposed_provenance::<usize>(top - down * word);
+    // SAFETY: the stack reaches from these bytes down to where the program is now. What is asked for is not
+    // farther down than the tables are, because each of them ends where it is said to, or the search does.
+    let read = |down: usize| unsafe { at(down).read() };
+    let mut entry = (2..NEAR).find(|down| read(*down) == AT_RANDOM && read(*down - 1) == random)?;
+    while (1..KINDS).contains(&read(entry + 2)) {
+        entry += 2;
+    }
+    // From here on down: a null pointer, the variables from the last to the first, a null pointer, the arguments
+    // likewise, and how many those are, which is no string's address.
+    let vars_end = entry + 1;
+    let vars = (0..).find(|count| read(vars_end + 1 + count) < KINDS)?;
+    let args_end = vars_end + 1 + vars;
+    let args = (0..).find(|count| read(args_end + 1 + count) < KINDS.max(count + 1))?;
+    let argc = args_end + 1 + args;
+    let fits = read(vars_end) == 0 && read(args_end) == 0 && args > 0 && read(argc) == args;
+    fits.then(|| at(argc))
 }
 
 /// The address of the initial stack, as the kernel tells it.
@@ -500,6 +542,69 @@ mod tests {
         assert_eq!(capture::<3, 4>(&stack).unwrap_err(), full(Table::Arguments));
         assert_eq!(capture::<4, 3>(&stack).unwrap_err(), full(Table::Variables));
         assert!(capture::<4, 4>(&stack).is_ok());
+    }
+
+    /// What the kernel puts above the tables: padding, and the bytes that `AT_RANDOM` points to.
+    fn with_random(mut stack: StdVec<usize>, padding: usize) -> (StdVec<usize>, usize) {
+        stack.extend(core::iter::repeat_n(usize::MAX, padding + 2));
+        let random = stack.as_ptr().expose_provenance() + (stack.len() - 2) * size_of::<usize>();
+        let entry = stack.iter().rposition(|word| *word == AT_RANDOM);
+        if let Some(entry) = entry {
+            stack[entry + 1] = random;
+        }
+        (stack, random)
+    }
+
+    /// Words below the stack, for a search that goes wrong to end in.
+    const BELOW: [usize; 64] = [0; 64];
+
+    #[test]
+    fn finds_the_stack_below_the_random_bytes() {
+        let vector = [[6, 4096], [AT_SECURE, 0], [8, 0], [AT_RANDOM, 0], [0, 0]];
+        let many = StdVec::from([c"x"; 3000]);
+        for args in [&[c"prog"][..], &[c"prog", c"", c"b"], &many] {
+            for vars in [&[][..], &[c"A=1"], &[c"A=1", c"B"], &many] {
+                for padding in 0..8 {
+                    let mut words = StdVec::from(BELOW);
+                    words.extend(stack(args, vars, &vector));
+                    let (words, random) = with_random(words, padding);
+                    // SAFETY: laid out as the kernel does.
+                    let found = unsafe { find_stack(random) };
+                    assert_eq!(found, Some(&raw const words[BELOW.len()]), "{} {}", args.len(), vars.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn finds_no_stack_that_looks_otherwise() {
+        let entry = [AT_RANDOM, 0];
+        let long = [[6, 4096]; 48];
+        let mut wrong_count = stack(&[c"prog"], &[c"A=1"], &[entry, [0, 0]]);
+        wrong_count[0] = 2;
+        let mut no_end = stack(&[c"prog"], &[c"A=1"], &[entry, [0, 0]]);
+        no_end[4] = 4096;
+        for words in [
+            stack(&[c"prog"], &[c"A=1"], &[[6, 4096], [0, 0]]),
+            stack(&[c"prog"], &[c"A=1"], &[&[entry][..], &long, &[[0, 0]]].concat()),
+            stack(&[], &[c"A=1"], &[entry, [0, 0]]),
+            wrong_count,
+            no_end,
+        ] {
+            let (words, random) = with_random([&BELOW[..], &words].concat(), 1);
+            // SAFETY: all that is read is in `words`.
+            assert_eq!(unsafe { find_stack(random) }, None, "{words:?}");
+        }
+        // SAFETY: not there at all.
+        assert_eq!(unsafe { find_stack(0) }, None);
+    }
+
+    #[test]
+    fn the_stack_is_where_the_kernel_says() {
+        // SAFETY: libc's own.
+        let random = unsafe { libc::getauxval(libc::AT_RANDOM) };
+        // SAFETY: what libc tells.
+        assert_eq!(unsafe { find_stack(random as usize) }, Some(initial_stack().unwrap()));
     }
 
     #[test]
