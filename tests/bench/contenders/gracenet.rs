@@ -3,15 +3,21 @@
 mod common;
 
 use gracenet::{Endpoint, Launch, Net, Options};
+use std::sync::Mutex;
 use std::time::Duration;
+
+/// Large, and so in no stack frame, of which every page would be touched.
+static LAUNCH: Mutex<Launch<2048>> = Mutex::new(Launch::empty());
+static NET: Mutex<Net<'static, 1024>> = Mutex::new(Net::new());
 
 fn main() {
     let entry = common::now();
+    let mut launch = LAUNCH.lock().unwrap();
     // SAFETY: first thing in main.
-    let mut launch: Launch<2048> = unsafe { Launch::from_libc() }.unwrap();
+    unsafe { launch.capture_from_libc() }.unwrap();
     let args = common::Args::parse();
     common::mark("claim");
-    let mut net = Box::new(Net::<1024>::new());
+    let mut net = NET.lock().unwrap();
     // SAFETY: nothing has been opened yet.
     unsafe { net.inherit(&mut launch) }.unwrap();
     for address in &args.addresses {
