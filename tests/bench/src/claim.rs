@@ -13,7 +13,7 @@ pub struct Claim {
     pub own: Samples,
 }
 
-/// Starts each contender in turn with `count` inherited listeners, `rounds` times.
+/// Starts all contenders, each round in an order of its own, with `count` inherited listeners, `rounds` times.
 pub fn measure(
     bin: &Path,
     contenders: &[Contender],
@@ -28,21 +28,19 @@ pub fn measure(
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}");
     let output = String::from_utf8(output.stdout).unwrap();
-    let mut lines = output.lines().map(|line| {
-        let mut words = line.split(' ').skip(1).map(|word| word.parse::<u128>().unwrap());
-        (words.next().unwrap(), words.next())
-    });
+    let numbers = output
+        .lines()
+        .map(|line| line.split(' ').skip(1).map(|word| word.parse::<u128>().unwrap()).collect::<Vec<_>>());
     let mut measured: Vec<_> =
         contenders.iter().map(|contender| (contender.name, Claim::default())).collect();
-    for round in 0..=rounds {
-        for (_, claim) in &mut measured {
-            let (entry, claimed) = lines.next().unwrap();
-            let (exec, _) = lines.next().unwrap();
-            // The first one brings the program into memory.
-            if round > 0 {
-                claim.from_exec.push_nanos(claimed.unwrap() - exec);
-                claim.own.push_nanos(claimed.unwrap() - entry);
-            }
+    // `claimed`, by the program, then `exec`, by what started it.
+    for (position, pair) in numbers.collect::<Vec<_>>().chunks_exact(2).enumerate() {
+        let [entry, claimed, exec, program] = pair.concat()[..] else { panic!("{output}") };
+        // The first one brings the program into memory.
+        if position >= contenders.len() {
+            let claim = &mut measured[program as usize].1;
+            claim.from_exec.push_nanos(claimed - exec);
+            claim.own.push_nanos(claimed - entry);
         }
     }
     measured

@@ -1,15 +1,20 @@
 //! A contender that serves, through its restarts.
 
 use crate::contender::Contender;
+use nix::sys::socket::sockopt::ReceiveTimestampns;
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, setsockopt, socketpair,
+};
+use nix::sys::time::TimeSpec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::ffi::OsStr;
-use std::io::Read;
-use std::os::fd::AsFd;
+use std::io::{IoSliceMut, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::process::{ChildStderr, ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::process::{ChildStderr, Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long anything may take, in seconds.
 const PATIENCE: i64 = 20;
@@ -32,7 +37,7 @@ pub struct Start<'s> {
 pub struct Server<'c> {
     contender: &'c Contender,
     pid: Pid,
-    stdout: Lines<ChildStdout>,
+    stdout: Stamped,
     stderr: Lines<ChildStderr>,
     /// What it was started with, which ends when all generations have.
     under: Option<Pid>,
@@ -59,12 +64,14 @@ impl<'c> Server<'c> {
         if contender.server {
             command.env("BENCH_BARE", "1");
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (mut stdout, theirs) = Stamped::pair();
+        command.stdin(Stdio::null()).stdout(theirs).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let under = (!start.under.is_empty()).then(|| Pid::from_child(&child));
-        let mut stdout = Lines::new(child.stdout.take().unwrap());
+        // Its copy of the other end of stdout.
+        drop(command);
         let stderr = Lines::new(child.stderr.take().unwrap());
-        let pid = ready(contender, &stdout.next());
+        let pid = ready(contender, &stdout.next().0);
         Self { contender, pid, stdout, stderr, under }
     }
 
@@ -105,10 +112,10 @@ impl<'c> Server<'c> {
 
     /// Sends SIGUSR2 and waits for the successor, which another server value may go on with.
     pub fn send_and_wait(&mut self, signal: Signal) -> (u128, Pid) {
-        let before = Instant::now();
+        let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         kill_process(self.pid, signal).unwrap();
-        let line = self.stdout.next();
-        let total = before.elapsed().as_nanos();
+        let (line, written) = self.stdout.next();
+        let total = (written - before).as_nanos();
         (total, ready(self.contender, &line))
     }
 
@@ -150,6 +157,41 @@ fn ready(contender: &Contender, line: &str) -> Pid {
     pid.and_then(Pid::from_raw).unwrap_or_else(|| panic!("{}: no ready line: {line:?}", contender.name))
 }
 
+/// Lines from a socket, each with the time when it was written: whoever reads them may be kept from it.
+struct Stamped(OwnedFd);
+
+impl Stamped {
+    /// This end, and the one to write to.
+    fn pair() -> (Self, OwnedFd) {
+        let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
+        let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, flags).unwrap();
+        setsockopt(&ours, ReceiveTimestampns, &true).unwrap();
+        (Self(ours), theirs)
+    }
+
+    /// The next line; empty at the end. The time is that of [`SystemTime`].
+    fn next(&mut self) -> (String, Duration) {
+        wait(&self.0);
+        let mut buffer = [0; 4096];
+        let mut slices = [IoSliceMut::new(&mut buffer)];
+        let mut space = nix::cmsg_space!(TimeSpec);
+        let message =
+            recvmsg::<()>(self.0.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::empty()).unwrap();
+        let time = message.cmsgs().unwrap().find_map(|control| match control {
+            ControlMessageOwned::ScmTimestampns(time) => Some(time.into()),
+            _ => None,
+        });
+        let len = message.bytes;
+        (String::from_utf8_lossy(&buffer[..len]).trim_end().to_owned(), time.unwrap_or_default())
+    }
+}
+
+fn wait(from: impl AsFd) {
+    let patience = Timespec { tv_sec: PATIENCE, tv_nsec: 0 };
+    let ready = poll(&mut [PollFd::new(&from, PollFlags::IN)], Some(&patience)).unwrap();
+    assert!(ready > 0, "nothing came for {PATIENCE} s");
+}
+
 /// Lines from a pipe, read as they come.
 struct Lines<R> {
     from: R,
@@ -168,9 +210,7 @@ impl<R: Read + AsFd> Lines<R> {
                 let line = self.read.drain(..=end).collect::<Vec<_>>();
                 return String::from_utf8_lossy(&line[..end]).into_owned();
             }
-            let patience = Timespec { tv_sec: PATIENCE, tv_nsec: 0 };
-            let ready = poll(&mut [PollFd::new(&self.from, PollFlags::IN)], Some(&patience)).unwrap();
-            assert!(ready > 0, "nothing came for {PATIENCE} s");
+            wait(&self.from);
             let mut buffer = [0; 4096];
             let len = self.from.read(&mut buffer).unwrap();
             if len == 0 {

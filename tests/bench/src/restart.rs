@@ -17,7 +17,7 @@ pub struct Restarts {
 /// ecdysis takes half a second for each, so it takes part in the first ones only.
 const ECDYSIS_ROUNDS: usize = 12;
 
-/// Restarts all contenders in turn, `rounds` times.
+/// Restarts all contenders `rounds` times, each round in an order of its own.
 pub fn measure(
     bin: &Path,
     contenders: &[Contender],
@@ -31,9 +31,13 @@ pub fn measure(
             (contender, Server::start(bin, contender, &start), Restarts::default())
         })
         .collect();
+    let mut order: Vec<usize> = (0..running.len()).collect();
     // The first one brings the program into memory.
     for round in 0..=rounds {
-        for (contender, server, samples) in &mut running {
+        // Or one would always find in the caches what its forerunner left there.
+        fastrand::shuffle(&mut order);
+        for position in &order {
+            let (contender, server, samples) = &mut running[*position];
             if contender.name == ECDYSIS && round > ECDYSIS_ROUNDS {
                 continue;
             }

@@ -1,17 +1,18 @@
 // Starts the contenders, with listeners from 3 on.
 //
 //	launch serve HOST COUNT PROGRAM...           executes PROGRAM
-//	launch claim HOST COUNT ROUNDS PROGRAM...    starts each PROGRAM in turn to claim them
+//	launch claim HOST COUNT ROUNDS PROGRAM...    starts all of them, in any order, to claim them
 //
 // It opens COUNT listeners on HOST, from port 20000 on. Each PROGRAM is given the addresses from the last to the
 // first. `claim` starts one after the other, as a service manager would, and prints the time right before each
-// execve: `exec NANOSECONDS`, after what the program prints.
+// execve and which program that was, from 0: `exec NANOSECONDS NUMBER`, after what the program prints.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -41,6 +42,8 @@ int main(int argc, char **argv)
 {
 	if (argc < 5)
 		return 2;
+	// What else the machine does comes after, where that may be asked for.
+	setpriority(PRIO_PROCESS, 0, -20);
 	int claim = !strcmp(argv[1], "claim"), count = atoi(argv[3]);
 	int inherited = getenv("BENCH_OPENS") ? 0 : count;
 	closefrom(FIRST_FD);
@@ -76,22 +79,30 @@ int main(int argc, char **argv)
 	sprintf(pid, "LISTEN_PID=0");
 	putenv(pid);
 	args[1] = "claim";
-	for (int round = atoi(argv[4]); round--;)
-		for (char **program = argv + 5; *program; program++) {
+	int programs = argc - 5, order[programs];
+	for (int program = 0; program < programs; program++)
+		order[program] = program;
+	for (int round = atoi(argv[4]); round--;) {
+		for (int last = programs - 1; last > 0; last--) {
+			int other = random() % (last + 1), moved = order[last];
+			order[last] = order[other], order[other] = moved;
+		}
+		for (int turn = 0; turn < programs; turn++) {
 			static struct timespec time;
-			int status;
-			args[0] = *program;
+			int status, program = order[turn];
+			args[0] = argv[5 + program];
 			pid_t child = vfork();
 			if (child == 0) {
 				sprintf(pid, "LISTEN_PID=%d", getpid());
 				clock_gettime(CLOCK_MONOTONIC, &time);
-				execve(*program, args, environ);
+				execve(args[0], args, environ);
 				_exit(127);
 			}
 			if (waitpid(child, &status, 0) != child || status)
-				fail(*program);
-			printf("exec %ld\n", time.tv_sec * 1000000000 + time.tv_nsec);
+				fail(args[0]);
+			printf("exec %ld %d\n", time.tv_sec * 1000000000 + time.tv_nsec, program);
 			fflush(stdout);
 		}
+	}
 	return 0;
 }
