@@ -8,7 +8,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeSpec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 use std::ffi::OsStr;
 use std::io::{IoSliceMut, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -93,7 +93,10 @@ impl<'c> Server<'c> {
         assert!(!self.contender.server);
         let (total, successor) = self.send_and_wait(Signal::USR2);
         let start = self.start_time();
+        // Its end is not to fall into the next one's time.
+        let pidfd = pidfd_open(successor, PidfdFlags::empty()).unwrap();
         kill_process(successor, Signal::TERM).unwrap();
+        wait(&pidfd);
         Restarted { total, start }
     }
 
