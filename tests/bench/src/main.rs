@@ -1,5 +1,6 @@
 //! Measures the contenders against each other and writes the report. See `../README.md`.
 
+mod bars;
 mod calls;
 mod claim;
 mod contender;
@@ -12,24 +13,33 @@ mod restart;
 mod stats;
 
 use contender::*;
+use lexopt::prelude::*;
 use report::{Calls, Measured};
 use std::path::PathBuf;
 use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut args = std::env::args_os().skip(1);
-    let (Some(bin), Some(out)) = (args.next().map(PathBuf::from), args.next().map(PathBuf::from)) else {
-        return Err("usage: gracenet-bench CONTENDERS OUT [--quick]".into());
-    };
-    let quick = args.any(|arg| arg == "--quick");
+    const USAGE: &str = "usage: gracenet-bench CONTENDERS OUT [--quick] [--quote README]";
+    let (mut paths, mut quick, mut readme) = (Vec::new(), false, None);
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("quick") => quick = true,
+            Long("quote") => readme = Some(PathBuf::from(parser.value()?)),
+            Value(path) => paths.push(PathBuf::from(path)),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let [bin, out] = <[PathBuf; 2]>::try_from(paths).map_err(|_| USAGE)?;
     let begin = Instant::now();
     let step = |what: &str| eprintln!("{:4} s  {what}", begin.elapsed().as_secs());
     let rounds = |full, few| if quick { few } else { full };
 
-    // What measures does not queue behind what is measured, and does not hand this on.
-    let priority = libc::sched_param { sched_priority: 1 };
-    // SAFETY: it reads a structure of this frame. Where it is refused, the times have a longer tail.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &priority) };
+    // What measures does not queue behind what is measured.
+    let is_ahead = process::run_ahead(2);
+    if !is_ahead {
+        eprintln!("no real-time priority: whatever else runs here will show in the times");
+    }
     // Successors of a predecessor that has ended are this process's to collect.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
 
@@ -53,10 +63,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ => Contender::some(&bin, 1, &some),
         };
         // A few samples tell as much of a heap that is left alone as many, and small ones are as good to try it.
-        (mib, restart::measure_heap(&bin, &contenders, if quick { 16 } else { mib }, rounds(30, 1)))
+        (mib, restart::measure_heap(&bin, &contenders, if quick { 16 } else { mib }, rounds(60, 1)))
     });
     step("start, with threads");
-    let threaded = restart::measure_threaded(&bin, &Contender::all(&bin, 240), 1);
+    let threaded = restart::measure_threaded(&bin, &Contender::all(&bin, 240), rounds(31, 2));
     step("system calls and instructions");
     let contenders = Contender::all(&bin, 1000);
     let calls = contenders.iter().filter(|contender| contender.claims).map(|contender| {
@@ -81,8 +91,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let loads = loads.collect();
 
     let (claims, restarts, heaps) = (claims.into(), restarts.into(), heaps.into());
-    let measured = Measured { claims, restarts, heaps, threaded, calls, sizes, loads, allocator_calls };
+    let measured =
+        Measured { is_ahead, claims, restarts, heaps, threaded, calls, sizes, loads, allocator_calls };
     report::write(&out, &measured)?;
+    if let Some(readme) = readme {
+        report::quote(&readme, &measured)?;
+    }
     print!("{}", report::summary(&measured));
     step("done");
     Ok(())

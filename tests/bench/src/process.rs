@@ -19,6 +19,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How long anything may take, in seconds.
 const PATIENCE: i64 = 20;
 
+/// Gives this thread a real-time priority, which is not handed on; whether that was granted. `launch` gives the
+/// contenders the lowest.
+pub fn run_ahead(priority: i32) -> bool {
+    let priority = libc::sched_param { sched_priority: priority };
+    // SAFETY: it reads a structure of this frame.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &priority) == 0 }
+}
+
 /// How a contender is started.
 #[derive(Default)]
 pub struct Start<'s> {

@@ -1,6 +1,6 @@
 //! From the signal to the successor's ready line, and how long the predecessor's thread is held up by it.
 
-use crate::contender::{Contender, ECDYSIS, SERVE, TINY, host};
+use crate::contender::{Contender, ECDYSIS, HYGIENE, LIMIT, NOLIBC, SERVE, TINY, host};
 use crate::process::{Server, Start};
 use crate::stats::Samples;
 use std::path::Path;
@@ -53,15 +53,15 @@ pub fn measure(
     running.into_iter().map(|(contender, _, samples)| (contender.name, samples)).collect()
 }
 
-/// What restarts from the same predecessor take, before and after it has dirtied its memory.
+/// What restarts take from a predecessor that has dirtied its memory, and from one that has not.
 #[derive(Default)]
 pub struct Heap {
     pub clean: Restarts,
     pub dirty: Restarts,
 }
 
-/// Restarts each contender with one listener and `mib` MiB of dirty memory; twice over, so that what changes with
-/// time changes both.
+/// Restarts two predecessors of each contender in turn, with one listener, of which one has `mib` MiB of dirty
+/// memory.
 pub fn measure_heap(
     bin: &Path,
     contenders: &[Contender],
@@ -69,28 +69,30 @@ pub fn measure_heap(
     rounds: usize,
 ) -> Vec<(&'static str, Heap)> {
     let contenders = contenders.iter().filter(|contender| contender.restarts && !contender.server);
-    let mut measured: Vec<_> = contenders.map(|contender| (contender, Heap::default())).collect();
-    for _ in 0..2 {
-        for (contender, heap) in &mut measured {
-            let host = host();
-            let start = Start { host, count: 1, heap_mib: mib, ..Start::default() };
-            let mut server = Server::start(bin, contender, &start);
-            let rounds = if contender.name == ECDYSIS { rounds.min(3) } else { rounds };
-            for (is_dirty, samples) in [(false, &mut heap.clean), (true, &mut heap.dirty)] {
-                if is_dirty {
-                    assert!(server.ask().starts_with("heap "));
-                }
-                for round in 0..=rounds {
-                    let restarted = server.try_restart();
-                    if round > 0 {
-                        samples.total.push_nanos(restarted.total);
-                        samples.start.extend_nanos(restarted.start);
-                    }
+    let mut measured = Vec::new();
+    for contender in contenders {
+        let start = || {
+            let start = Start { host: host(), count: 1, heap_mib: mib, ..Start::default() };
+            Server::start(bin, contender, &start)
+        };
+        let mut heap = Heap::default();
+        let (mut clean, mut dirty) = (start(), start());
+        assert!(dirty.ask().starts_with("heap "));
+        let rounds = if contender.name == ECDYSIS { rounds.min(ECDYSIS_ROUNDS / 2) } else { rounds };
+        for round in 0..=rounds {
+            let mut turns = [(&mut clean, &mut heap.clean), (&mut dirty, &mut heap.dirty)];
+            fastrand::shuffle(&mut turns);
+            for (server, samples) in turns {
+                let restarted = server.try_restart();
+                if round > 0 {
+                    samples.total.push_nanos(restarted.total);
+                    samples.start.extend_nanos(restarted.start);
                 }
             }
         }
+        measured.push((contender.name, heap));
     }
-    measured.into_iter().map(|(contender, heap)| (contender.name, heap)).collect()
+    measured
 }
 
 /// What a start costs a predecessor with threads and many descriptors.
@@ -100,26 +102,29 @@ pub struct Threaded {
     pub table: (usize, usize),
 }
 
-/// One start each from a predecessor with 8 more threads and 240 listeners; its descriptor table has 256 slots.
+/// Starts from predecessors with 8 more threads and 240 listeners, whose descriptor table has 256 slots; one from
+/// each, because it grows but once. Those without libc have no threads.
 pub fn measure_threaded(
     bin: &Path,
     contenders: &[Contender],
     rounds: usize,
 ) -> Vec<(&'static str, Threaded)> {
     let contenders = contenders.iter().filter(|contender| contender.restarts && !contender.server);
-    contenders
-        .map(|contender| {
-            let host = host();
-            let mut start_call = Samples::default();
-            let mut table = (0, 0);
-            for _ in 0..rounds {
-                let start = Start { host: host.clone(), count: 240, threads: 8, ..Start::default() };
-                let mut server = Server::start(bin, contender, &start);
-                let before = server.status("FDSize");
-                start_call.extend_nanos(server.try_restart().start);
-                table = (before, server.status("FDSize"));
+    let contenders = contenders.filter(|contender| ![LIMIT, HYGIENE, NOLIBC].contains(&contender.name));
+    let mut measured: Vec<_> = contenders
+        .map(|contender| (contender, Threaded { start: Samples::default(), table: (0, 0) }))
+        .collect();
+    for round in 0..rounds {
+        for (contender, threaded) in &mut measured {
+            if contender.name == ECDYSIS && round > ECDYSIS_ROUNDS {
+                continue;
             }
-            (contender.name, Threaded { start: start_call, table })
-        })
-        .collect()
+            let start = Start { host: host(), count: 240, threads: 8, ..Start::default() };
+            let mut server = Server::start(bin, contender, &start);
+            let before = server.status("FDSize");
+            threaded.start.extend_nanos(server.try_restart().start);
+            threaded.table = (before, server.status("FDSize"));
+        }
+    }
+    measured.into_iter().map(|(contender, threaded)| (contender.name, threaded)).collect()
 }
