@@ -129,13 +129,13 @@ pub(crate) struct Inherited<'env> {
 #[derive(Debug)]
 pub(crate) struct InheritedTable<'env, const N: usize> {
     slots: Vec<Inherited<'env>, N>,
-    by_address: Index<N>,
-    by_name: Index<N>,
+    /// As many as slots, or none.
+    rows: Vec<Row, N>,
 }
 
 impl<'env, const N: usize> InheritedTable<'env, N> {
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), by_address: Index::new(), by_name: Index::new() }
+        Self { slots: Vec::new(), rows: Vec::new() }
     }
 
     /// Adds a descriptor behind the others. The caller checked that there is room.
@@ -145,31 +145,25 @@ impl<'env, const N: usize> InheritedTable<'env, N> {
 
     /// Makes what was pushed findable.
     pub(crate) fn index(&mut self) {
-        let count = self.slots.len();
-        self.by_address.reset(count);
-        self.by_name.reset(count);
+        self.rows.clear();
+        let _full = self.rows.resize(self.slots.len(), [Link::EMPTY; 2]);
         // From the last to the first, because each goes to the front of its chain.
         for (position, slot) in self.slots.iter().enumerate().rev() {
             if let Some(key) = &slot.key {
-                self.by_address.view_mut().insert(key.hash(), position);
+                insert(&mut self.rows, By::Address, key.hash(), position);
             }
-            self.by_name.view_mut().insert(name_hash(slot.name), position);
+            insert(&mut self.rows, By::Name, name_hash(slot.name), position);
         }
     }
 
     /// Drops, and so closes, all of them.
     pub(crate) fn clear(&mut self) {
-        self.by_address.reset(0);
-        self.by_name.reset(0);
+        self.rows.clear();
         self.slots.clear();
     }
 
     pub(crate) fn view(&mut self) -> InheritedView<'_, 'env> {
-        InheritedView {
-            slots: self.slots.as_mut_view(),
-            by_address: self.by_address.view(),
-            by_name: self.by_name.view(),
-        }
+        InheritedView { slots: self.slots.as_mut_view(), rows: &self.rows }
     }
 
     pub(crate) fn slots(&self) -> &VecView<Inherited<'env>> {
@@ -181,80 +175,67 @@ impl<'env, const N: usize> InheritedTable<'env, N> {
 #[derive(Debug)]
 pub(crate) struct InheritedView<'t, 'env> {
     pub(crate) slots: &'t mut VecView<Inherited<'env>>,
-    by_address: Chains<&'t [u32]>,
-    by_name: Chains<&'t [u32]>,
+    rows: &'t [Row],
 }
 
 impl<'t> InheritedView<'t, '_> {
     /// The positions whose address may be `key`, in their order: those of one chain, not compared yet.
     pub(crate) fn near(&self, key: &Key) -> impl Iterator<Item = usize> + use<'t> {
-        self.by_address.chain(key.hash())
+        chain(self.rows, By::Address, key.hash())
     }
 
     /// The positions whose name may be `name`, in their order: those of one chain, not compared yet.
     pub(crate) fn named(&self, name: &str) -> impl Iterator<Item = usize> + use<'t> {
-        self.by_name.chain(name_hash(name))
+        chain(self.rows, By::Name, name_hash(name))
     }
 }
 
-/// A hash table of positions: as many chains as there are positions, so that of a large table no more memory is
-/// touched than what is in it takes.
-#[derive(Debug)]
-struct Index<const N: usize> {
-    /// The first position of each chain.
-    first: Vec<u32, N>,
-    /// The position behind each.
-    next: Vec<u32, N>,
+/// Two hash tables of positions, by address and by name, row by row. Each has as many chains as there are positions,
+/// so that of a large table no more memory is touched than what is in it takes, and of a small one a page for both.
+type Row = [Link; 2];
+
+/// Which of the two.
+#[derive(Clone, Copy)]
+enum By {
+    Address,
+    Name,
 }
 
-/// The end of a chain.
-const NONE: u32 = u32::MAX;
-
-impl<const N: usize> Index<N> {
-    const fn new() -> Self {
-        Self { first: Vec::new(), next: Vec::new() }
-    }
-
-    /// Makes it `count` empty chains; the capacity, if that is less.
-    fn reset(&mut self, count: usize) {
-        for table in [&mut self.first, &mut self.next] {
-            table.clear();
-            let _full = table.resize(count.min(N), NONE);
-        }
-    }
-
-    fn view(&self) -> Chains<&[u32]> {
-        Chains { first: &self.first, next: &self.next }
-    }
-
-    fn view_mut(&mut self) -> Chains<&mut [u32]> {
-        Chains { first: &mut self.first, next: &mut self.next }
-    }
-}
-
-/// An [`Index`] of any capacity.
+/// What chain number `n` and position number `n` share a row for.
 #[derive(Clone, Copy, Debug)]
-struct Chains<S> {
-    first: S,
-    next: S,
+struct Link {
+    /// The first position of the chain.
+    first: u32,
+    /// The position behind this one.
+    next: u32,
 }
 
-impl Chains<&mut [u32]> {
-    /// Puts a position in front of its chain.
-    fn insert(self, hash: u32, position: usize) {
-        let chain = chain_of(hash, self.first.len());
-        if let (Some(first), Some(next)) = (self.first.get_mut(chain), self.next.get_mut(position)) {
-            *next = core::mem::replace(first, position as u32);
-        }
+impl Link {
+    /// The end of a chain.
+    const NONE: u32 = u32::MAX;
+
+    const EMPTY: Self = Self { first: Self::NONE, next: Self::NONE };
+}
+
+/// Puts a position in front of its chain.
+fn insert(rows: &mut [Row], by: By, hash: u32, position: usize) {
+    let behind = link_mut(rows, by, chain_of(hash, rows.len()))
+        .map_or(Link::NONE, |link| core::mem::replace(&mut link.first, position as u32));
+    if let Some(link) = link_mut(rows, by, position) {
+        link.next = behind;
     }
 }
 
-impl<'t> Chains<&'t [u32]> {
-    fn chain(self, hash: u32) -> impl Iterator<Item = usize> + use<'t> {
-        let follow = |from: &[u32], at: usize| from.get(at).copied().filter(|at| *at != NONE);
-        let first = follow(self.first, chain_of(hash, self.first.len()));
-        core::iter::successors(first, move |at| follow(self.next, *at as usize)).map(|at| at as usize)
-    }
+fn link_mut(rows: &mut [Row], by: By, at: usize) -> Option<&mut Link> {
+    rows.get_mut(at)?.get_mut(by as usize)
+}
+
+/// The positions in the chain of this hash, in their order.
+fn chain(rows: &[Row], by: By, hash: u32) -> impl Iterator<Item = usize> + use<'_> {
+    let link = move |at: usize| rows.get(at).and_then(|row| row.get(by as usize));
+    let to = |at: u32| Some(at as usize).filter(|_| at != Link::NONE);
+    let first = link(chain_of(hash, rows.len())).and_then(|link| to(link.first));
+    core::iter::successors(first, move |at| link(*at).and_then(|link| to(link.next)))
 }
 
 /// Spreads the hash, whose upper bits say little, over the chains.
@@ -275,21 +256,22 @@ mod tests {
     #[test]
     fn chains_hold_every_position_once_and_in_order() {
         const HASHES: [u32; 9] = [7, 0, 7, u32::MAX, 1, 7, 0, 2, 3];
-        let mut index = Index::<12>::new();
-        assert_eq!(index.view().chain(7).count(), 0);
-        index.reset(9);
-        for (position, hash) in HASHES.iter().enumerate().rev() {
-            index.view_mut().insert(*hash, position);
-        }
-        for hash in HASHES {
-            let found: std::vec::Vec<_> = index.view().chain(hash).collect();
-            assert!(found.is_sorted());
-            for (position, other) in HASHES.iter().enumerate() {
-                let near = chain_of(*other, 9) == chain_of(hash, 9);
-                assert_eq!(found.iter().filter(|at| **at == position).count(), usize::from(near));
+        let mut rows = [[Link::EMPTY; 2]; HASHES.len()];
+        for by in [By::Address, By::Name] {
+            assert_eq!(chain(&rows, by, 7).count(), 0);
+            for (position, hash) in HASHES.iter().enumerate().rev() {
+                insert(&mut rows, by, *hash, position);
+            }
+            for hash in HASHES {
+                let found: std::vec::Vec<_> = chain(&rows, by, hash).collect();
+                assert!(found.is_sorted());
+                for (position, other) in HASHES.iter().enumerate() {
+                    let near = chain_of(*other, HASHES.len()) == chain_of(hash, HASHES.len());
+                    assert_eq!(found.iter().filter(|at| **at == position).count(), usize::from(near));
+                }
             }
         }
-        assert_eq!(Index::<0>::new().view().chain(7).count(), 0);
+        assert_eq!(chain(&[], By::Name, 7).count(), 0);
     }
 
     #[test]
