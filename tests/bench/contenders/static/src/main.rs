@@ -3,24 +3,20 @@
 #![no_std]
 #![no_main]
 
-#[path = "../../../../../examples/tiny/src/complaint.rs"]
-#[allow(dead_code, reason = "tiny's")]
-mod complaint;
-#[path = "../../../../../examples/tiny/src/line.rs"]
-#[allow(dead_code, reason = "tiny's")]
-mod line;
-#[path = "../../../../../examples/tiny/src/start.rs"]
 mod start;
 
-use complaint::Complaint;
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
 use core::time::Duration;
+use gracenet::activation::{DIGITS, decimal};
 use gracenet::{Launch, Net, Signals};
-use line::Line;
+use heapless::Vec;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::BorrowedFd;
-use rustix::process::Signal;
+use rustix::io::Errno;
+use rustix::process::{Signal, getpid};
+use start::{now, write};
 
-/// How many sockets it takes, as `tiny` has it.
+/// How many sockets it takes.
 const CAPACITY: usize = match usize::from_str_radix(env!("TINY_LISTENERS"), 10) {
     Ok(number) => number,
     Err(_) => panic!("TINY_LISTENERS is not a number"),
@@ -28,58 +24,62 @@ const CAPACITY: usize = match usize::from_str_radix(env!("TINY_LISTENERS"), 10) 
 
 type Start = Launch<{ CAPACITY + 16 }, 512>;
 
-/// The monotonic clock, which all processes share, in nanoseconds; by a system call, as the limit has it.
-fn now() -> u64 {
-    let mut time = [0_u64; 2];
-    // SAFETY: clock_gettime(2) writes two words.
-    unsafe {
-        core::arch::asm!(
-            "syscall",
-            inout("rax") 228_usize => _,
-            in("rdi") 1, in("rsi") &raw mut time,
-            out("rcx") _, out("r11") _,
-            options(nostack),
-        );
-    }
-    time[0] * 1_000_000_000 + time[1]
-}
+/// In no stack frame, of which every page would be touched.
+struct Place(UnsafeCell<MaybeUninit<Net<'static, CAPACITY>>>);
+
+// SAFETY: there is one thread.
+unsafe impl Sync for Place {}
+
+static NET: Place = Place(UnsafeCell::new(MaybeUninit::uninit()));
 
 /// A mark in the log of system calls: a write that fails.
 fn mark(what: &str) {
-    // SAFETY: never used but as a number, which the kernel refuses.
-    let nothing = unsafe { BorrowedFd::borrow_raw(i32::MAX) };
-    let _ = rustix::io::write(nothing, what.as_bytes());
+    write(i32::MAX, what.as_bytes());
 }
 
-fn main(stack: *const usize) -> Result<(), Complaint> {
+/// One line of words, each with a number behind it.
+fn say<const WORDS: usize>(to: i32, words: [(&str, u64); WORDS]) {
+    let mut line = Vec::<u8, 128>::new();
+    for (word, number) in words {
+        let _ = line.extend_from_slice(word.as_bytes());
+        let _ = line.extend_from_slice(decimal(number, &mut [0; DIGITS]));
+    }
+    let _ = line.push(b'\n');
+    write(to, &line);
+}
+
+fn errno(error: gracenet::Error) -> Errno {
+    error.errno().unwrap_or(Errno::INVAL)
+}
+
+fn main(stack: *const usize) -> Result<(), Errno> {
     let entry = now();
     // SAFETY: it is the stack pointer at the entry, and nothing writes to what it points to.
-    let mut launch: Start = unsafe { Launch::from_stack(stack) }?;
+    let mut launch: Start = unsafe { Launch::from_stack(stack) }.map_err(errno)?;
     mark("claim");
-    let mut net = Net::<CAPACITY>::new();
+    // SAFETY: nobody else has it: this is called once.
+    let net = unsafe { &mut *NET.0.get() }.write(Net::new());
     // SAFETY: nothing has been opened yet.
-    unsafe { net.inherit(&mut launch) }?;
+    unsafe { net.inherit(&mut launch) }.map_err(errno)?;
     let addresses = launch.args().skip(2).filter_map(|address| address.to_str().ok());
     for address in addresses {
-        net.claim("tcp", address)?;
+        net.claim("tcp", address).map_err(errno)?;
     }
     mark("claimed");
     if launch.args().nth(1) == Some(c"claim") {
-        let mut line = Line::new();
-        line.text("claimed ").number(entry).text(" ").number(now()).text("\n").write(&start::stdout());
+        say(1, [("claimed ", entry), (" ", now())]);
         return Ok(());
     }
-    net.ready()?;
-    serve(&mut net, &mut launch)
+    net.ready().map_err(errno)?;
+    serve(net, &mut launch)
 }
 
-fn serve(net: &mut Net<'_, CAPACITY>, launch: &mut Start) -> Result<(), Complaint> {
-    let signals = Signals::new(&[Signal::USR1, Signal::USR2, Signal::TERM])?;
-    let mut line = Line::new();
-    line.text("ready pid=").number(start::pid()).text("\n").write(&start::stdout());
+fn serve(net: &mut Net<'_, CAPACITY>, launch: &mut Start) -> Result<(), Errno> {
+    let signals = Signals::new(&[Signal::USR1, Signal::USR2, Signal::TERM]).map_err(errno)?;
+    say(1, [("ready pid=", getpid().as_raw_nonzero().get() as u64)]);
     loop {
         let _ = poll(&mut [PollFd::new(&signals, PollFlags::IN)], None);
-        match signals.take()? {
+        match signals.take().map_err(errno)? {
             Some(Signal::USR1) => fill_heap(launch),
             Some(Signal::USR2) => {
                 let before = now();
@@ -87,9 +87,9 @@ fn serve(net: &mut Net<'_, CAPACITY>, launch: &mut Start) -> Result<(), Complain
                 let started = net.start_process(launch);
                 mark("started");
                 let time = now() - before;
-                let mut line = Line::new();
-                line.text("start ").number(time).text("\n").write(&start::stderr());
-                started?.wait_ready(Duration::from_secs(30))?;
+                say(2, [("start ", time)]);
+                let ready = started.map_err(errno)?.wait_ready(Duration::from_secs(30));
+                ready.map_err(|_| Errno::CHILD)?;
             }
             Some(_) => return Ok(()),
             None => {}
@@ -106,6 +106,5 @@ fn fill_heap(launch: &Start) {
     // SAFETY: a new mapping, which nobody else has.
     let _ =
         unsafe { mmap_anonymous(core::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags) };
-    let mut line = Line::new();
-    line.text("heap ").number(bytes as u64).text("\n").write(&start::stderr());
+    say(2, [("heap ", bytes as u64)]);
 }
