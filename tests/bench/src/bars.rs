@@ -9,6 +9,8 @@ pub struct Bar {
     pub bound: String,
     pub reached: String,
     pub is_held: bool,
+    /// Whether it is about what was counted, and so the same on every machine, however busy.
+    pub is_counted: bool,
 }
 
 impl Bar {
@@ -17,7 +19,11 @@ impl Bar {
     }
 
     fn new(what: impl Into<String>, bound: impl Into<String>, reached: String, is_held: bool) -> Self {
-        Self { what: what.into(), bound: bound.into(), reached, is_held }
+        Self { what: what.into(), bound: bound.into(), reached, is_held, is_counted: false }
+    }
+
+    fn counted(what: impl Into<String>, bound: impl Into<String>, reached: String, is_held: bool) -> Self {
+        Self { is_counted: true, ..Self::new(what, bound, reached, is_held) }
     }
 
     /// Takes at most so many times what the other takes.
@@ -111,7 +117,7 @@ fn starts(measured: &Measured) -> Bars {
     bars.push(find(&measured.threaded, STD).map(|threaded| {
         let (before, after) = threaded.table;
         let what = "descriptor table of a predecessor with threads";
-        Bar::new(what, "does not grow", format!("{before} slots, then {after}"), after <= before)
+        Bar::counted(what, "does not grow", format!("{before} slots, then {after}"), after <= before)
     }));
     bars
 }
@@ -123,7 +129,7 @@ fn calls(measured: &Measured) -> Bars {
         let what = format!("system calls of a {what}, {name}");
         let bound = format!("≤ {fixed} and {each} per socket");
         let reached = format!("{} and {more} per socket", one - more);
-        Bar::new(what, bound, reached, one <= fixed + each && more <= each)
+        Bar::counted(what, bound, reached, one <= fixed + each && more <= each)
     };
     for name in [NOLIBC, STD] {
         let Some(calls) = find(&measured.calls, name) else { continue };
@@ -131,7 +137,7 @@ fn calls(measured: &Measured) -> Bars {
         bars.push(calls.spawn.map(|spawn| bar("start", name, spawn, 20, 1)));
     }
     let count = measured.allocator_calls;
-    bars.push(Some(Bar::new("allocations in serve's restart path", "0", count.to_string(), count == 0)));
+    bars.push(Some(Bar::counted("allocations in serve's restart path", "0", count.to_string(), count == 0)));
     bars
 }
 

@@ -35,7 +35,10 @@ pub const PEERS: [&str; 4] = [POSIX_SPAWN, FORK, ECDYSIS, GO];
 impl Contender {
     /// All for so many sockets. Static musl is among them if it was built.
     pub fn all(bin: &Path, count: usize) -> Vec<Self> {
-        let sized = |program: &str| Some(bin.join(format!("{program}-{count}"))).filter(|path| path.exists());
+        let sized = |program: &str| {
+            let sizes = [1, 64, 512, 1000, 4000].into_iter().filter(|size| *size >= count);
+            sizes.map(|size| bin.join(format!("{program}-{size}"))).find(|path| path.exists())
+        };
         let new = |name, program: &str, env| Self {
             name,
             program: sized(program).unwrap_or(bin.join(program)),

@@ -99,5 +99,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     print!("{}", report::summary(&measured));
     step("done");
+    if bars::all(&measured).iter().any(|bar| bar.is_counted && !bar.is_held) {
+        return Err("a bar is missed that does not depend on time".into());
+    }
     Ok(())
 }
