@@ -37,6 +37,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // What measures does not queue behind what is measured.
     let is_ahead = process::run_ahead(2);
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    let load_before = load.split(' ').next().unwrap_or_default().to_owned();
     if !is_ahead {
         eprintln!("no real-time priority: whatever else runs here will show in the times");
     }
@@ -91,8 +93,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let loads = loads.collect();
 
     let (claims, restarts, heaps) = (claims.into(), restarts.into(), heaps.into());
-    let measured =
-        Measured { is_ahead, claims, restarts, heaps, threaded, calls, sizes, loads, allocator_calls };
+    let measured = Measured {
+        is_ahead,
+        load_before,
+        claims,
+        restarts,
+        heaps,
+        threaded,
+        calls,
+        sizes,
+        loads,
+        allocator_calls,
+    };
     report::write(&out, &measured)?;
     if let Some(readme) = readme {
         report::quote(&readme, &measured)?;

@@ -19,6 +19,8 @@ pub type Row<T> = Vec<(&'static str, T)>;
 pub struct Measured {
     /// Whether the contenders had real-time priority.
     pub is_ahead: bool,
+    /// How many processes wanted a processor in the minute before.
+    pub load_before: String,
     /// By number of sockets.
     pub claims: Vec<(usize, Row<Claim>)>,
     pub restarts: Vec<(usize, Row<Restarts>)>,
@@ -101,7 +103,7 @@ pub fn write(out: &Path, measured: &Measured) -> Result<(), Box<dyn Error>> {
         .line("")
         .line("Made by `tests/bench/run`; who is compared, and how, is in [README.md](README.md).")
         .line("");
-    machine(&mut text, measured.is_ahead);
+    machine(&mut text, measured);
     judge(&mut text, &bars::all(measured));
     restarts(&mut text, measured);
     claims(&mut text, measured);
@@ -113,7 +115,7 @@ pub fn write(out: &Path, measured: &Measured) -> Result<(), Box<dyn Error>> {
     plots(out, measured)
 }
 
-fn machine(text: &mut Text, is_ahead: bool) {
+fn machine(text: &mut Text, measured: &Measured) {
     let told = |program: &str, args: &[&str]| {
         let output = Command::new(program).args(args).output().ok();
         let output = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
@@ -164,9 +166,10 @@ fn machine(text: &mut Text, is_ahead: bool) {
                 told("pkg-config", &["--modversion", "libsystemd"])
             ),
         ),
+        ("load before", measured.load_before.clone()),
         (
             "contenders run",
-            (if is_ahead {
+            (if measured.is_ahead {
                 "at real-time priority"
             } else {
                 "as any other process: real-time priority was refused"
