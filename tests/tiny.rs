@@ -23,7 +23,10 @@
     reason = "tests"
 )]
 
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, wait, waitpid};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, wait, waitpid,
+};
 use std::ffi::{CString, c_char};
 use std::fmt::Display;
 use std::io::{BufRead, BufReader, Read};
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
     calls(&mut report, program);
     load(&mut report, program);
     failure(&mut report, program);
+    after_the_report(program);
     init(&mut report, program);
     latency(&mut report, program, ratio);
     if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
@@ -216,6 +220,36 @@ fn failure(report: &mut Report, program: &Path) {
     thread::sleep(Duration::from_millis(500));
     report.at_most("ticks of work in half a second after a failure", ticks(server.pid) - before, 1);
     server.stop();
+}
+
+/// What a successor has not got, or loses, once it has reported, does not end it: nobody else has the socket then.
+fn after_the_report(program: &Path) {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=timerfd_create:error=ENOMEM"]).arg(program);
+    let mut server = Server::start(command);
+    let predecessor = pidfd_open(server.pid, PidfdFlags::empty()).unwrap();
+    server.restart();
+    // It answers until it has read the report.
+    let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    let ended = rustix::event::poll(&mut [PollFd::new(&predecessor, PollFlags::IN)], Some(&patience));
+    assert_eq!((ended, ask(server.address)), (Ok(1), Ok(server.pid)), "without a timer");
+    server.stop();
+
+    // Nobody reads what it says, nor what its predecessor would have to say of one that ends.
+    let mut command = Command::new(program);
+    let (said, stderr) = std::io::pipe().unwrap();
+    command.stderr(stderr);
+    let mut server = Server::start(command);
+    let predecessor = server.pid;
+    let (nobody, _) = std::io::pipe().unwrap();
+    server.lines = BufReader::new(ChildStdout::from(std::os::fd::OwnedFd::from(nobody)));
+    drop(said);
+    kill_process(predecessor, Signal::USR2).unwrap();
+    waitpid(Some(predecessor), WaitOptions::empty()).unwrap();
+    server.pid = ask(server.address).unwrap();
+    assert_ne!(server.pid, predecessor, "without anybody who reads");
+    kill_process(server.pid, Signal::TERM).unwrap();
+    waitpid(Some(server.pid), WaitOptions::empty()).unwrap();
 }
 
 /// As PID 1 of a container: no successor, which would not outlive it; in place, with the same socket and what is in its

@@ -374,7 +374,8 @@ struct Report {
 /// - The signals of [`Mask::ALL`] are blocked in the calling thread.
 /// - `body` calls nothing but the methods of [`Task`] and code that makes no system call, does not allocate,
 ///   does not panic and uses no thread-local; it needs no more stack than there is. (Where that is the calling
-///   thread's, and ends, the fault kills the clone.)
+///   thread's, and ends, the fault kills the clone; before Linux 5.16, whose core dumps end everybody who shares the
+///   memory, the calling process too.)
 /// - If the clone is a process, `body` closes and replaces no descriptor from `free` on that it did not make.
 pub(crate) unsafe fn clone_and_run<T, R: Copy>(
     mut what: Clone<'_>,

@@ -84,7 +84,8 @@ pub(super) unsafe fn syscall(nr: usize, args: [usize; 6]) -> isize {
 ///
 /// # Safety
 ///
-/// - The arguments give the new task a stack of its own, its top aligned to 16 bytes, and no thread pointer.
+/// - The arguments give the new task a stack of its own, its top aligned to 16 bytes; or none, and have the calling
+///   one wait, below whose frames it goes on; and no thread pointer.
 /// - `entry` never returns, and everything it reaches through `data` outlives the new task's use of it.
 #[inline]
 pub(super) unsafe fn clone_into(

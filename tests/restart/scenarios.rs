@@ -26,6 +26,7 @@ scenarios! {
     nothing_leaks,
     nothing_to_hand_over,
     no_more_stack_than_is_stated,
+    a_clone_without_stack_costs_nothing,
     capacity_and_one_more,
     names_budget,
     environment_of_the_successor,
@@ -219,29 +220,56 @@ fn nothing_to_hand_over() {
     assert_eq!(failure, Err(Failure::Exited(0)));
 }
 
-/// The same for a table of any capacity: both ways, on the stack of a thread that was painted before.
-fn no_more_stack_than_is_stated() {
-    const PAINT: u8 = 0xa5;
-    const SIZE: usize = 512 * 1024;
-    let stated = if cfg!(debug_assertions) { 26 * 1024 } else { 10 * 1024 };
-    struct Job {
-        launch: Launch<2, 16>,
-        net: Box<Net<'static, 1000>>,
-        way: fn(&mut Net<'static, 1000>, &mut Launch<2, 16>, &Restart<'_>),
+/// Runs `job` in a thread with this stack, and returns where its frames begin.
+fn on_stack(stack: *mut u8, size: usize, mut job: impl FnMut()) -> usize {
+    struct Thread<'j> {
+        job: &'j mut dyn FnMut(),
         top: usize,
     }
-    extern "C" fn run(job: *mut libc::c_void) -> *mut libc::c_void {
-        let job = unsafe { &mut *job.cast::<Job>() };
+    extern "C" fn run(thread: *mut libc::c_void) -> *mut libc::c_void {
+        let thread = unsafe { &mut *thread.cast::<Thread<'_>>() };
         let local = 0_u8;
-        job.top = (&raw const local).addr();
-        // All that a restart does, the search in `PATH` too, but for its last step, so that both ways come back.
-        (job.way)(&mut job.net, &mut job.launch, &Restart::new());
+        thread.top = (&raw const local).addr();
+        (thread.job)();
         std::ptr::null_mut()
     }
-    let ways: [fn(&mut Net<'static, 1000>, &mut Launch<2, 16>, &Restart<'_>); 2] = [
-        |net, launch, restart| assert!(net.spawn(launch, restart).is_err()),
-        |net, launch, restart| {
-            let Err(_) = net.exec(launch, restart);
+    let mut thread = Thread { job: &mut job, top: 0 };
+    let mut id = std::mem::MaybeUninit::uninit();
+    let mut attributes = std::mem::MaybeUninit::uninit();
+    unsafe {
+        assert_eq!(libc::pthread_attr_init(attributes.as_mut_ptr()), 0);
+        assert_eq!(libc::pthread_attr_setstack(attributes.as_mut_ptr(), stack.cast(), size), 0);
+        let argument = (&raw mut thread).cast();
+        assert_eq!(libc::pthread_create(id.as_mut_ptr(), attributes.as_ptr(), run, argument), 0);
+        assert_eq!(libc::pthread_join(id.assume_init(), std::ptr::null_mut()), 0);
+    }
+    thread.top
+}
+
+const PAINT: u8 = 0xa5;
+
+/// The lowest address of a stack that was painted before and is not any more.
+fn lowest_touched(stack: *const u8, size: usize) -> usize {
+    let painted = unsafe { std::slice::from_raw_parts(stack, size) };
+    stack.addr() + painted.iter().position(|byte| *byte != PAINT).unwrap()
+}
+
+/// A launch of a program that is nowhere in `PATH`.
+fn launch_of_nothing() -> Launch<2, 16> {
+    let argv = [c"nonexistent".as_ptr(), std::ptr::null()];
+    let envp = [c"PATH=/usr/bin:/nonexistent".as_ptr(), std::ptr::null()];
+    unsafe { Launch::new(1, argv.as_ptr(), envp.as_ptr()) }.unwrap()
+}
+
+/// The same for a table of any capacity: both ways, on the stack of a thread that was painted before.
+fn no_more_stack_than_is_stated() {
+    const SIZE: usize = 512 * 1024;
+    let stated = if cfg!(debug_assertions) { 26 * 1024 } else { 10 * 1024 };
+    // All that a restart does, the search in `PATH` too, but for its last step, so that both ways come back.
+    let ways: [fn(&mut Net<'static, 1000>, &mut Launch<2, 16>); 2] = [
+        |net, launch| assert!(net.spawn(launch, &Restart::new()).is_err()),
+        |net, launch| {
+            let Err(_) = net.exec(launch, &Restart::new());
         },
     ];
     for way in ways {
@@ -249,29 +277,61 @@ fn no_more_stack_than_is_stated() {
         for number in 0..20 {
             net.add(fresh_listener(), if number % 2 == 0 { "one" } else { "another" }).unwrap();
         }
-        let argv = [c"nonexistent".as_ptr(), std::ptr::null()];
-        let envp = [c"PATH=/usr/bin:/nonexistent".as_ptr(), std::ptr::null()];
-        let launch = unsafe { Launch::new(1, argv.as_ptr(), envp.as_ptr()) }.unwrap();
-        let mut job = Job { launch, net, way, top: 0 };
+        let mut launch = launch_of_nothing();
         let layout = std::alloc::Layout::from_size_align(SIZE, 4096).unwrap();
         let stack = unsafe { std::alloc::alloc(layout) };
         unsafe { stack.write_bytes(PAINT, SIZE) };
-        let mut thread = std::mem::MaybeUninit::uninit();
-        let mut attributes = std::mem::MaybeUninit::uninit();
-        unsafe {
-            assert_eq!(libc::pthread_attr_init(attributes.as_mut_ptr()), 0);
-            assert_eq!(libc::pthread_attr_setstack(attributes.as_mut_ptr(), stack.cast(), SIZE), 0);
-            let argument = (&raw mut job).cast();
-            assert_eq!(libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), run, argument), 0);
-            assert_eq!(libc::pthread_join(thread.assume_init(), std::ptr::null_mut()), 0);
-        }
-        let painted = unsafe { std::slice::from_raw_parts(stack, SIZE) };
-        let lowest = stack.addr() + painted.iter().position(|byte| *byte != PAINT).unwrap();
-        let taken = job.top - lowest;
+        let top = on_stack(stack, SIZE, || way(&mut net, &mut launch));
+        let taken = top - lowest_touched(stack, SIZE);
         eprintln!("{taken} bytes of stack");
         assert!(taken <= stated, "{taken} bytes");
         unsafe { std::alloc::dealloc(stack, layout) };
     }
+}
+
+/// On a stack that is enough for the predecessor's own part, and not for the clone's below it.
+fn a_clone_without_stack_costs_nothing() {
+    const SIZE: usize = 256 * 1024;
+    /// What a stack may be moved by, and is still aligned.
+    const STEP: usize = 256;
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap();
+    let len = SIZE + page + STEP;
+    let mut stage = Stage::new();
+    stage.listen();
+    let mut launch = launch_of_nothing();
+    let named = Restart::new().executable(Executable::Path(c"/nonexistent"));
+    // The search takes room for a path, which is the clone's.
+    let searched = Restart::new();
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let memory = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
+    assert_ne!(memory, libc::MAP_FAILED);
+    let memory: *mut u8 = memory.cast();
+    let mut attempt = |restart: &Restart<'_>, offset| {
+        let mut error = None;
+        on_stack(unsafe { memory.add(offset) }, SIZE, || {
+            error = stage.net.spawn(&mut launch, restart).err();
+        });
+        error
+    };
+    let mut lowest = |restart| {
+        unsafe { memory.write_bytes(PAINT, len) };
+        assert_eq!(attempt(restart, 0), Some(execve(Errno::NOENT)));
+        lowest_touched(memory, len)
+    };
+    let (enough, too_low) = (lowest(&named), lowest(&searched));
+    assert!(enough - too_low > STEP, "{enough:#x} {too_low:#x}");
+    // Moved until what is enough begins with a page, and the pages below are taken away.
+    let offset = (enough.next_multiple_of(page) - enough).next_multiple_of(STEP);
+    let end = (enough + offset) / page * page;
+    assert_eq!(unsafe { libc::mprotect(memory.cast(), end - memory.addr(), libc::PROT_NONE) }, 0);
+    let limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limits) }, 0);
+    assert_eq!(attempt(&named, offset), Some(execve(Errno::NOENT)));
+    assert_eq!(attempt(&searched, offset), Some(Error::Killed { signal: libc::SIGSEGV }));
+    assert_eq!(attempt(&named, offset), Some(execve(Errno::NOENT)));
+    assert_no_children();
+    stage.succeed();
 }
 
 fn capacity_and_one_more() {

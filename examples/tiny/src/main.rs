@@ -57,9 +57,10 @@ const POLLED: usize = LISTENERS + CONNECTIONS + 5;
 /// How many seconds a successor has to get ready, and connections have to end.
 const PATIENCE: i64 = 30;
 
-const CONTROL: [Signal; 4] = [Signal::USR2, Signal::HUP, Signal::TERM, Signal::INT];
-const CONTROL_AND_ORPHANS: [Signal; 5] =
-    [Signal::USR2, Signal::HUP, Signal::TERM, Signal::INT, Signal::CHILD];
+/// SIGPIPE is one that nothing comes of, instead of the end: whoever reads what is said may leave.
+const CONTROL: [Signal; 5] = [Signal::USR2, Signal::HUP, Signal::TERM, Signal::INT, Signal::PIPE];
+const CONTROL_AND_ORPHANS: [Signal; 6] =
+    [Signal::USR2, Signal::HUP, Signal::TERM, Signal::INT, Signal::PIPE, Signal::CHILD];
 
 /// The program, given the stack that it began with, where arguments and environment are.
 fn main(stack: *const usize) -> Result<(), Complained> {
@@ -100,7 +101,8 @@ struct Server<'s> {
     phase: Phase,
     terminated: bool,
     signals: Signals,
-    /// Runs out when the phase has lasted too long. Made when the program is ready.
+    /// Runs out when the phase has lasted too long. Made when the program is ready: without it none lasts too long,
+    /// and that is no reason to end for one whose predecessor has left.
     timer: Option<OwnedFd>,
 }
 
@@ -140,7 +142,7 @@ impl<'s> Server<'s> {
 
     #[inline(never)]
     fn run(&mut self, launch: &mut Launched) -> Result<(), Complained> {
-        self.timer = Some(timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?);
+        self.timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).ok();
         loop {
             if self.connections.is_empty() {
                 match self.phase {
