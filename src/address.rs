@@ -6,7 +6,8 @@
 
 use crate::activation::value_of;
 use crate::error::{AddressFault, Error, Word};
-use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use rustix::net::AddressFamily;
 
 /// The longest Unix path and the longest abstract name, in bytes: `sun_path` less its NUL.
 pub const UNIX_MAX: usize = 107;
@@ -134,6 +135,40 @@ pub enum Address<'a> {
     Path(&'a [u8]),
     /// An abstract name, without the leading NUL.
     Abstract(&'a [u8]),
+}
+
+impl<'a> Address<'a> {
+    /// Reads what `getsockname` writes, a `struct sockaddr` and its length, as an address that can be asked for.
+    ///
+    /// `None` for another family than those of [`Family`], for a Unix socket that was never bound, for a path that fills
+    /// `sun_path` without a NUL, and for what is cut short. The flow label is not part of an address.
+    ///
+    /// # References
+    ///
+    /// - `struct sockaddr_in` in ip(7), `struct sockaddr_in6` in ipv6(7), `struct sockaddr_un` in unix(7)
+    #[must_use]
+    #[doc(alias = "sockaddr")]
+    pub fn from_sockaddr(sockaddr: &'a [u8]) -> Option<Self> {
+        let (family, rest) = sockaddr.split_first_chunk()?;
+        match (AddressFamily::from_raw(u16::from_ne_bytes(*family)), rest) {
+            (AddressFamily::INET, [p, q, a, b, c, d, ..]) => {
+                let ip = Ipv4Addr::new(*a, *b, *c, *d);
+                Some(Self::Inet(SocketAddr::new(ip.into(), u16::from_be_bytes([*p, *q]))))
+            }
+            (AddressFamily::INET6, rest) => {
+                let (port, rest) = rest.split_first_chunk()?;
+                let (_flow, rest) = rest.split_first_chunk::<4>()?;
+                let (ip, rest) = rest.split_first_chunk::<16>()?;
+                let (scope, _) = rest.split_first_chunk()?;
+                let (ip, port) = (Ipv6Addr::from(*ip), u16::from_be_bytes(*port));
+                Some(Self::Inet(SocketAddrV6::new(ip, port, 0, u32::from_ne_bytes(*scope)).into()))
+            }
+            (AddressFamily::UNIX, [0, name @ ..]) => Some(Self::Abstract(name)),
+            // The kernel counts the NUL, and where there is no room for one it counts it all the same.
+            (AddressFamily::UNIX, [path @ .., 0]) if path.len() <= UNIX_MAX => Some(Self::Path(path)),
+            _ => None,
+        }
+    }
 }
 
 /// A network and an address that fit together.
@@ -347,6 +382,17 @@ impl Key {
                 let scope = if has_zone(v6.ip()) { v6.scope_id() } else { 0 };
                 Self::V6 { ip: v6.ip().octets(), port: v6.port(), scope }
             }
+        }
+    }
+
+    /// The key of an address that a socket can have: an IP address, a path or an abstract name.
+    #[must_use]
+    pub fn of(address: &Address<'_>) -> Option<Self> {
+        match address {
+            Address::Inet(address) => Some(Self::inet(*address)),
+            Address::Path(path) => Some(Self::unix(path)),
+            Address::Abstract(name) => Some(Self::unix_abstract(name)),
+            _ => None,
         }
     }
 
@@ -593,6 +639,47 @@ mod tests {
 
     fn keys(network: &str, address: &str, scope: u32) -> Keys {
         Endpoint::parse(network, address).unwrap().keys(scope)
+    }
+
+    /// The bytes of a `struct sockaddr`: its family and what follows.
+    fn sockaddr(family: AddressFamily, rest: &[&[u8]]) -> std::vec::Vec<u8> {
+        let mut bytes = family.as_raw().to_ne_bytes().to_vec();
+        bytes.extend(rest.iter().copied().flatten());
+        bytes
+    }
+
+    #[test]
+    fn sockaddrs_are_read_as_the_kernel_writes_them() {
+        let port = &443_u16.to_be_bytes();
+        let v4 = sockaddr(AddressFamily::INET, &[port, &[127, 0, 0, 2], &[0; 8]]);
+        assert_eq!(
+            Address::from_sockaddr(&v4),
+            Some(Address::Inet(SocketAddr::new(Ipv4Addr::new(127, 0, 0, 2).into(), 443)))
+        );
+        let ip: Ipv6Addr = "fe80::1".parse().unwrap();
+        let flow = &7_u32.to_be_bytes();
+        let v6 = sockaddr(AddressFamily::INET6, &[port, flow, &ip.octets(), &2_u32.to_ne_bytes()]);
+        let expected = Address::Inet(SocketAddrV6::new(ip, 443, 0, 2).into());
+        assert_eq!(Address::from_sockaddr(&v6), Some(expected));
+        for (name, least) in [(&v4, 8), (&v6, 28)] {
+            for len in 0..name.len() {
+                assert_eq!(Address::from_sockaddr(&name[..len]).is_some(), len >= least, "{len}");
+            }
+        }
+
+        let unix = |rest: &[&[u8]]| sockaddr(AddressFamily::UNIX, rest);
+        assert_eq!(Address::from_sockaddr(&unix(&[])), None);
+        assert_eq!(Address::from_sockaddr(&unix(&[b"/run/a\0"])), Some(Address::Path(b"/run/a")));
+        assert_eq!(Address::from_sockaddr(&unix(&[b"\0a\0b\0"])), Some(Address::Abstract(b"a\0b\0")));
+        assert_eq!(Address::from_sockaddr(&unix(&[&[0; 108]])), Some(Address::Abstract(&[0; 107])));
+        let path = [b'x'; UNIX_MAX + 1];
+        assert_eq!(
+            Address::from_sockaddr(&unix(&[&path[..UNIX_MAX], b"\0"])),
+            Some(Address::Path(&path[..UNIX_MAX]))
+        );
+        assert_eq!(Address::from_sockaddr(&unix(&[&path, b"\0"])), None);
+        assert_eq!(Address::from_sockaddr(&unix(&[&path])), None);
+        assert_eq!(Address::from_sockaddr(&sockaddr(AddressFamily::NETLINK, &[&[0; 10]])), None);
     }
 
     #[test]

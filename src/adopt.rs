@@ -10,7 +10,7 @@ use crate::cstr::CStrPtr;
 use crate::error::{Call, Error, Fault, Table, Variable};
 use crate::listener;
 use crate::ready::Predecessor;
-use crate::sys;
+use crate::sys::{self, SocketName};
 use crate::table::{Inherited, InheritedTable, names_capacity};
 use heapless::VecView;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -126,8 +126,8 @@ unsafe fn inspect<'env, const N: usize>(
     }
     // SAFETY: as above.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    match rustix::net::getsockname(borrowed) {
-        Ok(address) if address.address_family() == AddressFamily::UNIX => match Predecessor::of(borrowed) {
+    match SocketName::of(borrowed) {
+        Ok(name) if name.family() == Some(AddressFamily::UNIX) => match Predecessor::of(borrowed) {
             // A filter: the predecessor is there, and cannot be told from another process.
             Err(error) if matches!(error.errno(), Some(Errno::NOSYS | Errno::PERM)) => Ok(None),
             other => other,

@@ -3,8 +3,9 @@
 //!
 //! Each answers `false` for something else, and fails only where a call does. Nothing is changed.
 
+use crate::address::Address;
 use crate::error::{Call, Error};
-use crate::listener;
+use crate::sys::SocketName;
 use core::ffi::CStr;
 use core::net::SocketAddr;
 use heapless::Vec;
@@ -195,18 +196,18 @@ pub fn is_socket_unix(
     if !is_socket_of(fd, kind, listening)? {
         return Ok(false);
     }
-    let own = own_address(fd)?;
-    if own.address_family() != AddressFamily::UNIX {
+    let own = SocketName::of(fd).map_err(|errno| failed(Call::Getsockname, fd, errno))?;
+    if own.family() != Some(AddressFamily::UNIX) {
         return Ok(false);
     }
     let Some(name) = name else {
         return Ok(true);
     };
-    Ok(match (name, listener::unix(own.clone())) {
-        (UnixName::Unnamed, _) => own.addr_len() as usize <= size_of::<u16>(),
-        (UnixName::Path(path), Some(own)) => listener::path(&own) == Some(path),
-        (UnixName::Abstract(name), Some(own)) => own.abstract_name() == Some(name),
-        (_, None) => false,
+    Ok(match (name, Address::from_sockaddr(own.bytes())) {
+        (UnixName::Unnamed, _) => own.bytes().len() <= size_of::<u16>(),
+        (UnixName::Path(path), Some(Address::Path(own))) => own == path,
+        (UnixName::Abstract(name), Some(Address::Abstract(own))) => own == name,
+        _ => false,
     })
 }
 

@@ -8,10 +8,11 @@ use crate::address::{
     Address, Endpoint, Equivalent, Family, Key, Keys, Kind, Network, UNIX_MAX, Zone, scoped,
 };
 use crate::error::{Call, Error};
+use crate::sys::SocketName;
 use crate::table::{Inherited, InheritedView};
 use core::ffi::CStr;
 use core::fmt;
-use core::net::SocketAddr;
+use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use heapless::Vec;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::Mode;
@@ -170,40 +171,11 @@ pub(crate) fn describe(fd: BorrowedFd<'_>) -> Result<Option<Description>, Error>
 
 /// A socket's own address as a key; `None` for what is no socket, has no address, or is of another family.
 pub(crate) fn own_key(fd: BorrowedFd<'_>) -> Result<Option<Key>, Errno> {
-    match rustix::net::getsockname(fd) {
-        Ok(address) => Ok(key(address)),
+    match SocketName::of(fd) {
+        Ok(name) => Ok(Address::from_sockaddr(name.bytes()).and_then(|address| Key::of(&address))),
         Err(Errno::NOTSOCK) => Ok(None),
         Err(errno) => Err(errno),
     }
-}
-
-fn key(address: SocketAddrAny) -> Option<Key> {
-    if let Ok(address) = SocketAddr::try_from(address.clone()) {
-        return Some(Key::inet(address));
-    }
-    let address = unix(address)?;
-    match (path(&address), address.abstract_name()) {
-        (Some(path), _) => Some(Key::unix(path)),
-        (None, Some(name)) => Some(Key::unix_abstract(name)),
-        (None, None) => None,
-    }
-}
-
-/// A Unix address that can be asked for; `None` for a socket that was never bound, and for a path that fills
-/// `sun_path` without a NUL. Of that one Linux tells a length beyond `sockaddr_un`, where rustix panics.
-pub(crate) fn unix(address: SocketAddrAny) -> Option<SocketAddrUnix> {
-    const FAMILY: usize = size_of::<u16>();
-    let len = address.addr_len() as usize;
-    if len <= FAMILY || len > FAMILY + UNIX_MAX + 1 {
-        return None;
-    }
-    SocketAddrUnix::try_from(address).ok()
-}
-
-/// The path of a Unix address, without the NUL, which rustix leaves at the end of a path of 107 bytes.
-pub(crate) fn path(address: &SocketAddrUnix) -> Option<&[u8]> {
-    let path = address.path_bytes()?;
-    Some(path.strip_suffix(b"\0").unwrap_or(path))
 }
 
 /// What an inherited socket has to be to be claimed for an endpoint.
@@ -335,13 +307,9 @@ impl<'a> Wanted<'a> {
         let Some(fd) = &slot.fd else {
             return Ok(false);
         };
-        let address = rustix::net::getsockname(fd)
+        let name = SocketName::of(fd.as_fd())
             .map_err(|errno| Error::call_on(Call::Getsockname, fd.as_raw_fd(), errno))?;
-        Ok(unix(address).is_some_and(|address| match self.endpoint.address {
-            Address::Path(wanted) => path(&address) == Some(wanted),
-            Address::Abstract(wanted) => address.abstract_name() == Some(wanted),
-            _ => false,
-        }))
+        Ok(Address::from_sockaddr(name.bytes()) == Some(self.endpoint.address))
     }
 
     /// Whether `IPV6_V6ONLY` of an IPv6 socket on the wildcard address is as asked for.
@@ -403,19 +371,19 @@ pub(crate) fn open(endpoint: &Endpoint<'_>, options: &Options<'_, '_>) -> Result
         Address::Abstract(name) => open_abstract(endpoint, name, options),
         Address::Any { port } if endpoint.network.allows(Family::V6) => {
             let wildcard = |address| SocketAddr::new(address, port);
-            let v6 = wildcard(core::net::Ipv6Addr::UNSPECIFIED.into());
+            let v6 = wildcard(Ipv6Addr::UNSPECIFIED.into());
             match open_inet(endpoint, v6, options) {
                 // A kernel without IPv6.
                 Err(Error::Call { call: Call::Socket, errno: Errno::AFNOSUPPORT, .. })
                     if endpoint.network.allows(Family::V4) && options.v6only != Some(true) =>
                 {
-                    open_inet(endpoint, wildcard(core::net::Ipv4Addr::UNSPECIFIED.into()), options)
+                    open_inet(endpoint, wildcard(Ipv4Addr::UNSPECIFIED.into()), options)
                 }
                 other => other,
             }
         }
         Address::Any { port } => {
-            open_inet(endpoint, SocketAddr::new(core::net::Ipv4Addr::UNSPECIFIED.into(), port), options)
+            open_inet(endpoint, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), options)
         }
         Address::Loopback { port } => open_inet(endpoint, endpoint.loopback(port), options),
         Address::Inet(address) => open_inet(endpoint, address, options),
@@ -516,8 +484,9 @@ pub(crate) fn unlink(fd: BorrowedFd<'_>) -> Result<(), Error> {
     use rustix::fs::FileType;
     let number = fd.as_raw_fd();
     let error = |call| move |errno| Error::call_on(call, number, errno);
-    let address = rustix::net::getsockname(fd).ok().and_then(unix).ok_or(Error::NoPath)?;
-    let path = terminated(path(&address).ok_or(Error::NoPath)?).map_err(error(Call::Unlink))?;
+    let name = SocketName::of(fd).map_err(|_| Error::NoPath)?;
+    let Some(Address::Path(path)) = Address::from_sockaddr(name.bytes()) else { return Err(Error::NoPath) };
+    let path = terminated(path).map_err(error(Call::Unlink))?;
     let path = CStr::from_bytes_until_nul(&path).map_err(|_| Error::NoPath)?;
     let stat = rustix::fs::lstat(path).map_err(error(Call::Unlink))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {

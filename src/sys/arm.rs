@@ -30,6 +30,7 @@ pub(super) mod nr {
     pub(in crate::sys) const CLOCK_GETTIME_32: usize = 263;
     /// `fstatfs64`, which takes the size of the buffer.
     pub(in crate::sys) const FSTATFS: usize = 267;
+    pub(in crate::sys) const GETSOCKNAME: usize = 286;
     pub(in crate::sys) const GETSOCKOPT: usize = 295;
     pub(in crate::sys) const OPENAT: usize = 322;
     pub(in crate::sys) const UNSHARE: usize = 337;

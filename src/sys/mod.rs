@@ -219,6 +219,47 @@ pub(crate) fn peer_pid(socket: BorrowedFd<'_>) -> Result<i32, Errno> {
     Ok(pid)
 }
 
+/// The most that the kernel writes of an address: `struct sockaddr_storage`.
+const NAME_MAX: usize = 128;
+
+/// A socket's own address, as the kernel writes it into a `struct sockaddr`. rustix's type for it moves 136 bytes
+/// at each step from here to a key, of which an address of TCP's has 16.
+pub(crate) struct SocketName {
+    bytes: [MaybeUninit<u8>; NAME_MAX],
+    len: usize,
+}
+
+impl SocketName {
+    /// Asks the kernel.
+    ///
+    /// # References
+    ///
+    /// - getsockname(2)
+    pub(crate) fn of(socket: BorrowedFd<'_>) -> Result<Self, Errno> {
+        let mut name = Self { bytes: [const { MaybeUninit::uninit() }; NAME_MAX], len: 0 };
+        let mut len = NAME_MAX as u32;
+        let args =
+            [socket.as_raw_fd() as usize, name.bytes.as_mut_ptr() as usize, &raw mut len as usize, 0, 0, 0];
+        // SAFETY: both pointers are to this frame, and `len` says how much the first may take.
+        let ret = unsafe { arch::syscall(nr::GETSOCKNAME, args) };
+        result(ret)?;
+        name.len = len as usize;
+        Ok(name)
+    }
+
+    pub(crate) fn family(&self) -> Option<AddressFamily> {
+        self.bytes().first_chunk().map(|family| AddressFamily::from_raw(u16::from_ne_bytes(*family)))
+    }
+
+    /// The family, then what it has for an address, as long as the kernel says that it is.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // No family's is longer than the room for it.
+        let len = self.len.min(NAME_MAX);
+        // SAFETY: that many were written.
+        unsafe { core::slice::from_raw_parts(self.bytes.as_ptr().cast(), len) }
+    }
+}
+
 fn socket_option<const WORDS: usize>(socket: BorrowedFd<'_>, option: usize) -> Result<[c_int; WORDS], Errno> {
     let mut value = [-1; WORDS];
     let mut len = size_of_val(&value) as u32;
@@ -755,6 +796,7 @@ mod tests {
             (nr::FUTEX, libc::SYS_futex),
             (nr::GETDENTS64, libc::SYS_getdents64),
             (nr::GETPID, libc::SYS_getpid),
+            (nr::GETSOCKNAME, libc::SYS_getsockname),
             (nr::GETSOCKOPT, libc::SYS_getsockopt),
             (nr::OPENAT, libc::SYS_openat),
             (nr::PIDFD_OPEN, libc::SYS_pidfd_open),

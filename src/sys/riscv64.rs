@@ -26,6 +26,7 @@ pub(super) mod nr {
     pub(in crate::sys) const RT_SIGPENDING: usize = 136;
     pub(in crate::sys) const PRCTL: usize = 167;
     pub(in crate::sys) const GETPID: usize = 172;
+    pub(in crate::sys) const GETSOCKNAME: usize = 204;
     pub(in crate::sys) const GETSOCKOPT: usize = 209;
     pub(in crate::sys) const CLONE: usize = 220;
     pub(in crate::sys) const EXECVE: usize = 221;

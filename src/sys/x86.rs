@@ -38,6 +38,7 @@ pub(super) mod nr {
     pub(in crate::sys) const PRLIMIT64: usize = 340;
     pub(in crate::sys) const EXECVEAT: usize = 358;
     pub(in crate::sys) const GETSOCKOPT: usize = 365;
+    pub(in crate::sys) const GETSOCKNAME: usize = 367;
     pub(in crate::sys) const STATX: usize = 383;
     /// `clock_gettime64`.
     pub(in crate::sys) const CLOCK_GETTIME: usize = 403;

@@ -11,6 +11,7 @@ pub(super) mod nr {
     pub(in crate::sys) const RT_SIGACTION: usize = 13;
     pub(in crate::sys) const RT_SIGPROCMASK: usize = 14;
     pub(in crate::sys) const GETPID: usize = 39;
+    pub(in crate::sys) const GETSOCKNAME: usize = 51;
     pub(in crate::sys) const GETSOCKOPT: usize = 55;
     pub(in crate::sys) const CLONE: usize = 56;
     pub(in crate::sys) const EXECVE: usize = 59;
