@@ -25,7 +25,8 @@
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, wait, waitpid,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, getpid, kill_process, pidfd_open, prlimit, wait,
+    waitpid,
 };
 use std::ffi::{CString, c_char};
 use std::fmt::Display;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
     calls(&mut report, program);
     load(&mut report, program);
     failure(&mut report, program);
+    exhaustion(&mut report, program);
     after_the_report(program);
     init(&mut report, program);
     latency(&mut report, program, ratio);
@@ -93,7 +95,7 @@ struct Report {
 impl Report {
     fn at_most<T: PartialOrd + Display>(&mut self, what: &str, measured: T, bar: T) {
         let missed = measured > bar;
-        println!("{what:<48} {measured:>7}, at most {bar}{}", if missed { ": MISSED" } else { "" });
+        println!("{what:<51} {measured:>7}, at most {bar}{}", if missed { ": MISSED" } else { "" });
         self.failed |= missed;
     }
 }
@@ -250,6 +252,33 @@ fn after_the_report(program: &Path) {
     assert_ne!(server.pid, predecessor, "without anybody who reads");
     kill_process(server.pid, Signal::TERM).unwrap();
     waitpid(Some(server.pid), WaitOptions::empty()).unwrap();
+}
+
+/// Where no descriptor is left for a connection it waits, and has nothing to do until one is.
+fn exhaustion(report: &mut Report, program: &Path) {
+    let server = Server::start(Command::new(program));
+    let fds = || -> Vec<u64> {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", server.pid)).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
+    };
+    let before = fds().len();
+    let held = TcpStream::connect(server.address).unwrap();
+    while fds().len() == before {
+        thread::yield_now();
+    }
+    let open = fds();
+    let free = (0..).find(|number| !open.contains(number));
+    let limit = Rlimit { current: free, maximum: free };
+    prlimit(Some(server.pid), Resource::Nofile, limit).unwrap();
+    let address = server.address;
+    let waiting = thread::spawn(move || ask(address));
+    thread::sleep(Duration::from_millis(100));
+    let before = ticks(server.pid);
+    thread::sleep(Duration::from_millis(500));
+    report.at_most("ticks of work in half a second without a descriptor", ticks(server.pid) - before, 1);
+    drop(held);
+    assert_eq!(waiting.join().unwrap(), Ok(server.pid));
+    server.stop();
 }
 
 /// As PID 1 of a container: no successor, which would not outlive it; in place, with the same socket and what is in its

@@ -100,6 +100,8 @@ struct Server<'s> {
     connections: &'s mut Vec<Connection, CONNECTIONS>,
     phase: Phase,
     terminated: bool,
+    /// Whether a connection could not be accepted for want of something: then none is for a moment.
+    exhausted: bool,
     signals: Signals,
     /// Runs out when the phase has lasted too long. Made when the program is ready: without it none lasts too long,
     /// and that is no reason to end for one whose predecessor has left.
@@ -127,6 +129,7 @@ impl<'s> Server<'s> {
             connections,
             phase: Phase::Serving,
             terminated: false,
+            exhausted: false,
             signals,
             timer: None,
         })
@@ -153,6 +156,7 @@ impl<'s> Server<'s> {
             }
             let shown = &mut Vec::new();
             let listeners = self.wait(shown)?;
+            self.exhausted = false;
             // What is shown comes in the order of the descriptors.
             let mut shown = shown.iter().copied();
             let signalled = shown.next() == Some(true);
@@ -190,14 +194,16 @@ impl<'s> Server<'s> {
         add(self.signals.as_fd());
         self.connections.iter().for_each(|connection| add(connection.as_fd()));
         // Accepts while there is room for a connection and this process serves.
-        let accepts = !self.connections.is_full() && !matches!(self.phase, Phase::Draining { .. });
+        let has_room = !self.connections.is_full() && !self.exhausted;
+        let accepts = has_room && !matches!(self.phase, Phase::Draining { .. });
         let listeners = if accepts { self.net.active().len() } else { 0 };
         self.net.active().take(listeners).for_each(|(_, listener)| add(listener.fd()));
         self.timer.iter().for_each(|timer| add(timer.as_fd()));
         if let (Phase::Restarting, Some(successor)) = (self.phase, self.net.successor()) {
             successor.fds().for_each(add);
         }
-        match poll(&mut fds, None) {
+        let moment = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        match poll(&mut fds, self.exhausted.then_some(&moment)) {
             Ok(_) => shown.extend(fds.iter().map(|fd| !fd.revents().is_empty())),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -301,11 +307,14 @@ impl<'s> Server<'s> {
     #[inline(never)]
     fn accept(&mut self, position: usize) {
         let listener = self.net.active().nth(position).filter(|_| !self.connections.is_full());
-        // Another process may have been faster: then there is nothing to accept.
-        if let Some((_, listener)) = listener
-            && let Ok(socket) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC)
-        {
-            let _full = self.connections.push(Connection::new(socket));
+        let Some((_, listener)) = listener else { return };
+        match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
+            Ok(socket) => {
+                let _full = self.connections.push(Connection::new(socket));
+            }
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => self.exhausted = true,
+            // Another process was faster, or the client left.
+            Err(_) => {}
         }
     }
 
