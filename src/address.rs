@@ -149,8 +149,8 @@ impl<'a> Address<'a> {
     #[must_use]
     #[doc(alias = "sockaddr")]
     pub fn from_sockaddr(sockaddr: &'a [u8]) -> Option<Self> {
-        let (family, rest) = sockaddr.split_first_chunk()?;
-        match (AddressFamily::from_raw(u16::from_ne_bytes(*family)), rest) {
+        let (family, rest) = family(sockaddr)?;
+        match (family, rest) {
             (AddressFamily::INET, [p, q, a, b, c, d, ..]) => {
                 let ip = Ipv4Addr::new(*a, *b, *c, *d);
                 Some(Self::Inet(SocketAddr::new(ip.into(), u16::from_be_bytes([*p, *q]))))
@@ -169,6 +169,12 @@ impl<'a> Address<'a> {
             _ => None,
         }
     }
+}
+
+/// The family of a `struct sockaddr`, and what follows it.
+pub(crate) fn family(sockaddr: &[u8]) -> Option<(AddressFamily, &[u8])> {
+    let (family, rest) = sockaddr.split_first_chunk()?;
+    Some((AddressFamily::from_raw(u16::from_ne_bytes(*family)), rest))
 }
 
 /// A network and an address that fit together.
@@ -499,13 +505,6 @@ const fn check_unix(network: Network, bytes: &[u8]) -> Result<(), AddressFault> 
 }
 
 fn parse_inet(network: Network, address: &str) -> Result<Address<'_>, AddressFault> {
-    // With plain loops here and below, which for texts as short as these beat a search by words.
-    if address.bytes().any(|byte| byte == 0) {
-        return Err(AddressFault::Nul);
-    }
-    if address.bytes().any(|byte| byte.is_ascii_whitespace()) {
-        return Err(AddressFault::Space);
-    }
     let (host, port) = split_host_port(address)?;
     let port = parse_port(port)?;
     match host {
@@ -538,7 +537,24 @@ enum Host<'a> {
     Bracketed(&'a str),
 }
 
+/// With one look at each byte: a server may have thousands of addresses.
 fn split_host_port(text: &str) -> Result<(Host<'_>, &str), AddressFault> {
+    let (mut colon, mut bracket, mut colons, mut space) = (None, None, 0, false);
+    for (position, byte) in text.bytes().enumerate() {
+        match byte {
+            b'-'..=b'9' => {}
+            b':' => {
+                colon = colon.or(Some(position));
+                colons += 1;
+            }
+            b'[' | b']' => bracket = bracket.or(Some(position)),
+            0 => return Err(AddressFault::Nul),
+            _ => space |= byte.is_ascii_whitespace(),
+        }
+    }
+    if space {
+        return Err(AddressFault::Space);
+    }
     if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = split_at(rest, b']').ok_or(AddressFault::Bracket)?;
         if rest.is_empty() {
@@ -547,10 +563,11 @@ fn split_host_port(text: &str) -> Result<(Host<'_>, &str), AddressFault> {
         let port = rest.strip_prefix(':').ok_or(AddressFault::Bracket)?;
         return Ok((Host::Bracketed(host), port));
     }
-    let (host, port) = split_at(text, b':').ok_or(AddressFault::MissingPort)?;
-    if port.bytes().any(|byte| byte == b':') || host.bytes().any(|byte| matches!(byte, b'[' | b']')) {
+    let colon = colon.ok_or(AddressFault::MissingPort)?;
+    if colons > 1 || bracket.is_some_and(|bracket| bracket < colon) {
         return Err(AddressFault::Bracket);
     }
+    let (host, port) = text.get(..colon).zip(text.get(colon + 1..)).ok_or(AddressFault::MissingPort)?;
     Ok((Host::Plain(host), port))
 }
 
@@ -562,16 +579,13 @@ fn split_at(text: &str, byte: u8) -> Option<(&str, &str)> {
 }
 
 fn parse_port(port: &str) -> Result<u16, AddressFault> {
-    if port.is_empty() {
-        return Err(AddressFault::MissingPort);
-    }
-    if matches!(port.as_bytes(), [b'+' | b'-', ..]) {
-        return Err(AddressFault::PortSign);
-    }
-    if !port.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(AddressFault::PortNotANumber);
-    }
-    value_of(port.as_bytes()).and_then(|port| port.try_into().ok()).ok_or(AddressFault::PortOutOfRange)
+    let value = value_of(port.as_bytes()).and_then(|port| port.try_into().ok());
+    value.ok_or_else(|| match port.as_bytes() {
+        [] => AddressFault::MissingPort,
+        [b'+' | b'-', ..] => AddressFault::PortSign,
+        digits if digits.iter().all(u8::is_ascii_digit) => AddressFault::PortOutOfRange,
+        _ => AddressFault::PortNotANumber,
+    })
 }
 
 /// An index if it is all digits, which no interface's name may be on the way to `if_indextoname`.

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::activation::{Activation, NAMES_PREFIX, Variables};
+use crate::address::family;
 use crate::cstr::CStrPtr;
 use crate::error::{Call, Error, Fault, Table, Variable};
 use crate::listener;
@@ -126,8 +127,8 @@ unsafe fn inspect<'env, const N: usize>(
     }
     // SAFETY: as above.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    match SocketName::of(borrowed) {
-        Ok(name) if name.family() == Some(AddressFamily::UNIX) => match Predecessor::of(borrowed) {
+    match SocketName::new().ask(borrowed).map(family) {
+        Ok(Some((AddressFamily::UNIX, _))) => match Predecessor::of(borrowed) {
             // A filter: the predecessor is there, and cannot be told from another process.
             Err(error) if matches!(error.errno(), Some(Errno::NOSYS | Errno::PERM)) => Ok(None),
             other => other,

@@ -3,7 +3,7 @@
 //!
 //! Each answers `false` for something else, and fails only where a call does. Nothing is changed.
 
-use crate::address::Address;
+use crate::address::{Address, family};
 use crate::error::{Call, Error};
 use crate::sys::SocketName;
 use core::ffi::CStr;
@@ -196,15 +196,16 @@ pub fn is_socket_unix(
     if !is_socket_of(fd, kind, listening)? {
         return Ok(false);
     }
-    let own = SocketName::of(fd).map_err(|errno| failed(Call::Getsockname, fd, errno))?;
-    if own.family() != Some(AddressFamily::UNIX) {
+    let mut own = SocketName::new();
+    let own = own.ask(fd).map_err(|errno| failed(Call::Getsockname, fd, errno))?;
+    let Some((AddressFamily::UNIX, rest)) = family(own) else {
         return Ok(false);
-    }
+    };
     let Some(name) = name else {
         return Ok(true);
     };
-    Ok(match (name, Address::from_sockaddr(own.bytes())) {
-        (UnixName::Unnamed, _) => own.bytes().len() <= size_of::<u16>(),
+    Ok(match (name, Address::from_sockaddr(own)) {
+        (UnixName::Unnamed, _) => rest.is_empty(),
         (UnixName::Path(path), Some(Address::Path(own))) => own == path,
         (UnixName::Abstract(name), Some(Address::Abstract(own))) => own == name,
         _ => false,

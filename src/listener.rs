@@ -171,8 +171,8 @@ pub(crate) fn describe(fd: BorrowedFd<'_>) -> Result<Option<Description>, Error>
 
 /// A socket's own address as a key; `None` for what is no socket, has no address, or is of another family.
 pub(crate) fn own_key(fd: BorrowedFd<'_>) -> Result<Option<Key>, Errno> {
-    match SocketName::of(fd) {
-        Ok(name) => Ok(Address::from_sockaddr(name.bytes()).and_then(|address| Key::of(&address))),
+    match SocketName::new().ask(fd) {
+        Ok(name) => Ok(Address::from_sockaddr(name).and_then(|address| Key::of(&address))),
         Err(Errno::NOTSOCK) => Ok(None),
         Err(errno) => Err(errno),
     }
@@ -307,9 +307,10 @@ impl<'a> Wanted<'a> {
         let Some(fd) = &slot.fd else {
             return Ok(false);
         };
-        let name = SocketName::of(fd.as_fd())
-            .map_err(|errno| Error::call_on(Call::Getsockname, fd.as_raw_fd(), errno))?;
-        Ok(Address::from_sockaddr(name.bytes()) == Some(self.endpoint.address))
+        let mut name = SocketName::new();
+        let name =
+            name.ask(fd.as_fd()).map_err(|errno| Error::call_on(Call::Getsockname, fd.as_raw_fd(), errno))?;
+        Ok(Address::from_sockaddr(name) == Some(self.endpoint.address))
     }
 
     /// Whether `IPV6_V6ONLY` of an IPv6 socket on the wildcard address is as asked for.
@@ -484,8 +485,9 @@ pub(crate) fn unlink(fd: BorrowedFd<'_>) -> Result<(), Error> {
     use rustix::fs::FileType;
     let number = fd.as_raw_fd();
     let error = |call| move |errno| Error::call_on(call, number, errno);
-    let name = SocketName::of(fd).map_err(|_| Error::NoPath)?;
-    let Some(Address::Path(path)) = Address::from_sockaddr(name.bytes()) else { return Err(Error::NoPath) };
+    let mut name = SocketName::new();
+    let name = name.ask(fd).map_err(|_| Error::NoPath)?;
+    let Some(Address::Path(path)) = Address::from_sockaddr(name) else { return Err(Error::NoPath) };
     let path = terminated(path).map_err(error(Call::Unlink))?;
     let path = CStr::from_bytes_until_nul(&path).map_err(|_| Error::NoPath)?;
     let stat = rustix::fs::lstat(path).map_err(error(Call::Unlink))?;

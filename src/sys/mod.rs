@@ -219,44 +219,34 @@ pub(crate) fn peer_pid(socket: BorrowedFd<'_>) -> Result<i32, Errno> {
     Ok(pid)
 }
 
-/// The most that the kernel writes of an address: `struct sockaddr_storage`.
-const NAME_MAX: usize = 128;
-
-/// A socket's own address, as the kernel writes it into a `struct sockaddr`. rustix's type for it moves 136 bytes
-/// at each step from here to a key, of which an address of TCP's has 16.
-pub(crate) struct SocketName {
-    bytes: [MaybeUninit<u8>; NAME_MAX],
-    len: usize,
-}
+/// Room for an address, as the kernel writes it into a `struct sockaddr`. It stays where it is: rustix's type moves 136
+/// bytes at each step from here to a key, of which an address of TCP's has 16.
+pub(crate) struct SocketName([MaybeUninit<u8>; Self::MAX]);
 
 impl SocketName {
-    /// Asks the kernel.
+    /// The most that the kernel writes: `struct sockaddr_storage`.
+    const MAX: usize = 128;
+
+    pub(crate) const fn new() -> Self {
+        Self([const { MaybeUninit::uninit() }; Self::MAX])
+    }
+
+    /// Asks for a socket's own address: the family, then what that has for one, as long as the kernel says that it is.
     ///
     /// # References
     ///
     /// - getsockname(2)
-    pub(crate) fn of(socket: BorrowedFd<'_>) -> Result<Self, Errno> {
-        let mut name = Self { bytes: [const { MaybeUninit::uninit() }; NAME_MAX], len: 0 };
-        let mut len = NAME_MAX as u32;
-        let args =
-            [socket.as_raw_fd() as usize, name.bytes.as_mut_ptr() as usize, &raw mut len as usize, 0, 0, 0];
-        // SAFETY: both pointers are to this frame, and `len` says how much the first may take.
+    pub(crate) fn ask(&mut self, socket: BorrowedFd<'_>) -> Result<&[u8], Errno> {
+        let mut len = Self::MAX as u32;
+        let start = self.0.as_mut_ptr();
+        let args = [socket.as_raw_fd() as usize, start as usize, &raw mut len as usize, 0, 0, 0];
+        // SAFETY: both pointers are to what is this call's alone, and `len` says how much the first may take.
         let ret = unsafe { arch::syscall(nr::GETSOCKNAME, args) };
         result(ret)?;
-        name.len = len as usize;
-        Ok(name)
-    }
-
-    pub(crate) fn family(&self) -> Option<AddressFamily> {
-        self.bytes().first_chunk().map(|family| AddressFamily::from_raw(u16::from_ne_bytes(*family)))
-    }
-
-    /// The family, then what it has for an address, as long as the kernel says that it is.
-    pub(crate) fn bytes(&self) -> &[u8] {
         // No family's is longer than the room for it.
-        let len = self.len.min(NAME_MAX);
+        let len = (len as usize).min(Self::MAX);
         // SAFETY: that many were written.
-        unsafe { core::slice::from_raw_parts(self.bytes.as_ptr().cast(), len) }
+        Ok(unsafe { core::slice::from_raw_parts(start.cast(), len) })
     }
 }
 
