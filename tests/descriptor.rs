@@ -113,6 +113,25 @@ fn a_device_is_known_by_its_number_and_a_file_by_its_inode() {
     assert_eq!(is_special(File::open(directory.path()).unwrap(), None), Ok(false));
 }
 
+/// Neither its size nor its time fits into 32 bits.
+#[test]
+fn a_file_is_known_however_large_and_whenever_written() {
+    use std::time::{Duration, SystemTime};
+    let directory = tempfile::tempdir().unwrap();
+    let [one, copy] = ["one", "copy"].map(|name| {
+        let path = directory.path().join(name);
+        let file = File::create(&path).unwrap();
+        file.set_len(5 << 30).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 32)).unwrap();
+        path
+    });
+    let file = File::open(&one).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 5 << 30);
+    assert_eq!(is_special(&file, Some(&c_path(&one))), Ok(true));
+    assert_eq!(is_special(&file, Some(&c_path(&copy))), Ok(false));
+    assert_eq!(is_mq(&file, None), Ok(false));
+}
+
 #[test]
 fn a_socket_is_known_by_family_type_and_whether_it_listens() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

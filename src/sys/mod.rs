@@ -862,28 +862,32 @@ mod tests {
         restore_signals(before).unwrap();
     }
 
-    /// What the clone finds by raw calls is what rustix finds.
+    /// What the clone finds by raw calls is what rustix finds. Its stack is its own, or below its caller's frames, and
+    /// aligned as the compiler expects it.
     #[test]
     fn a_clone_knows_its_process() {
         #[derive(Default)]
         struct Seen {
             pid: u32,
             id: Option<u64>,
-            aligned: bool,
+            local: usize,
             null: Option<Errno>,
             limit: Option<Errno>,
         }
         fn look(task: &Task, seen: &mut Seen) {
             #[repr(align(16))]
             struct Aligned(u8);
-            let aligned = core::hint::black_box(Aligned(0));
-            seen.aligned = (&raw const aligned.0).addr().is_multiple_of(16);
+            let aligned = Aligned(0);
+            // The address, of which the compiler would else know that it is what it has to be.
+            seen.local = core::hint::black_box(&raw const aligned.0).addr();
             seen.pid = task.pid();
             seen.id = task.pidfd_id(seen.pid);
             seen.null = task.each_listed(|_| Err(Errno::XDEV)).err();
             seen.limit = task.close_on_exec_limit((1 << 20) - 8).err();
         }
         let mut stack = [MaybeUninit::uninit(); 16 * 1024];
+        let own = stack.as_ptr_range();
+        let own = own.start.addr()..own.end.addr();
         for what in [Clone::Thread(&mut stack), Clone::Child] {
             let is_thread = matches!(what, Clone::Thread(_));
             let mut seen = Seen::default();
@@ -896,7 +900,9 @@ mod tests {
             if is_thread {
                 assert_eq!(seen.id, crate::pidfd::own_id());
             }
-            assert!(seen.aligned);
+            assert!(seen.local.is_multiple_of(16), "{:#x}", seen.local);
+            assert_eq!(own.contains(&seen.local), is_thread);
+            assert!(is_thread || seen.local < own.start, "below this frame");
             assert_eq!(seen.null, Some(Errno::XDEV));
             assert_eq!(seen.limit, None);
         }
@@ -910,6 +916,36 @@ mod tests {
         };
         let (before, ours, after) = (theirs(), monotonic(), theirs());
         assert!(before <= ours && ours <= after, "{before:?} {ours:?} {after:?}");
+    }
+
+    /// Where a filter is older than 64-bit time, and refuses it, there is the call that it knows.
+    #[cfg(target_pointer_width = "32")]
+    #[test]
+    fn the_clock_is_read_by_the_old_call_where_the_new_one_is_refused() {
+        let before = monotonic();
+        // In a thread of its own, which alone has the filter.
+        let thread = std::thread::spawn(|| {
+            let statement = |code: u32, jf, k| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+            let mut filter = [
+                statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+                statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, nr::CLOCK_GETTIME as u32),
+                statement(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+                statement(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+            ];
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+            // SAFETY: takes numbers.
+            assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+            let mode = libc::SECCOMP_MODE_FILTER;
+            // SAFETY: the program and its statements are in this frame.
+            assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) }, 0);
+            let mut time = [0_i64; 2];
+            let args = [1, time.as_mut_ptr() as usize, 0, 0, 0, 0];
+            // SAFETY: as in `monotonic`, and refused.
+            assert_eq!(result(unsafe { arch::syscall(nr::CLOCK_GETTIME, args) }), Err(Errno::PERM));
+            monotonic()
+        });
+        let ours = thread.join().unwrap();
+        assert!(before < ours && ours <= monotonic(), "{before:?} {ours:?}");
     }
 
     #[test]
