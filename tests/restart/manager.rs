@@ -14,13 +14,14 @@ use gracenet::{
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix, SocketFlags,
+    SocketType,
+};
 use rustix::process::{PidfdFlags, Signal};
 use std::ffi::CStr;
 use std::io::{BufRead, BufReader, IoSliceMut, Read};
 use std::mem::MaybeUninit;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,7 +60,7 @@ const INSIDE: &str = "TEST_INSIDE";
 
 /// A service manager's socket.
 struct Manager {
-    socket: UnixDatagram,
+    socket: OwnedFd,
 }
 
 /// What came in: from whom, the message, and its descriptors.
@@ -69,8 +70,11 @@ impl Manager {
     /// At the address that `NOTIFY_SOCKET` says.
     fn new() -> Self {
         let name = std::env::var("NOTIFY_SOCKET").unwrap();
-        let address = SocketAddr::from_abstract_name(name.strip_prefix('@').unwrap()).unwrap();
-        let socket = UnixDatagram::bind_addr(&address).unwrap();
+        let address = SocketAddrUnix::new_abstract_name(name.strip_prefix('@').unwrap().as_bytes()).unwrap();
+        // As the library makes its own, which on x86 is by socketcall: strace counts the two ways apart.
+        let (family, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
+        let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None).unwrap();
+        rustix::net::bind(&socket, &address).unwrap();
         rustix::net::sockopt::set_socket_passcred(&socket, true).unwrap();
         Self { socket }
     }
