@@ -866,7 +866,7 @@ mod tests {
     /// aligned as the compiler expects it.
     #[test]
     fn a_clone_knows_its_process() {
-        #[derive(Default)]
+        #[derive(Clone, Copy)]
         struct Seen {
             pid: u32,
             id: Option<u64>,
@@ -874,28 +874,29 @@ mod tests {
             null: Option<Errno>,
             limit: Option<Errno>,
         }
-        fn look(task: &Task, seen: &mut Seen) {
+        // The answer comes back from a copy of memory too.
+        fn look(task: &Task, (): &mut ()) -> Seen {
             #[repr(align(16))]
             struct Aligned(u8);
             let aligned = Aligned(0);
             // The address, of which the compiler would else know that it is what it has to be.
-            seen.local = core::hint::black_box(&raw const aligned.0).addr();
-            seen.pid = task.pid();
-            seen.id = task.pidfd_id(seen.pid);
-            seen.null = task.each_listed(|_| Err(Errno::XDEV)).err();
-            seen.limit = task.close_on_exec_limit((1 << 20) - 8).err();
+            let local = core::hint::black_box(&raw const aligned.0).addr();
+            let pid = task.pid();
+            let id = task.pidfd_id(pid);
+            let null = task.each_listed(|_| Err(Errno::XDEV)).err();
+            Seen { pid, id, local, null, limit: task.close_on_exec_limit((1 << 20) - 8).err() }
         }
         let mut stack = [MaybeUninit::uninit(); 16 * 1024];
         let own = stack.as_ptr_range();
         let own = own.start.addr()..own.end.addr();
         for what in [Clone::Thread(&mut stack), Clone::Child] {
             let is_thread = matches!(what, Clone::Thread(_));
-            let mut seen = Seen::default();
             let mask = block_signals().unwrap();
             // SAFETY: signals are blocked, and the body keeps to its rules.
-            let cloned = unsafe { clone_and_run(what, 64, &mut seen, look) };
+            let cloned = unsafe { clone_and_run(what, 64, &mut (), look) };
             restore_signals(mask).unwrap();
             let cloned = cloned.unwrap();
+            let seen = cloned.answer.unwrap();
             assert_eq!(seen.pid, if is_thread { std::process::id() } else { cloned.id as u32 });
             if is_thread {
                 assert_eq!(seen.id, crate::pidfd::own_id());
@@ -906,6 +907,47 @@ mod tests {
             assert_eq!(seen.null, Some(Errno::XDEV));
             assert_eq!(seen.limit, None);
         }
+    }
+
+    /// What a function that calls no other keeps below the stack pointer, where the ABI of x86_64 lets it, is not the
+    /// clone's to write to, which goes on there. It keeps something there where all of this is inlined: `--release`.
+    #[test]
+    fn a_clone_spares_the_red_zone() {
+        unsafe extern "C" fn end(_: *mut c_void) -> ! {
+            let mut frame = [0; 32];
+            for word in &mut frame {
+                // SAFETY: a word of this frame, which is written to although nobody reads it.
+                unsafe { core::ptr::from_mut(word).write_volatile(usize::MAX) };
+            }
+            loop {
+                // SAFETY: ends this task and touches nothing.
+                unsafe { arch::syscall(nr::EXIT_GROUP, [0; 6]) };
+            }
+        }
+        #[inline(never)]
+        fn keep(value: usize) -> (isize, [usize; 8]) {
+            let mut kept = [0; 8];
+            let at = &raw mut kept;
+            // SAFETY: the words are this frame's, and what is written to them is nothing that the compiler knows.
+            unsafe {
+                for word in 0..8 {
+                    (&raw mut (*at)[word]).write_volatile(value + word);
+                }
+            }
+            let args = [(CLONE_VM | CLONE_VFORK) as usize | 17, 0, 0, 0, 0];
+            // SAFETY: the calling task waits until the new one, which is below its frames, has ended.
+            let id = unsafe { arch::clone_into(nr::CLONE, args, end, core::ptr::null_mut()) };
+            // SAFETY: as above.
+            (id, core::array::from_fn(|word| unsafe { (&raw const (*at)[word]).read_volatile() }))
+        }
+        let mask = block_signals().unwrap();
+        let (id, kept) = keep(1000);
+        restore_signals(mask).unwrap();
+        assert_eq!(kept, core::array::from_fn(|word| 1000 + word));
+        let child = rustix::process::Pid::from_raw(id as i32).unwrap();
+        let options = rustix::process::WaitOptions::empty();
+        let status = rustix::process::waitpid(Some(child), options).unwrap().unwrap().1;
+        assert_eq!(status.exit_status(), Some(0));
     }
 
     #[test]
