@@ -927,18 +927,15 @@ mod tests {
         #[inline(never)]
         fn keep(value: usize) -> (isize, [usize; 8]) {
             let mut kept = [0; 8];
-            let at = &raw mut kept;
-            // SAFETY: the words are this frame's, and what is written to them is nothing that the compiler knows.
-            unsafe {
-                for word in 0..8 {
-                    (&raw mut (*at)[word]).write_volatile(value + word);
-                }
+            for (word, number) in kept.iter_mut().zip(value..) {
+                // SAFETY: a word of this frame, which the compiler cannot do without.
+                unsafe { core::ptr::from_mut(word).write_volatile(number) };
             }
-            let args = [(CLONE_VM | CLONE_VFORK) as usize | 17, 0, 0, 0, 0];
+            let args = [(CLONE_VM | CLONE_VFORK) as usize | Signal::CHILD.as_raw() as usize, 0, 0, 0, 0];
             // SAFETY: the calling task waits until the new one, which is below its frames, has ended.
             let id = unsafe { arch::clone_into(nr::CLONE, args, end, core::ptr::null_mut()) };
             // SAFETY: as above.
-            (id, core::array::from_fn(|word| unsafe { (&raw const (*at)[word]).read_volatile() }))
+            (id, kept.each_ref().map(|word| unsafe { core::ptr::from_ref(word).read_volatile() }))
         }
         let mask = block_signals().unwrap();
         let (id, kept) = keep(1000);

@@ -551,10 +551,10 @@ fn a_wait_is_as_long_as_asked_for() {
     for timeout in [Duration::from_secs(1 << 31), Duration::from_secs(1 << 32), Duration::MAX] {
         // Before it reports.
         stage.start(&Restart::new(), "ready").unwrap();
-        assert_eq!(stage.net.successor().unwrap().wait(timeout), Ok(true), "{timeout:?}");
+        assert_eq!(stage.net.successor_mut().unwrap().wait(timeout), Ok(true), "{timeout:?}");
         stage.report();
         stage.start(&Restart::new(), "ready").unwrap();
-        assert_eq!(stage.net.successor().unwrap().wait_ready(timeout), Ok(()), "{timeout:?}");
+        assert_eq!(stage.net.successor_mut().unwrap().wait_ready(timeout), Ok(()), "{timeout:?}");
         stage.report();
     }
 }
