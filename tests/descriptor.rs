@@ -12,7 +12,7 @@ use gracenet::descriptor::{
     UnixName, is_fifo, is_mq, is_socket, is_socket_inet, is_socket_sockaddr, is_socket_unix, is_special,
 };
 use gracenet::error::Call;
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use std::ffi::CString;
@@ -111,6 +111,26 @@ fn a_device_is_known_by_its_number_and_a_file_by_its_inode() {
     assert_eq!(is_special(&file, Some(&c_path(&copy))), Ok(false));
     assert_eq!(is_special(&file, Some(c"/dev/null")), Ok(false));
     assert_eq!(is_special(File::open(directory.path()).unwrap(), None), Ok(false));
+}
+
+/// Neither its size nor its time fits into 32 bits.
+#[test]
+fn a_file_is_known_however_large_and_whenever_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let late = Timespec { tv_sec: 1 << 32, tv_nsec: 0 };
+    let [one, copy] = ["one", "copy"].map(|name| {
+        let path = directory.path().join(name);
+        let file = File::create(&path).unwrap();
+        file.set_len(5 << 30).unwrap();
+        rustix::fs::futimens(&file, &Timestamps { last_access: late, last_modification: late }).unwrap();
+        path
+    });
+    let file = File::open(&one).unwrap();
+    let found = rustix::fs::fstat(&file).unwrap();
+    assert_eq!((found.st_size, found.st_mtime), (5 << 30, late.tv_sec));
+    assert_eq!(is_special(&file, Some(&c_path(&one))), Ok(true));
+    assert_eq!(is_special(&file, Some(&c_path(&copy))), Ok(false));
+    assert_eq!(is_mq(&file, None), Ok(false));
 }
 
 #[test]

@@ -329,7 +329,7 @@ fn vsock_calls(address: &str, inject: &[&str]) -> (String, Vec<String>) {
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o"]).arg(log.path());
-    strace.args(["-e", "trace=socket,bind,connect,sendmsg,shutdown,recvfrom"]);
+    strace.args(["-e", "trace=socket,bind,connect,sendmsg,shutdown,recvfrom,?recv"]);
     for inject in inject {
         strace.args(["-e", &format!("inject={inject}")]);
     }
@@ -352,7 +352,7 @@ fn a_vsock_is_spoken_to_in_its_four_forms() {
         "connect:retval=0",
         "sendmsg:retval=7",
         "shutdown:retval=0",
-        "recvfrom:retval=0",
+        "recvfrom,?recv:retval=0",
     ];
     if is_role("a_vsock_is_spoken_to_in_its_four_forms") {
         let address = std::env::var("GRACENET_TEST_VSOCK").unwrap();
@@ -390,7 +390,10 @@ fn a_vsock_is_spoken_to_in_its_four_forms() {
         );
         if is_stream {
             assert!(calls[4].starts_with("shutdown(100, SHUT_WR)"), "{calls:#?}");
-            assert!(calls[5].starts_with("recvfrom(100, "), "{calls:#?}");
+            assert!(
+                ["recvfrom(100, ", "recv(100, "].iter().any(|call| calls[5].starts_with(call)),
+                "{calls:#?}"
+            );
         }
     }
     // A type that the machine has not is followed by the next.

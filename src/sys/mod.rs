@@ -852,44 +852,89 @@ mod tests {
         restore_signals(before).unwrap();
     }
 
-    /// What the clone finds by raw calls is what rustix finds.
+    /// What the clone finds by raw calls is what rustix finds. Its stack is its own, or below its caller's frames, and
+    /// aligned as the compiler expects it.
     #[test]
     fn a_clone_knows_its_process() {
-        #[derive(Default)]
+        #[derive(Clone, Copy)]
         struct Seen {
             pid: u32,
             id: Option<u64>,
-            aligned: bool,
+            local: usize,
             null: Option<Errno>,
             limit: Option<Errno>,
         }
-        fn look(task: &Task, seen: &mut Seen) {
+        // The answer comes back from a copy of memory too.
+        fn look(task: &Task, (): &mut ()) -> Seen {
             #[repr(align(16))]
             struct Aligned(u8);
-            let aligned = core::hint::black_box(Aligned(0));
-            seen.aligned = (&raw const aligned.0).addr().is_multiple_of(16);
-            seen.pid = task.pid();
-            seen.id = task.pidfd_id(seen.pid);
-            seen.null = task.each_listed(|_| Err(Errno::XDEV)).err();
-            seen.limit = task.close_on_exec_limit((1 << 20) - 8).err();
+            let aligned = Aligned(0);
+            // The address, of which the compiler would else know that it is what it has to be.
+            let local = core::hint::black_box(&raw const aligned.0).addr();
+            let pid = task.pid();
+            let id = task.pidfd_id(pid);
+            let null = task.each_listed(|_| Err(Errno::XDEV)).err();
+            Seen { pid, id, local, null, limit: task.close_on_exec_limit((1 << 20) - 8).err() }
         }
         let mut stack = [MaybeUninit::uninit(); 16 * 1024];
+        let own = stack.as_ptr_range();
+        let own = own.start.addr()..own.end.addr();
         for what in [Clone::Thread(&mut stack), Clone::Child] {
             let is_thread = matches!(what, Clone::Thread(_));
-            let mut seen = Seen::default();
             let mask = block_signals().unwrap();
             // SAFETY: signals are blocked, and the body keeps to its rules.
-            let cloned = unsafe { clone_and_run(what, 64, &mut seen, look) };
+            let cloned = unsafe { clone_and_run(what, 64, &mut (), look) };
             restore_signals(mask).unwrap();
             let cloned = cloned.unwrap();
+            let seen = cloned.answer.unwrap();
             assert_eq!(seen.pid, if is_thread { std::process::id() } else { cloned.id as u32 });
             if is_thread {
                 assert_eq!(seen.id, crate::pidfd::own_id());
             }
-            assert!(seen.aligned);
+            assert!(seen.local.is_multiple_of(16), "{:#x}", seen.local);
+            assert_eq!(own.contains(&seen.local), is_thread);
+            assert!(is_thread || seen.local < own.start, "below this frame");
             assert_eq!(seen.null, Some(Errno::XDEV));
             assert_eq!(seen.limit, None);
         }
+    }
+
+    /// What a function that calls no other keeps below the stack pointer, where the ABI of x86_64 lets it, is not the
+    /// clone's to write to, which goes on there. It keeps something there where all of this is inlined: `--release`.
+    #[test]
+    fn a_clone_spares_the_red_zone() {
+        unsafe extern "C" fn end(_: *mut c_void) -> ! {
+            let mut frame = [0; 32];
+            for word in &mut frame {
+                // SAFETY: a word of this frame, which is written to although nobody reads it.
+                unsafe { core::ptr::from_mut(word).write_volatile(usize::MAX) };
+            }
+            loop {
+                // SAFETY: ends this task and touches nothing.
+                unsafe { arch::syscall(nr::EXIT_GROUP, [0; 6]) };
+            }
+        }
+        #[inline(never)]
+        fn keep(value: usize) -> (isize, [usize; 8]) {
+            let mut kept = [0; 8];
+            for (word, number) in kept.iter_mut().zip(value..) {
+                // SAFETY: a word of this frame, which the compiler cannot do without.
+                unsafe { core::ptr::from_mut(word).write_volatile(number) };
+            }
+            let args = [(CLONE_VM | CLONE_VFORK) as usize | Signal::CHILD.as_raw() as usize, 0, 0, 0, 0];
+            // SAFETY: the calling task waits until the new one, which is below its frames, has ended.
+            let id = unsafe { arch::clone_into(nr::CLONE, args, end, core::ptr::null_mut()) };
+            // SAFETY: as above.
+            (id, kept.each_ref().map(|word| unsafe { core::ptr::from_ref(word).read_volatile() }))
+        }
+        let mask = block_signals().unwrap();
+        let (id, kept) = keep(1000);
+        restore_signals(mask).unwrap();
+        assert_eq!(kept, core::array::from_fn(|word| 1000 + word));
+        let child = rustix::process::Pid::from_raw(id as i32).unwrap();
+        let options = rustix::process::WaitOptions::empty();
+        let status = rustix::process::waitpid(Some(child), options).unwrap().unwrap().1;
+        assert_eq!(status.exit_status(), Some(0));
     }
 
     #[test]
@@ -900,6 +945,36 @@ mod tests {
         };
         let (before, ours, after) = (theirs(), monotonic(), theirs());
         assert!(before <= ours && ours <= after, "{before:?} {ours:?} {after:?}");
+    }
+
+    /// Where a filter is older than 64-bit time, and refuses it, there is the call that it knows.
+    #[cfg(target_pointer_width = "32")]
+    #[test]
+    fn the_clock_is_read_by_the_old_call_where_the_new_one_is_refused() {
+        let before = monotonic();
+        // In a thread of its own, which alone has the filter.
+        let thread = std::thread::spawn(|| {
+            let statement = |code: u32, jf, k| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+            let mut filter = [
+                statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+                statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, nr::CLOCK_GETTIME as u32),
+                statement(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+                statement(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+            ];
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+            // SAFETY: takes numbers.
+            assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+            let mode = libc::SECCOMP_MODE_FILTER;
+            // SAFETY: the program and its statements are in this frame.
+            assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) }, 0);
+            let mut time = [0_i64; 2];
+            let args = [1, time.as_mut_ptr() as usize, 0, 0, 0, 0];
+            // SAFETY: as in `monotonic`, and refused.
+            assert_eq!(result(unsafe { arch::syscall(nr::CLOCK_GETTIME, args) }), Err(Errno::PERM));
+            monotonic()
+        });
+        let ours = thread.join().unwrap();
+        assert!(before < ours && ours <= monotonic(), "{before:?} {ours:?}");
     }
 
     #[test]

@@ -37,6 +37,7 @@ scenarios! {
     one_in_flight,
     unreaped_by_others,
     deadline_or_patience,
+    a_wait_is_as_long_as_asked_for,
     a_wait_is_not_ended_by_signals,
     programs_that_report_nothing,
     queue_survives_spawn,
@@ -56,6 +57,7 @@ scenarios! {
     deleted_binary,
     replaced_binary,
     looked_up_in_path,
+    large_program_and_large_file,
     launch_directory,
     renamed_and_deleted_directory,
     directory_is_not_inherited,
@@ -541,6 +543,20 @@ fn deadline_or_patience() {
     assert!(readable(successor.socket().unwrap()));
     assert_eq!(successor.poll(), Ok(true));
     assert!(successor.is_ready());
+}
+
+/// Also where its seconds do not fit into 32 bits, or are 0 in them.
+fn a_wait_is_as_long_as_asked_for() {
+    let mut stage = Stage::new();
+    for timeout in [Duration::from_secs(1 << 31), Duration::from_secs(1 << 32), Duration::MAX] {
+        // Before it reports.
+        stage.start(&Restart::new(), "ready").unwrap();
+        assert_eq!(stage.net.successor_mut().unwrap().wait(timeout), Ok(true), "{timeout:?}");
+        stage.report();
+        stage.start(&Restart::new(), "ready").unwrap();
+        assert_eq!(stage.net.successor_mut().unwrap().wait_ready(timeout), Ok(()), "{timeout:?}");
+        stage.report();
+    }
 }
 
 /// A signal with a handler interrupts the call, and the wait goes on.
@@ -1073,6 +1089,32 @@ fn looked_up_in_path() {
             }
         });
     }
+}
+
+/// A program of more than 2 GiB starts itself anew, both ways, and hands over a file of that size.
+fn large_program_and_large_file() {
+    const SIZE: u64 = 5 << 30;
+    if in_copy("large") {
+        let mut stage = Stage::new();
+        let path = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
+        let file = std::fs::File::open(&path).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), SIZE);
+        stage.net.add(file.into(), "file").unwrap();
+        // The reporter executes itself in place.
+        stage.start(&Restart::new(), "exec").unwrap();
+        let both = stage.report();
+        let both = if both.matches("end\n").count() == 2 { both } else { both + &stage.report() };
+        stage.wait_ready().unwrap();
+        let (first, second) = both.split_once("end\n").unwrap();
+        assert_eq!([find(first, "fd.3"), find(first, "exe"), find(second, "exe")], [&*path; 3]);
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let copy = copy_into(directory.path());
+    std::fs::File::options().write(true).open(&copy).unwrap().set_len(SIZE).unwrap();
+    run_copy(&copy, "large_program_and_large_file", |command| {
+        command.env("TEST_COPY", "large");
+    });
 }
 
 fn launch_directory() {
