@@ -35,7 +35,8 @@ const CLONE_FS: u64 = 0x200;
 const CLONE_FILES: u64 = 0x400;
 const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 
-/// Runs the job in a process, in its copy of the calling thread's stack; returns its ID once it has executed a program or ended.
+/// Runs the job in a process, in its copy of the calling thread's stack; returns its ID once it has executed a
+/// program or ended.
 /// From `free` on there is room for a descriptor of its own.
 ///
 /// # Safety
