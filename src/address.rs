@@ -140,8 +140,8 @@ pub enum Address<'a> {
 impl<'a> Address<'a> {
     /// Reads what `getsockname` writes, a `struct sockaddr` and its length, as an address that can be asked for.
     ///
-    /// `None` for another family than those of [`Family`], for a Unix socket that was never bound, for a path that fills
-    /// `sun_path` without a NUL, and for what is cut short. The flow label is not part of an address.
+    /// `None` for another family than those of [`Family`], for a Unix socket that was never bound, for a path that
+    /// fills `sun_path` without a NUL, and for what is cut short. The flow label is not part of an address.
     ///
     /// # References
     ///

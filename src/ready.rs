@@ -13,7 +13,8 @@
 //! | `CODE=n` | refused, for a reason of the program's own |
 //!
 //! A newline at its end is ignored. To a successor that it gave up, the predecessor says `GIVEN_UP=1` before it closes
-//! its end: what was left behind by one that has ended already would serve beside it. This room makes system calls through rustix and `sys`, and starts nothing.
+//! its end: what was left behind by one that has ended already would serve beside it. This room makes system calls
+//! through rustix and `sys`, and starts nothing.
 
 use crate::activation::{DIGITS, decimal, value_of};
 use crate::error::{Call, Error};

@@ -527,7 +527,8 @@ impl Task {
         self.call(nr::GETPID, [0; 6]).unwrap_or(0) as u32
     }
 
-    /// The inode number of the pidfd of this process, whose PID is `pid`, if the kernel keeps pidfds on a file system of their own.
+    /// The inode number of the pidfd of this process, whose PID is `pid`, if the kernel keeps pidfds on a file system of
+    /// their own.
     pub(crate) fn pidfd_id(&self, pid: u32) -> Option<u64> {
         let pidfd = self.call(nr::PIDFD_OPEN, [pid as usize, 0, 0, 0, 0, 0]).ok()?;
         // `struct statfs` on 64 bits, 120 bytes; else `struct statfs64`, whose size is an argument: 84 bytes,

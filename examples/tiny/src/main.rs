@@ -73,8 +73,8 @@ fn main(stack: *const usize) -> Result<(), Complained> {
     unsafe { net.inherit(launch) }?;
     let connections = &mut Vec::new();
     let mut server = Server::open(net, connections, launch)?;
-    // It can accept, and says so before it reports: the report wakes the predecessor, which has much to do then, perhaps
-    // on this very processor. One that the predecessor has given up in this instant has said so in vain, and ends.
+    // It can accept, and says so before it reports: the report wakes the predecessor, which has much to do then,
+    // perhaps on this very processor. One that was given up in this instant has said so in vain, and ends.
     server.say_ready();
     server.net.ready()?;
     server.run(launch)
