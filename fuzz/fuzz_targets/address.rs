@@ -66,6 +66,8 @@ fuzz_target!(|input: Input<'_>| {
         compare(&a, &b);
     }
     compare_unix(first, second);
+    let families = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX, libc::AF_NETLINK];
+    check_sockaddr(families[usize::from(input.networks[0]) % families.len()], input.text);
     // It takes as long as all the rest, and asks less of the text.
     if input.scopes[1] % 8 == 0 {
         damage(NETWORKS[usize::from(input.networks[0]) % NETWORKS.len()].1, input.text);
@@ -253,6 +255,53 @@ enum Bound<'d> {
     Abstract(&'d [u8]),
 }
 
+/// What the kernel tells of a socket that is bound so.
+fn sockaddr(bound: &Bound<'_>) -> Vec<u8> {
+    let join = |family: i32, parts: &[&[u8]]| [&(family as u16).to_ne_bytes(), &*parts.concat()].concat();
+    match bound {
+        Bound::Inet(SocketAddr::V4(v4)) => {
+            join(libc::AF_INET, &[&v4.port().to_be_bytes(), &v4.ip().octets(), &[0; 8]])
+        }
+        Bound::Inet(SocketAddr::V6(v6)) => {
+            let (port, scope) = (v6.port().to_be_bytes(), v6.scope_id().to_ne_bytes());
+            join(libc::AF_INET6, &[&port, &v6.flowinfo().to_ne_bytes(), &v6.ip().octets(), &scope])
+        }
+        Bound::Path(path) => join(libc::AF_UNIX, &[path, b"\0"]),
+        Bound::Abstract(name) => join(libc::AF_UNIX, &[b"\0", name]),
+    }
+}
+
+/// Whatever bytes follow a family, what is read of them is what they say, and nothing is read past their end.
+fn check_sockaddr(family: i32, rest: &[u8]) {
+    let bytes = [&(family as u16).to_ne_bytes(), rest].concat();
+    let told = Address::from_sockaddr(&bytes);
+    let (bound, needed) = match told {
+        Some(Address::Inet(address)) if address.is_ipv4() => (Bound::Inet(address), 8),
+        Some(Address::Inet(address)) => (Bound::Inet(address), 28),
+        Some(Address::Path(path)) => (Bound::Path(path), bytes.len()),
+        Some(Address::Abstract(name)) => (Bound::Abstract(name), bytes.len()),
+        Some(other) => panic!("{other:?} is no socket's address"),
+        None => {
+            let readable = match family {
+                libc::AF_INET => rest.len() >= 6,
+                libc::AF_INET6 => rest.len() >= 26,
+                libc::AF_UNIX => {
+                    rest.first() == Some(&0) || rest.len() <= UNIX_MAX + 1 && rest.ends_with(&[0])
+                }
+                _ => false,
+            };
+            assert!(!readable, "{bytes:?} was not read");
+            return;
+        }
+    };
+    let mut again = sockaddr(&bound);
+    // The flow label, which is passed over.
+    if let (libc::AF_INET6, Some(flow)) = (family, bytes.get(4..8)) {
+        again[4..8].copy_from_slice(flow);
+    }
+    assert_eq!(again[..needed], bytes[..needed]);
+}
+
 struct Checked<'d> {
     bound: Bound<'d>,
     /// `None` with port 0.
@@ -268,6 +317,9 @@ fn check_keys(endpoint: Endpoint<'_>, scope: u32) -> Checked<'_> {
         Bound::Path(path) => Key::unix(path),
         Bound::Abstract(name) => Key::unix_abstract(name),
     };
+    let sockaddr = sockaddr(&bound);
+    let told = Address::from_sockaddr(&sockaddr).expect("what the kernel tells can be read");
+    assert_eq!(Key::of(&told), Some(own));
     if own.port() == Some(0) {
         assert_eq!((keys.exact, keys.equivalent), (None, None));
         return Checked { bound, key: None };
