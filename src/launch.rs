@@ -10,6 +10,7 @@
 use crate::cstr::CStrPtr;
 use crate::environ::{self, Environ};
 use crate::error::{Call, Error, Table, Variable};
+use crate::slot::Slot;
 use crate::sys;
 use core::ffi::{CStr, c_char, c_int, c_ulong};
 use heapless::{Vec, VecView};
@@ -40,7 +41,7 @@ pub(crate) struct Directory {
     /// `$PWD`, if it named the current directory: so a path through a symbolic link is followed anew.
     pub(crate) path: Option<CStrPtr>,
     /// The directory itself, for when the path has gone.
-    pub(crate) fd: Option<OwnedFd>,
+    pub(crate) fd: Slot<OwnedFd>,
 }
 
 /// A [`Launch`] of any capacity, for a restart to rewrite.
@@ -82,7 +83,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     /// A launch without arguments and variables, for [`Launch::capture_from_libc`].
     #[must_use]
     pub const fn empty() -> Self {
-        let directory = Directory { path: None, fd: None };
+        let directory = Directory { path: None, fd: Slot::Empty };
         Self { args: Vec::new(), vars: Vec::new(), directory, secure: false }
     }
 
@@ -329,7 +330,7 @@ impl Directory {
         };
         let path = pwd.and_then(|pwd| pwd.behind("PWD=".len()));
         let path = path.filter(|path| path.to_bytes().starts_with(b"/") && same(fd.as_ref(), path));
-        Ok(Self { path, fd })
+        Ok(Self { path, fd: fd.into() })
     }
 
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {

@@ -24,6 +24,7 @@ mod adopt;
 mod listener;
 mod net;
 mod pidfd;
+mod slot;
 mod sys;
 mod table;
 mod wait;

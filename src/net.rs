@@ -15,11 +15,13 @@ use crate::ready::{self, Predecessor, Reason, Report};
 use crate::restart::image::{HandOver, Scratch};
 use crate::restart::main_pid::MainPid;
 use crate::restart::{Failure, Restart, Successor, exec, spawn};
+use crate::slot::Slot;
 use crate::table::{ActiveTable, Id, InheritedTable};
 use core::convert::Infallible;
 use core::fmt;
 use core::time::Duration;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::io::Errno;
 use rustix::process::getpid;
 
 /// The sockets of a server: those it inherited, those it has opened or claimed, and the processes it got
@@ -27,8 +29,8 @@ use rustix::process::getpid;
 ///
 /// `N` is the capacity of both tables: at most `N` descriptors are inherited, at most `N` are active.
 /// Nothing is allocated: a `Net` takes `148 * N + 808` bytes on a 64-bit machine at most, and no more of it is
-/// touched than what it holds takes; a restart takes 10 KiB of stack, and 26 KiB without optimisation. `'env` is
-/// how long the names live.
+/// touched than what it holds takes. [`Net::new`] is all zeros, so that a static takes no room in the program's file.
+/// A restart takes 10 KiB of stack, and 26 KiB without optimisation. `'env` is how long the names live.
 ///
 /// Dropping it closes everything it holds.
 #[derive(Debug)]
@@ -40,9 +42,9 @@ pub struct Net<'env, const N: usize> {
     scratch: Scratch<N>,
     state: State,
     /// The readiness socket, until the report is sent.
-    readiness: Option<OwnedFd>,
-    predecessor: Option<Predecessor>,
-    successor: Option<Successor>,
+    readiness: Slot<OwnedFd>,
+    predecessor: Slot<Predecessor>,
+    successor: Slot<Successor>,
     notifier: Notifier,
     /// Whether [`Net::ready`] has been through.
     reported: bool,
@@ -50,11 +52,13 @@ pub struct Net<'env, const N: usize> {
     handed_over: bool,
 }
 
+/// Zeros when it is fresh, for the reason that [`Slot`] has.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug)]
 enum State {
-    Fresh,
-    Inherited,
-    Failed(Error),
+    Fresh = 0,
+    Inherited = 1,
+    Failed(Error) = 2,
 }
 
 /// How [`Net::inherit_with`] reads the activation variables.
@@ -176,9 +180,9 @@ impl<'env, const N: usize> Net<'env, N> {
             active: ActiveTable::new(),
             scratch: Scratch::new(),
             state: State::Fresh,
-            readiness: None,
-            predecessor: None,
-            successor: None,
+            readiness: Slot::Empty,
+            predecessor: Slot::Empty,
+            successor: Slot::Empty,
             notifier: Notifier::none(),
             reported: false,
             handed_over: false,
@@ -275,8 +279,8 @@ impl<'env, const N: usize> Net<'env, N> {
         let adopted = unsafe {
             adopt::adopt(&activation, options.first_fd, options.listeners_only, own_fd, &mut self.inherited)
         }?;
-        self.readiness = adopted.readiness;
-        self.predecessor = adopted.predecessor;
+        self.readiness = adopted.readiness.into();
+        self.predecessor = adopted.predecessor.into();
         Ok(activation.count)
     }
 
@@ -498,10 +502,10 @@ impl<'env, const N: usize> Net<'env, N> {
     /// - [`Error::Call`]: the path could not be removed.
     pub fn close_and_unlink(&mut self, id: Id) -> Result<(), Error> {
         let slot = self.active.find(id)?;
-        if self.readiness.is_some() {
+        if self.readiness.as_ref().is_some() {
             return Err(Error::NoPath);
         }
-        if let Some(successor) = &self.successor {
+        if let Some(successor) = self.successor.as_ref() {
             if successor.is_in_flight() {
                 return Err(Error::InFlight);
             }
@@ -553,11 +557,11 @@ impl<'env, const N: usize> Net<'env, N> {
         if self.reported {
             return Ok(());
         }
-        if let Some(socket) = &self.readiness {
+        if let Some(socket) = self.readiness.as_ref() {
             if !ready::send(socket.as_fd(), Report::Ready)? && self.is_given_up(socket.as_fd())? {
                 return Err(Error::GivenUp);
             }
-            self.readiness = None;
+            self.readiness = Slot::Empty;
         } else if self.notifier.is_present() {
             let deadline = self.notifier.deadline();
             for name in self.unwanted() {
@@ -592,16 +596,16 @@ impl<'env, const N: usize> Net<'env, N> {
     ///
     /// - [`Error::Call`]: the report could not be sent.
     pub fn refuse(&mut self, reason: Reason) -> Result<(), Error> {
-        if let Some(socket) = &self.readiness {
+        if let Some(socket) = self.readiness.as_ref() {
             ready::send(socket.as_fd(), Report::Refused(reason))?;
         }
-        self.readiness = None;
+        self.readiness = Slot::Empty;
         Ok(())
     }
 
     /// Whether the predecessor, which took no report on `socket`, has given this process up and is still there.
     fn is_given_up(&self, socket: BorrowedFd<'_>) -> Result<bool, Error> {
-        match &self.predecessor {
+        match self.predecessor.as_ref() {
             Some(predecessor) if predecessor.has_exited()? => Ok(false),
             _ => ready::is_given_up(socket),
         }
@@ -656,7 +660,7 @@ impl<'env, const N: usize> Net<'env, N> {
     }
 
     /// Takes the predecessor out, to own it, or to drop it once it has ended.
-    pub const fn take_predecessor(&mut self) -> Option<Predecessor> {
+    pub fn take_predecessor(&mut self) -> Option<Predecessor> {
         self.predecessor.take()
     }
 
@@ -753,7 +757,8 @@ impl<'env, const N: usize> Net<'env, N> {
             self.handed_over |= before.is_ready();
             before.reap();
         }
-        Ok(self.successor.insert(successor))
+        self.successor = Slot::Full(successor);
+        self.successor.as_mut().ok_or(Error::call(Call::Clone, Errno::CHILD))
     }
 
     /// Replaces this process's image and keeps its PID; the new image gets what [`Net::spawn`] says, and no
@@ -798,7 +803,7 @@ impl<'env, const N: usize> Net<'env, N> {
             names,
         };
         // One that owes a predecessor the report is not the main process: the predecessor speaks.
-        let is_main = self.readiness.is_none();
+        let is_main = self.readiness.as_ref().is_none();
         if is_main && self.notifier.is_present() {
             self.notifier.send(&[Assignment::Reloading])?;
         }
@@ -821,7 +826,7 @@ impl<'env, const N: usize> Net<'env, N> {
                 Err(_) => Ok(()),
             };
         }
-        if let Some(successor) = &self.successor {
+        if let Some(successor) = self.successor.as_ref() {
             successor.reap();
         }
         Ok(())

@@ -42,13 +42,13 @@ pub(crate) struct Active<'env> {
 pub(crate) struct ActiveTable<'env, const N: usize> {
     slots: Vec<Active<'env>, N>,
     last: u32,
-    /// How many bytes `LISTEN_FDNAMES` takes for them.
+    /// How many bytes their names take, each with a separator.
     names: usize,
 }
 
 impl<'env, const N: usize> ActiveTable<'env, N> {
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), last: 0, names: NAMES_PREFIX }
+        Self { slots: Vec::new(), last: 0, names: 0 }
     }
 
     /// Whether a socket called `name` would find room. Asked before anything is opened for it.
@@ -56,7 +56,7 @@ impl<'env, const N: usize> ActiveTable<'env, N> {
         if self.slots.is_full() {
             return Err(Error::Capacity { table: Table::Active, needed: N + 1, capacity: N });
         }
-        let needed = self.names + name.len() + 1;
+        let needed = NAMES_PREFIX + self.names + name.len() + 1;
         if needed > names_capacity(N) {
             return Err(Error::Capacity { table: Table::Names, needed, capacity: names_capacity(N) });
         }
@@ -101,7 +101,7 @@ impl<'env, const N: usize> ActiveTable<'env, N> {
 
     /// How many bytes `LISTEN_FDNAMES` takes for them, with its NUL.
     pub(crate) const fn names_len(&self) -> usize {
-        self.names + 1
+        NAMES_PREFIX + self.names + 1
     }
 }
 

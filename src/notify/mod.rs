@@ -28,6 +28,7 @@ use crate::error::{Call, Error, Fault, MessageFault, Variable};
 use crate::launch::Launch;
 use crate::pidfd;
 use crate::restart::Failure;
+use crate::slot::Slot;
 use crate::sys::VsockAddress;
 use crate::wait::{Deadline, now, poll_until};
 use core::fmt::{self, Write};
@@ -55,7 +56,7 @@ use target::Target;
 pub struct Notifier {
     /// The value of `NOTIFY_SOCKET`, and what is done with it: nothing without it.
     manager: Option<(Value, &'static Verbs)>,
-    timeout: Duration,
+    timeout: Slot<Duration>,
 }
 
 /// A value that was parsed once.
@@ -86,7 +87,7 @@ impl Notifier {
     /// No manager: nothing is ever sent.
     #[must_use]
     pub const fn none() -> Self {
-        Self { manager: None, timeout: Self::TIMEOUT }
+        Self { manager: None, timeout: Slot::Empty }
     }
 
     /// The manager that this process was started by, or none: as `NOTIFY_SOCKET` says, which stays in the
@@ -114,14 +115,14 @@ impl Notifier {
         Target::parse(value)?;
         let value = Value::from_slice(value)
             .map_err(|_| Variable::NotifySocket.fault(Fault::TooLong { bytes: value.len() }))?;
-        Ok(Self { manager: Some((value, &VERBS)), timeout: Self::TIMEOUT })
+        Ok(Self { manager: Some((value, &VERBS)), timeout: Slot::Empty })
     }
 
     /// Lets no call wait longer than `timeout`, however many messages it sends. With 0, a manager whose socket is
     /// full is an error at once.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = Slot::Full(timeout);
         self
     }
 
@@ -169,7 +170,7 @@ impl Notifier {
 
     /// Until when a call that begins now may wait.
     pub(crate) fn deadline(&self) -> Deadline {
-        Deadline::after(self.timeout)
+        Deadline::after(self.timeout.as_ref().copied().unwrap_or(Self::TIMEOUT))
     }
 
     /// Sends one of a call's messages.

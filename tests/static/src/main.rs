@@ -4,6 +4,8 @@
 #![no_main]
 
 use core::arch::naked_asm;
+use core::cell::UnsafeCell;
+use core::hint::black_box;
 use core::time::Duration;
 use gracenet::{Change, Launch, Net, Restart};
 use rustix::net::{AddressFamily, SocketType};
@@ -14,6 +16,19 @@ const _: () = {
     assert!(size_of::<Net<'_, 3>>() <= 148 * 3 + 808);
     assert!(size_of::<Net<'_, 1000>>() <= 148 * 1000 + 808);
 };
+
+/// All zeros, and so in no file.
+struct Empty(UnsafeCell<(Net<'static, 16>, Launch<16, 16>)>);
+
+// SAFETY: there is one thread, and it takes the address alone.
+unsafe impl Sync for Empty {}
+
+static EMPTY: Empty = Empty(UnsafeCell::new((Net::new(), Launch::empty())));
+
+unsafe extern "C" {
+    /// Where what stands in the file ends.
+    safe static _edata: u8;
+}
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
@@ -67,6 +82,9 @@ unsafe extern "C" fn begin(stack: *const usize) -> ! {
 unsafe fn run(stack: *const usize) -> Result<(), i32> {
     // SAFETY: the caller's contract.
     let mut launch: Launch<16, 256> = unsafe { Launch::from_stack(stack) }.map_err(|_| 10)?;
+    if black_box(EMPTY.0.get()).addr() < (&raw const _edata).addr() {
+        return Err(9);
+    }
     let mut net = Net::<4>::new();
     // SAFETY: nothing was opened yet.
     unsafe { net.inherit(&mut launch) }.map_err(|_| 11)?;
