@@ -80,7 +80,8 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         Ok(launch)
     }
 
-    /// A launch without arguments and variables, for [`Launch::capture_from_libc`].
+    /// A launch without arguments and variables, for [`Launch::capture_from_libc`] and
+    /// [`Launch::capture_from_stack`]. All zeros: a static takes no room in the program's file.
     #[must_use]
     pub const fn empty() -> Self {
         let directory = Directory { path: None, fd: Slot::Empty };
@@ -136,8 +137,10 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         argv: *const *const c_char,
         envp: *const *const c_char,
     ) -> Result<Self, Error> {
+        let mut launch = Self::empty();
         // SAFETY: the caller's contract.
-        unsafe { Self::capture(argc.max(0) as usize, argv, envp, read_secure()) }
+        unsafe { launch.fill(argc.max(0) as usize, argv, envp, read_secure()) }?;
+        Ok(launch)
     }
 
     /// Captures the launch from the stack pointer that the process began with: the address of argc, which
@@ -157,6 +160,22 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     ///
     /// - System V ABI, "Process Initialization"; `getauxval(3)` for `AT_SECURE`
     pub unsafe fn from_stack(stack: *const usize) -> Result<Self, Error> {
+        let mut launch = Self::empty();
+        // SAFETY: the caller's contract.
+        unsafe { launch.capture_from_stack(stack) }?;
+        Ok(launch)
+    }
+
+    /// The same as [`Launch::from_stack`], without a move. What was in it before is gone, on errors too.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Launch::from_stack`].
+    ///
+    /// # Safety
+    ///
+    /// - As for [`Launch::from_stack`].
+    pub unsafe fn capture_from_stack(&mut self, stack: *const usize) -> Result<(), Error> {
         // SAFETY: the initial stack begins with the number of arguments.
         let argc = unsafe { stack.read() };
         // SAFETY: the arguments' pointers follow it.
@@ -179,22 +198,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
             entry = unsafe { entry.add(1) };
         }
         // SAFETY: both tables are the kernel's.
-        unsafe { Self::capture(argc, argv.cast(), envp.cast(), secure) }
-    }
-
-    /// # Safety
-    ///
-    /// As for [`Launch::new`].
-    unsafe fn capture(
-        argc: usize,
-        argv: *const *const c_char,
-        envp: *const *const c_char,
-        secure: bool,
-    ) -> Result<Self, Error> {
-        let mut launch = Self::empty();
-        // SAFETY: the caller's contract.
-        unsafe { launch.fill(argc, argv, envp, secure) }?;
-        Ok(launch)
+        unsafe { self.fill(argc, argv.cast(), envp.cast(), secure) }
     }
 
     /// # Safety

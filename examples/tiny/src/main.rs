@@ -64,10 +64,10 @@ const CONTROL_AND_ORPHANS: [Signal; 6] =
 
 /// The program, given the stack that it began with, where arguments and environment are.
 fn main(stack: *const usize) -> Result<(), Complained> {
-    // Borrowed where they are, here and below: a move would take as much of the stack once more.
+    // Filled and borrowed where they are, here and below: a move would take as much of the stack once more.
+    let launch = &mut Launch::empty();
     // SAFETY: it is the stack pointer at the entry, and nothing writes to what it points to.
-    let launch = &mut unsafe { Launch::from_stack(stack) };
-    let launch = launch.as_mut().map_err(|error| *error)?;
+    unsafe { launch.capture_from_stack(stack) }?;
     let net = &mut Net::new();
     // SAFETY: nothing has been opened yet.
     unsafe { net.inherit(launch) }?;

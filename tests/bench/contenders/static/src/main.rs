@@ -6,7 +6,6 @@
 mod start;
 
 use core::cell::UnsafeCell;
-use core::mem::MaybeUninit;
 use core::time::Duration;
 use gracenet::activation::{DIGITS, decimal};
 use gracenet::{Launch, Net, Signals};
@@ -25,12 +24,12 @@ const CAPACITY: usize = match usize::from_str_radix(env!("TINY_LISTENERS"), 10) 
 type Start = Launch<{ CAPACITY + 16 }, 512>;
 
 /// In no stack frame, of which every page would be touched.
-struct Place(UnsafeCell<MaybeUninit<Net<'static, CAPACITY>>>);
+struct Place(UnsafeCell<(Start, Net<'static, CAPACITY>)>);
 
 // SAFETY: there is one thread.
 unsafe impl Sync for Place {}
 
-static NET: Place = Place(UnsafeCell::new(MaybeUninit::uninit()));
+static PLACE: Place = Place(UnsafeCell::new((Launch::empty(), Net::new())));
 
 /// A mark in the log of system calls: a write that fails.
 fn mark(what: &str) {
@@ -54,13 +53,13 @@ fn errno(error: gracenet::Error) -> Errno {
 
 fn main(stack: *const usize) -> Result<(), Errno> {
     let entry = now();
-    // SAFETY: it is the stack pointer at the entry, and nothing writes to what it points to.
-    let mut launch: Start = unsafe { Launch::from_stack(stack) }.map_err(errno)?;
-    mark("claim");
     // SAFETY: nobody else has it: this is called once.
-    let net = unsafe { &mut *NET.0.get() }.write(Net::new());
+    let (launch, net) = unsafe { &mut *PLACE.0.get() };
+    // SAFETY: it is the stack pointer at the entry, and nothing writes to what it points to.
+    unsafe { launch.capture_from_stack(stack) }.map_err(errno)?;
+    mark("claim");
     // SAFETY: nothing has been opened yet.
-    unsafe { net.inherit(&mut launch) }.map_err(errno)?;
+    unsafe { net.inherit(launch) }.map_err(errno)?;
     let addresses = launch.args().skip(2).filter_map(|address| address.to_str().ok());
     for address in addresses {
         net.claim("tcp", address).map_err(errno)?;
@@ -71,7 +70,7 @@ fn main(stack: *const usize) -> Result<(), Errno> {
         return Ok(());
     }
     net.ready().map_err(errno)?;
-    serve(net, &mut launch)
+    serve(net, launch)
 }
 
 fn serve(net: &mut Net<'_, CAPACITY>, launch: &mut Start) -> Result<(), Errno> {
