@@ -39,17 +39,15 @@
 #![allow(clippy::std_instead_of_core, reason = "a std program")]
 
 use std::error::Error;
-use std::ffi::{OsString, c_int};
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
@@ -58,15 +56,12 @@ use std::time::{Duration, Instant};
 use gracenet::address::Kind;
 use gracenet::error::Variable;
 use gracenet::notify::{self, Assignment};
-use gracenet::{Endpoint, Failure, Id, Launch, Net, Notifier, Options, Reason, Restart, Successor};
+use gracenet::{Endpoint, Failure, Id, Launch, Net, Notifier, Options, Reason, Restart, Signals, Successor};
 use rustix::event::{EventfdFlags, Timespec, epoll};
 use rustix::fs::{MemfdFlags, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
-use signal_hook::iterator::backend::SignalDelivery;
-use signal_hook::iterator::exfiltrator::SignalOnly;
+use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 use socket2::Socket;
 
 /// A line on stderr. Nobody has to read that: a server does not end because its messages have no reader.
@@ -197,7 +192,7 @@ fn serve(config: &'static Config) -> Result<ExitCode, Box<dyn Error>> {
         unsafe { gracenet::launch::consume_from_libc(variables) };
     }
 
-    let signals = Signals::new()?;
+    let signals = Signals::new(if is_init() { &CONTROL_AND_ORPHANS } else { &CONTROL })?;
     let mut server = match Server::new(config, launch, net, signals) {
         Ok(server) => server,
         Err((mut net, error)) => {
@@ -229,27 +224,11 @@ impl std::fmt::Display for ListenError {
 
 impl Error for ListenError {}
 
-/// The signals that control the server, as a descriptor to poll.
-type Signals = SignalDelivery<UnixStream, SignalOnly>;
-
-trait NewSignals: Sized {
-    fn new() -> io::Result<Self>;
-}
-
-const CONTROL: [c_int; 4] = [SIGUSR2, SIGHUP, SIGTERM, SIGINT];
-
-impl NewSignals for Signals {
-    fn new() -> io::Result<Self> {
-        let (read, write) = UnixStream::pair()?;
-        let signals = Self::with_pipe(read, write, SignalOnly, CONTROL)?;
-        if is_init() {
-            signals.handle().add_signal(SIGCHLD)?;
-        }
-        // After an exec in place they are blocked.
-        control_signals(libc::SIG_UNBLOCK)?;
-        Ok(signals)
-    }
-}
+/// What controls the server. Blocked in all threads, and in what this process starts: until the loop reads it, or the
+/// successor's, it waits.
+const CONTROL: [Signal; 4] = [Signal::USR2, Signal::HUP, Signal::TERM, Signal::INT];
+const CONTROL_AND_ORPHANS: [Signal; 5] =
+    [Signal::USR2, Signal::HUP, Signal::TERM, Signal::INT, Signal::CHILD];
 
 /// Whether this is PID 1, of a container as a rule.
 fn is_init() -> bool {
@@ -259,24 +238,6 @@ fn is_init() -> bool {
 /// Collects whatever child has ended: orphans, since an init process starts no successor.
 fn collect_orphans() {
     while let Ok(Some(_)) = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {}
-}
-
-/// Blocks or unblocks the signals in this thread.
-fn control_signals(how: c_int) -> io::Result<()> {
-    let mut set = MaybeUninit::uninit();
-    // SAFETY: this initialises the set.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: it was just initialised.
-    let mut set: libc::sigset_t = unsafe { set.assume_init() };
-    for signal in CONTROL {
-        // SAFETY: the set is a valid one.
-        unsafe { libc::sigaddset(&mut set, signal) };
-    }
-    // SAFETY: the set is a valid one, and the old mask is not asked for.
-    match unsafe { libc::pthread_sigmask(how, &set, ptr::null_mut()) } {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
-    }
 }
 
 /// What the loop waits for, beside the listeners, whose keys are their positions.
@@ -423,7 +384,7 @@ impl Server {
 
     /// Begins to accept and says so.
     fn ready(&mut self) -> Result<(), Box<dyn Error>> {
-        self.watch.add(self.signals.get_read(), key::SIGNALS)?;
+        self.watch.add(&self.signals, key::SIGNALS)?;
         self.watch.add(&self.connections.last, key::LAST_CONNECTION)?;
         if let Some(predecessor) = self.net.predecessor() {
             self.watch.add(predecessor, key::PREDECESSOR)?;
@@ -547,12 +508,12 @@ impl Server {
     }
 
     fn handle_signals(&mut self) -> Option<ExitCode> {
-        while let Some(signal) = self.signals.pending().next() {
+        while let Ok(Some(signal)) = self.signals.take() {
             match signal {
-                SIGCHLD => collect_orphans(),
-                SIGUSR2 => self.spawn(),
-                SIGHUP if matches!(self.config.reload, Reload::Spawn) && !is_init() => self.spawn(),
-                SIGHUP => match self.phase {
+                Signal::CHILD => collect_orphans(),
+                Signal::USR2 => self.spawn(),
+                Signal::HUP if matches!(self.config.reload, Reload::Spawn) && !is_init() => self.spawn(),
+                Signal::HUP => match self.phase {
                     Phase::Serving => {
                         self.tell(&[Assignment::Reloading, Assignment::Status("draining, to execute anew")]);
                         self.drain(Leave::Exec);
@@ -697,10 +658,7 @@ impl Server {
 
     /// Executes in place; if that fails, serves on.
     fn exec(&mut self) -> Result<(), Box<dyn Error>> {
-        // What comes from now on waits until the new image has its handlers.
-        control_signals(libc::SIG_BLOCK)?;
         let Err(error) = self.net.exec(&mut self.launch, &Restart::new());
-        control_signals(libc::SIG_UNBLOCK)?;
         self.restart_failed(error);
         self.connections.draining.store(false, Ordering::SeqCst);
         self.phase = Phase::Serving;
@@ -820,8 +778,6 @@ impl Connections {
         let work = {
             let (this, socket) = (Arc::clone(this), Arc::clone(&socket));
             move || {
-                // The loop's thread handles the signals. Where they cannot be blocked, reads start again.
-                let _ = control_signals(libc::SIG_BLOCK);
                 this.finish(&socket);
             }
         };
@@ -888,8 +844,7 @@ fn answer(mut socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads, whatever signals come: one that asks for a restart may reach any thread, and a read with a timeout
-/// is not started again by the kernel, `SA_RESTART` or not.
+/// Reads, also on: one with a timeout fails with `EINTR` where the process was stopped and goes on, see signal(7).
 fn read(mut socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match socket.read(buffer) {

@@ -1,4 +1,4 @@
-//! Signals as a descriptor to poll, for programs without a libc to install handlers with.
+//! Signals as a descriptor to poll, for loops that poll, and for programs without a libc to install handlers with.
 //!
 //! [`Signals`] blocks the signals that it shows, and a restart hands the mask on: a signal that comes while the
 //! program is being replaced waits for the new image's [`Signals`], and is not lost. No handler is installed.
