@@ -1,8 +1,9 @@
 //! Listeners: opening a fresh one, and recognising an inherited one.
 //!
-//! Everything here is a safe call of rustix's. Nothing ever calls `shutdown` on a listener, which would stop
-//! every copy of it in every process, and nothing touches the flags or options of one that was inherited:
-//! `O_NONBLOCK` and all socket options belong to the open socket that predecessor and successor share.
+//! Everything here is a safe call: rustix's, or of `sys` for a socket's own address. Nothing ever calls `shutdown` on
+//! a listener, which would stop every copy of it in every process, and nothing touches the flags or options of one
+//! that was inherited: `O_NONBLOCK` and all socket options belong to the open socket that predecessor and successor
+//! share.
 
 use crate::address::{
     Address, Endpoint, Equivalent, Family, Key, Keys, Kind, Network, UNIX_MAX, Zone, scoped,

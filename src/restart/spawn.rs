@@ -1,8 +1,11 @@
 //! Spawn: a second process that runs beside this one until it is ready.
 //!
 //! The clone shares memory and suspends the calling thread alone, as vfork does: no page table is copied,
-//! however large the heap, and the error of a failing execve is there when the call returns. In the
-//! predecessor nothing is duplicated; all moving of descriptors happens in the clone's copy of the table. Where
+//! however large the heap, and the error of a failing execve is there when the call returns. It goes on below the
+//! frames of that thread, and has no stack of its own: one in a frame would be touched, and so resident, as a whole,
+//! and one that is mapped takes two more system calls.
+//!
+//! In the predecessor nothing is duplicated; all moving of descriptors happens in the clone's copy of the table. Where
 //! memory is not shared after all, which is so under a user-mode emulator, the error comes through a pipe
 //! (`sys/emulator.rs`).
 #![allow(unsafe_code)]

@@ -1,4 +1,5 @@
-//! The system calls that rustix does not offer, and the clone that restarts are made of.
+//! The system calls that rustix does not offer, or not in a form that costs as little, and the clone that restarts are
+//! made of.
 //!
 //! Two kinds of functions live here. Free functions are called by the process itself. The methods of
 //! [`Task`] are called between clone and execve, where memory is shared with a suspended thread of the

@@ -4,8 +4,8 @@
 //! tiny [ADDRESS...]
 //! ```
 //!
-//! ADDRESS is `[NETWORK=]ADDRESS` as for `serve`, of which this is the small sister: the same ready line, the
-//! same `GET /`, the same signals. Without one it serves on 127.0.0.1:8080.
+//! ADDRESS is an IP address and a port, `127.0.0.1:8080` or `[::1]:8080`; without one it is the former. This is the
+//! small sister of `serve`: the same ready line, the same `GET /`, the same signals.
 //!
 //! | signal | effect |
 //! |---|---|
