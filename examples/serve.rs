@@ -115,7 +115,9 @@ impl Config {
     fn parse(args: impl Iterator<Item = OsString>) -> Result<Self, lexopt::Error> {
         use lexopt::prelude::*;
         let seconds = |value: OsString| -> Result<Duration, lexopt::Error> {
-            Duration::try_from_secs_f64(value.parse()?).map_err(|error| error.to_string().into())
+            let time = Duration::try_from_secs_f64(value.parse()?).map_err(|error| error.to_string())?;
+            Instant::now().checked_add(time).ok_or("a time that no clock reaches")?;
+            Ok(time)
         };
         let mut config = Self {
             names: Vec::new(),
@@ -559,6 +561,8 @@ impl Server {
                 }
                 self.phase = Phase::Restarting { deadline };
             }
+            // In this moment.
+            Err(gracenet::Error::HandedOver) => self.check_successor(Successor::poll),
             Err(error) => self.restart_failed(error),
         }
     }
@@ -570,15 +574,18 @@ impl Server {
         else {
             return;
         };
-        match look(successor) {
+        let looked = look(successor);
+        let is_in_flight = successor.is_in_flight();
+        match looked {
             Ok(false) => {}
             Ok(true) => {
                 self.is_main = false;
                 self.watchdog = None;
                 self.drain(Leave::Exit);
             }
-            Err(failure @ Failure::Manager(_)) => {
-                // Both serve meanwhile. To leave now would look like the end of the service.
+            Err(failure) if is_in_flight => {
+                // It could not be looked at, or both serve, and the service manager does not know: to leave now would
+                // look like the end of the service.
                 say!("restart: {failure}");
                 self.phase = Phase::Restarting { deadline: Instant::now() + RETRY };
             }

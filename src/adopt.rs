@@ -93,7 +93,7 @@ unsafe fn inspect<'env, const N: usize>(
     own_fd: Option<RawFd>,
     table: &mut InheritedTable<'env, N>,
 ) -> Result<Option<Predecessor>, Error> {
-    for (fd, name) in (first..).zip(activation.names()) {
+    for (fd, name) in (first..=RawFd::MAX).zip(activation.names()) {
         if own_fd == Some(fd) {
             return Err(Error::NotOpen { fd });
         }
@@ -156,7 +156,7 @@ unsafe fn own<const N: usize>(
     };
     set_cloexec(range)?;
     set_cloexec(single.map_or(0..0, |fd| fd..fd.saturating_add(1)))?;
-    for (fd, slot) in (first..).zip(table.view().slots.iter_mut()) {
+    for (fd, slot) in (first..=RawFd::MAX).zip(table.view().slots.iter_mut()) {
         // SAFETY: it is open, and the caller promised that it is nobody else's.
         slot.fd = Some(unsafe { OwnedFd::from_raw_fd(fd) });
     }

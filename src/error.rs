@@ -76,7 +76,7 @@ pub enum Error {
     Untrusted,
     /// A successor is in flight.
     InFlight,
-    /// There is no argument to tell the program's name from.
+    /// There is no first argument, which tells the program's name.
     NoArguments,
     /// A change of the environment is not of the form `NAME=value`, or is one of the crate's own variables.
     InvalidChange {
@@ -143,7 +143,6 @@ pub enum Call {
     Pipe,
     Poll,
     Prctl,
-    ReadAuxv,
     ReadSignal,
     ReadStat,
     Recv,
@@ -187,7 +186,6 @@ impl Call {
             Self::Pipe => "pipe",
             Self::Poll => "poll",
             Self::Prctl => "prctl",
-            Self::ReadAuxv => "read the auxiliary vector",
             Self::ReadSignal => "read a signal",
             Self::ReadStat => "read /proc/self/stat",
             Self::Recv => "recv",

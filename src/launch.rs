@@ -89,7 +89,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     }
 
     /// The same as [`Launch::from_libc`], without a move: for a static, of whose tables no more is touched than
-    /// what is captured takes. What was in it before is gone, on errors too.
+    /// what is captured takes. What was in it before is gone; on an error it is empty.
     ///
     /// # Errors
     ///
@@ -104,6 +104,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
             static environ: *const *const c_char;
             safe fn getauxval(kind: c_ulong) -> c_ulong;
         }
+        self.clear();
         // SAFETY: as the kernel told libc, and libc tells this.
         let stack = match unsafe { find_stack(getauxval(AT_RANDOM as c_ulong) as usize) } {
             Some(stack) => stack,
@@ -166,7 +167,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         Ok(launch)
     }
 
-    /// The same as [`Launch::from_stack`], without a move. What was in it before is gone, on errors too.
+    /// The same as [`Launch::from_stack`], without a move. What was in it before is gone; on an error it is empty.
     ///
     /// # Errors
     ///
@@ -201,6 +202,8 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         unsafe { self.fill(argc, argv.cast(), envp.cast(), secure) }
     }
 
+    /// Fills the tables, or leaves them empty.
+    ///
     /// # Safety
     ///
     /// As for [`Launch::new`].
@@ -211,18 +214,26 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         envp: *const *const c_char,
         secure: bool,
     ) -> Result<(), Error> {
+        self.clear();
+        self.secure = secure;
+        let mut fill = || {
+            // SAFETY: the caller promised `argc` strings.
+            unsafe { point_to(argv, argc, Table::Arguments, self.args.as_mut_view()) }?;
+            // SAFETY: the caller promised a table that ends with a null pointer, or none.
+            let count = unsafe { count(envp) };
+            // SAFETY: that many strings were just counted.
+            unsafe { point_to(envp, count, Table::Variables, self.vars.as_mut_view()) }?;
+            let pwd = environ::find(self.vars.as_view(), b"PWD").copied().filter(|_| !secure);
+            self.directory = Directory::current(pwd)?;
+            Ok(())
+        };
+        fill().inspect_err(|_| self.clear())
+    }
+
+    fn clear(&mut self) {
         self.args.clear();
         self.vars.clear();
-        self.secure = secure;
-        // SAFETY: the caller promised `argc` strings.
-        unsafe { point_to(argv, argc, Table::Arguments, self.args.as_mut_view()) }?;
-        // SAFETY: the caller promised a table that ends with a null pointer, or none.
-        let count = unsafe { count(envp) };
-        // SAFETY: that many strings were just counted.
-        unsafe { point_to(envp, count, Table::Variables, self.vars.as_mut_view()) }?;
-        let pwd = environ::find(self.vars.as_view(), b"PWD").copied().filter(|_| !secure);
-        self.directory = Directory::current(pwd)?;
-        Ok(())
+        self.directory = Directory { path: None, fd: Slot::Empty };
     }
 
     /// The arguments, the program's name first.

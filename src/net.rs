@@ -563,12 +563,12 @@ impl<'env, const N: usize> Net<'env, N> {
             }
             self.readiness = Slot::Empty;
         } else if self.notifier.is_present() {
-            let deadline = self.notifier.deadline();
+            let mut deadline = self.notifier.deadline();
             for name in self.unwanted() {
                 let unstore = [Assignment::FdStoreRemove, Assignment::FdName(name)];
-                self.notifier.send_by(&unstore, &[], &deadline)?;
+                self.notifier.send_by(&unstore, &[], &mut deadline)?;
             }
-            self.notifier.send_by(&[Assignment::Ready], &[], &deadline)?;
+            self.notifier.send_by(&[Assignment::Ready], &[], &mut deadline)?;
         }
         self.reported = true;
         self.inherited.clear();
@@ -695,7 +695,8 @@ impl<'env, const N: usize> Net<'env, N> {
 
     /// The whole of a restart, for a program that has nothing else to do meanwhile: [`Net::spawn`] and
     /// [`Successor::wait_ready`]. If this succeeds, the successor serves, and is the main process to the
-    /// service manager: drain, and exit.
+    /// service manager: drain, and exit. A successor that is in flight still, after [`Failure::Manager`] or
+    /// [`Failure::Error`], is the one that is waited for; no other is started.
     ///
     /// # Errors
     ///
@@ -706,7 +707,14 @@ impl<'env, const N: usize> Net<'env, N> {
         restart: &Restart<'_>,
         timeout: Duration,
     ) -> Result<(), Failure> {
-        self.spawn(launch, restart).map_err(Failure::NotStarted)?.wait_ready(timeout)
+        match self.spawn(launch, restart) {
+            Ok(_) | Err(Error::InFlight) => {}
+            // It got ready since.
+            Err(Error::HandedOver) => return Ok(()),
+            Err(error) => return Err(Failure::NotStarted(error)),
+        }
+        let successor = self.successor.as_mut().ok_or(Failure::NotStarted(Error::InFlight))?;
+        successor.wait_ready(timeout)
     }
 
     /// Starts a successor: a second process with stdin, stdout, stderr, the active sockets from 3 on and the

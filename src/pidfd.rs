@@ -35,9 +35,9 @@ pub(crate) enum Exit {
     Signal(i32),
 }
 
-/// How a process ended that is not a child of this one: waits until it has ended, and for `patience` at most
-/// until its parent has collected it, which is when the kernel writes it down. `None` if nobody tells: before
-/// Linux 6.15, or if the parent does not collect it.
+/// How a process ended that is not a child of this one: waits for `patience` at most, until it has ended and its parent
+/// has collected it, which is when the kernel writes it down. `None` if nobody tells by then: before Linux 6.15, or if
+/// the parent does not collect it.
 ///
 /// # References
 ///
@@ -45,13 +45,14 @@ pub(crate) enum Exit {
 #[cold]
 #[inline(never)]
 pub(crate) fn exit(pidfd: BorrowedFd<'_>, patience: Duration) -> Result<Option<Exit>, Error> {
-    poll_until([(pidfd, PollFlags::IN)], &Deadline::NEVER)?;
+    let mut deadline = Deadline::after(patience);
+    poll_until([(pidfd, PollFlags::IN)], &mut deadline)?;
     let Ok(mut status) = sys::pidfd_exit(pidfd) else {
         return Ok(None);
     };
     if status.is_none() {
         // Collected processes hang up.
-        poll_until([(pidfd, PollFlags::empty())], &Deadline::after(patience))?;
+        poll_until([(pidfd, PollFlags::empty())], &mut deadline)?;
         status = sys::pidfd_exit(pidfd).unwrap_or_default();
     }
     Ok(status.map(|status| match status & 0x7f {

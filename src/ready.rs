@@ -168,26 +168,27 @@ pub struct Predecessor {
 impl Predecessor {
     /// Finds who made `socket`'s other end; `None` if that process has ended.
     pub(crate) fn of(socket: BorrowedFd<'_>) -> Result<Option<Self>, Error> {
-        let error = |errno| Error::call(Call::PidfdOpen, errno);
+        let number = socket.as_raw_fd();
+        let unknown = |errno| Error::call_on(Call::Getsockopt, number, errno);
         match sys::peer_pidfd(socket) {
             Ok(pidfd) => return Ok(Some(Self { pidfd })),
             // It has ended: the second before Linux 6.13 or so.
             Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
             // Before Linux 6.5.
             Err(Errno::NOPROTOOPT) => {}
-            Err(errno) => return Err(error(errno)),
+            Err(errno) => return Err(unknown(errno)),
         }
-        let pid = sys::peer_pid(socket).map_err(error)?;
+        let pid = sys::peer_pid(socket).map_err(unknown)?;
         let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else {
             return Ok(None);
         };
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) => pidfd,
             Err(Errno::SRCH) => return Ok(None),
-            Err(errno) => return Err(error(errno)),
+            Err(errno) => return Err(Error::call(Call::PidfdOpen, errno)),
         };
         // Its end is still open, so the number was still its own when it was looked up.
-        let gone = poll_until([(socket, PollFlags::empty())], &Deadline::NOW)?;
+        let gone = poll_until([(socket, PollFlags::empty())], &mut Deadline::after(Duration::ZERO))?;
         Ok((gone == [PollFlags::empty()]).then_some(Self { pidfd }))
     }
 
@@ -206,7 +207,7 @@ impl Predecessor {
     ///
     /// - [`Error::Call`]: poll(2) failed.
     pub fn wait(&self, timeout: Duration) -> Result<bool, Error> {
-        let [found] = poll_until([(self.pidfd.as_fd(), PollFlags::IN)], &Deadline::after(timeout))?;
+        let [found] = poll_until([(self.pidfd.as_fd(), PollFlags::IN)], &mut Deadline::after(timeout))?;
         Ok(!found.is_empty())
     }
 }

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 pub(crate) struct Deadline(Option<Duration>);
 
 impl Deadline {
-    pub(crate) const NOW: Self = Self(Some(Duration::ZERO));
     pub(crate) const NEVER: Self = Self(None);
+    const NOW: Self = Self(Some(Duration::ZERO));
 
     /// The moment `timeout` from now; never, if no clock reaches it.
     pub(crate) fn after(timeout: Duration) -> Self {
@@ -33,28 +33,33 @@ impl Deadline {
         self.remaining().is_some_and(|remaining| remaining.is_zero())
     }
 
-    /// The earlier one.
-    pub(crate) fn earlier(self, other: Self) -> Self {
+    /// The earlier one of the two.
+    pub(crate) fn earlier<'d>(&'d mut self, other: &'d mut Self) -> &'d mut Self {
         match (self.0, other.0) {
-            (Some(a), Some(b)) => Self(Some(a.min(b))),
-            (a, b) => Self(a.or(b)),
+            (Some(own), Some(others)) if others < own => other,
+            (None, Some(_)) => other,
+            _ => self,
         }
     }
 }
 
-/// Polls until something is found or the deadline has passed; signals do not end it.
+/// Polls until something is found or the deadline has passed; signals do not end it. That it has passed is written down,
+/// and does not depend on the clock, which a filter may refuse: libc asks the vDSO, so whoever made the filter may not
+/// have thought of the call.
 pub(crate) fn poll_until<const N: usize>(
     fds: [(BorrowedFd<'_>, PollFlags); N],
-    deadline: &Deadline,
+    deadline: &mut Deadline,
 ) -> Result<[PollFlags; N], Error> {
     let mut fds = fds.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
     loop {
         let timeout = deadline.remaining().and_then(|remaining| Timespec::try_from(remaining).ok());
         match rustix::event::poll(&mut fds, timeout.as_ref()) {
-            Ok(_) => return Ok(fds.map(|fd| fd.revents())),
-            Err(Errno::INTR) => {}
+            Ok(0) => *deadline = Deadline::NOW,
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
             Err(errno) => return Err(Error::call(Call::Poll, errno)),
         }
+        return Ok(fds.map(|fd| fd.revents()));
     }
 }
 
@@ -67,8 +72,10 @@ mod tests {
         assert!(Deadline::after(Duration::ZERO).has_passed());
         assert!(!Deadline::after(Duration::from_secs(3600)).has_passed());
         assert!(!Deadline::after(Duration::MAX).has_passed());
-        let soon = Deadline::after(Duration::ZERO);
-        assert!(Deadline::after(Duration::MAX).earlier(soon).has_passed());
-        assert!(soon.earlier(Deadline::after(Duration::from_secs(3600))).has_passed());
+        let [mut now, mut late, mut never] =
+            [Duration::ZERO, Duration::from_secs(3600), Duration::MAX].map(Deadline::after);
+        assert!(never.earlier(&mut now).has_passed());
+        assert!(now.earlier(&mut late).has_passed());
+        assert!(late.earlier(&mut never).0.is_some());
     }
 }

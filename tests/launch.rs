@@ -104,6 +104,28 @@ fn nothing_at_all_is_a_launch_too() {
     assert_eq!(launch.var(b"PATH"), None);
     let mut launch = launch_of::<1, 8>(&[], &[]).unwrap();
     assert_eq!(output(&mut launch, &Restart::new()), Err(Error::NoArguments));
+    // Nor is a program started without arguments that another way names: not even a null pointer is in an empty table.
+    for launch in [&mut launch_of::<4, 8>(&[], &[]).unwrap(), &mut Launch::<4, 8>::empty()] {
+        let told = Restart::new().executable(Executable::Path(c"/bin/true"));
+        assert_eq!(output(launch, &told), Err(Error::NoArguments));
+        assert_eq!(output(launch, &told.args(&[])), Err(Error::NoArguments));
+    }
+}
+
+#[test]
+fn a_capture_that_fails_leaves_an_empty_launch() {
+    let mut launch = launch_of::<8, 8>(&[b"/bin/true"], &[b"A=1"]).unwrap();
+    // The stack of a program with more variables than there is room for: argc, argv, envp, the auxiliary vector.
+    let string = c"A=1".as_ptr() as usize;
+    let mut stack = vec![1, string, 0];
+    stack.extend([string; 8]);
+    stack.extend([0, 0, 0]);
+    // SAFETY: it looks like a stack, and is leaked.
+    let result = unsafe { launch.capture_from_stack(stack.leak().as_ptr()) };
+    assert_eq!(result, Err(Error::Capacity { table: Table::Variables, needed: 9, capacity: 8 }));
+    assert_eq!((launch.args().count(), launch.vars().count()), (0, 0));
+    let told = Restart::new().executable(Executable::Path(c"/bin/true"));
+    assert_eq!(output(&mut launch, &told), Err(Error::NoArguments));
 }
 
 #[test]

@@ -70,7 +70,7 @@ struct Verbs {
     report_failure: fn(&Notifier, Failure),
 }
 
-type Send = fn(&[u8], &[Assignment<'_>], &[BorrowedFd<'_>], &Deadline) -> Result<(), Error>;
+type Send = fn(&[u8], &[Assignment<'_>], &[BorrowedFd<'_>], &mut Deadline) -> Result<(), Error>;
 
 static VERBS: Verbs = Verbs { send, report_failure };
 
@@ -165,7 +165,7 @@ impl Notifier {
         assignments: &[Assignment<'_>],
         fds: &[BorrowedFd<'_>],
     ) -> Result<bool, Error> {
-        self.send_by(assignments, fds, &self.deadline())
+        self.send_by(assignments, fds, &mut self.deadline())
     }
 
     /// Until when a call that begins now may wait.
@@ -178,7 +178,7 @@ impl Notifier {
         &self,
         assignments: &[Assignment<'_>],
         fds: &[BorrowedFd<'_>],
-        deadline: &Deadline,
+        deadline: &mut Deadline,
     ) -> Result<bool, Error> {
         match &self.manager {
             None => Ok(false),
@@ -203,11 +203,11 @@ impl Notifier {
         if !self.is_present() {
             return Ok(false);
         }
-        let deadline = self.deadline();
+        let mut deadline = self.deadline();
         let (ours, theirs) = barrier_pipe()?;
-        self.send_by(&[Assignment::Barrier], &[theirs.as_fd()], &deadline)?;
+        self.send_by(&[Assignment::Barrier], &[theirs.as_fd()], &mut deadline)?;
         drop(theirs);
-        let [found] = poll_until([(ours.as_fd(), PollFlags::empty())], &deadline)?;
+        let [found] = poll_until([(ours.as_fd(), PollFlags::empty())], &mut deadline)?;
         if found.is_empty() { Err(Error::call(Call::Barrier, Errno::TIMEDOUT)) } else { Ok(true) }
     }
 
@@ -230,12 +230,12 @@ impl Notifier {
     pub fn store(&self, name: &str, fds: &[BorrowedFd<'_>], poll: bool) -> Result<bool, Error> {
         let assignments = [Assignment::FdStore, Assignment::FdName(name), Assignment::NoFdPoll];
         let assignments = if poll { assignments.get(..2) } else { Some(&assignments[..]) }.unwrap_or(&[]);
-        let deadline = self.deadline();
+        let mut deadline = self.deadline();
         let mut batches = fds.chunks(FDS_MAX);
         // Not one descriptor: an error of the message's.
-        self.send_by(assignments, batches.next().unwrap_or(&[]), &deadline)?;
+        self.send_by(assignments, batches.next().unwrap_or(&[]), &mut deadline)?;
         for batch in batches {
-            self.send_by(assignments, batch, &deadline)?;
+            self.send_by(assignments, batch, &mut deadline)?;
         }
         Ok(self.is_present())
     }
@@ -333,7 +333,7 @@ fn send(
     value: &[u8],
     assignments: &[Assignment<'_>],
     fds: &[BorrowedFd<'_>],
-    deadline: &Deadline,
+    deadline: &mut Deadline,
 ) -> Result<(), Error> {
     let message = message::render(assignments, fds.len(), now())?;
     let invalid = |errno| Error::call(Call::Connect, errno);
@@ -356,7 +356,7 @@ fn send_datagram(
     address: &SocketAddrUnix,
     message: &[u8],
     fds: &[BorrowedFd<'_>],
-    deadline: &Deadline,
+    deadline: &mut Deadline,
 ) -> Result<(), Error> {
     let socket = socket(AddressFamily::UNIX, SocketType::DGRAM)?;
     // Connected, so that poll waits for room at the manager's end; it would not otherwise.
@@ -368,7 +368,7 @@ fn send_vsock(
     kind: Option<Kind>,
     address: VsockAddress,
     message: &[u8],
-    deadline: &Deadline,
+    deadline: &mut Deadline,
 ) -> Result<(), Error> {
     const ANY: [Kind; 3] = [Kind::Datagram, Kind::Packet, Kind::Stream];
     let mut refused = Error::call(Call::Socket, Errno::SOCKTNOSUPPORT);
@@ -396,7 +396,7 @@ const fn is_unsupported(errno: Errno) -> bool {
     )
 }
 
-fn open_vsock(kind: Kind, address: &VsockAddress, deadline: &Deadline) -> Result<OwnedFd, Error> {
+fn open_vsock(kind: Kind, address: &VsockAddress, deadline: &mut Deadline) -> Result<OwnedFd, Error> {
     let kind = match kind {
         Kind::Datagram => SocketType::DGRAM,
         Kind::Packet => SocketType::SEQPACKET,
@@ -420,7 +420,7 @@ fn socket(family: AddressFamily, kind: SocketType) -> Result<OwnedFd, Error> {
         .map_err(|errno| Error::call(Call::Socket, errno))
 }
 
-fn connect(socket: &OwnedFd, address: &impl SocketAddrArg, deadline: &Deadline) -> Result<(), Error> {
+fn connect(socket: &OwnedFd, address: &impl SocketAddrArg, deadline: &mut Deadline) -> Result<(), Error> {
     let connected = match rustix::net::connect(socket, address) {
         Err(Errno::INPROGRESS | Errno::INTR) => {
             wait(socket, PollFlags::OUT, Call::Connect, deadline)?;
@@ -436,7 +436,7 @@ fn send_all(
     socket: &OwnedFd,
     message: &[u8],
     fds: &[BorrowedFd<'_>],
-    deadline: &Deadline,
+    deadline: &mut Deadline,
 ) -> Result<(), Error> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -456,7 +456,7 @@ fn send_all(
 }
 
 /// Says that nothing follows, and waits until the other end has taken everything and closed.
-fn finish(socket: &OwnedFd, deadline: &Deadline) -> Result<(), Error> {
+fn finish(socket: &OwnedFd, deadline: &mut Deadline) -> Result<(), Error> {
     rustix::net::shutdown(socket, Shutdown::Write).map_err(|errno| Error::call(Call::Shutdown, errno))?;
     loop {
         match rustix::net::recv(socket, &mut [0_u8; 64], RecvFlags::empty()) {
@@ -469,7 +469,7 @@ fn finish(socket: &OwnedFd, deadline: &Deadline) -> Result<(), Error> {
 }
 
 /// Waits for the socket, or fails as `call` would have, with `ETIMEDOUT`.
-fn wait(socket: &OwnedFd, flags: PollFlags, call: Call, deadline: &Deadline) -> Result<(), Error> {
+fn wait(socket: &OwnedFd, flags: PollFlags, call: Call, deadline: &mut Deadline) -> Result<(), Error> {
     let [found] = poll_until([(socket.as_fd(), flags)], deadline)?;
     if found.is_empty() { Err(Error::call(call, Errno::TIMEDOUT)) } else { Ok(()) }
 }

@@ -175,6 +175,10 @@ fn prepare(
         })?;
     }
     let argv = args.get(if restart.args.is_some() { own_args } else { 0 }..).unwrap_or(&[]);
+    // An empty table has no null pointer, at which the kernel stops.
+    if !matches!(argv, [Some(_), .., None]) {
+        return Err(Error::NoArguments);
+    }
 
     for (position, change) in restart.changes.iter().enumerate() {
         apply(change, position, environ, changes)?;
@@ -508,6 +512,10 @@ fn execute(task: &Task, image: &Image<'_>, program_fd: Option<RawFd>) -> Error {
 #[cold]
 #[inline(never)]
 fn search(name: &[u8], path: &[u8], execute: impl Fn(&CStr) -> Errno) -> Error {
+    if name.is_empty() {
+        // Behind a directory it would be that.
+        return Error::call(Call::Execve, Errno::NOENT);
+    }
     let mut candidate = Vec::<u8, PATH_MAX>::new();
     let mut refused = false;
     let mut found = Errno::NOENT;

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::notify::{self, Assignment, Notifier};
 use crate::pidfd;
 use crate::wait::{Deadline, poll_until};
+use core::time::Duration;
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::Pid;
@@ -44,22 +45,29 @@ impl MainPid {
         Ok(Some(Self { notifier: notifier.clone(), ours, theirs: Some(theirs), announced: false }))
     }
 
-    /// Tells the manager who the main process is now. Called again after an error, it goes on where it was.
-    pub(crate) fn announce(&mut self, pid: Pid, pidfd: BorrowedFd<'_>) -> Result<(), Error> {
-        let deadline = self.notifier.deadline();
+    /// Tells the manager who the main process is now, by the deadline or the notifier's own. Called again after an
+    /// error, it goes on where it was.
+    pub(crate) fn announce(
+        &mut self,
+        pid: Pid,
+        pidfd: BorrowedFd<'_>,
+        deadline: &mut Deadline,
+    ) -> Result<(), Error> {
+        let mut own = self.notifier.deadline();
+        let deadline = own.earlier(deadline);
         if !self.announced {
             let main_pid = Assignment::MainPid(pid);
             let message = match pidfd::id(pidfd) {
                 Some(id) => &[main_pid, Assignment::MainPidfdId(id), Assignment::Ready][..],
                 None => &[main_pid, Assignment::Ready],
             };
-            self.notifier.send_by(message, &[], &deadline)?;
+            self.notifier.send_by(message, &[], deadline)?;
             self.announced = true;
         }
         if let Some(theirs) = &self.theirs {
             // Behind a vsock there is a machine's manager, which has one main process for ever.
             if self.notifier.takes_fds() {
-                self.notifier.send_by(&[Assignment::Barrier], &[theirs.as_fd()], &deadline)?;
+                self.notifier.send_by(&[Assignment::Barrier], &[theirs.as_fd()], deadline)?;
             }
             self.theirs = None;
         }
@@ -68,7 +76,8 @@ impl MainPid {
 
     /// Whether the manager has come to it.
     pub(crate) fn is_confirmed(&self) -> Result<bool, Error> {
-        let [found] = poll_until([(self.ours.as_fd(), PollFlags::empty())], &Deadline::NOW)?;
+        let [found] =
+            poll_until([(self.ours.as_fd(), PollFlags::empty())], &mut Deadline::after(Duration::ZERO))?;
         Ok(!found.is_empty())
     }
 

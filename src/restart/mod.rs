@@ -115,7 +115,8 @@ impl<'a> Restart<'a> {
         self
     }
 
-    /// Replaces the arguments, the first included. They take the free slots of the launch's table.
+    /// Replaces the arguments, the first included, which there has to be. They take the free slots of the launch's
+    /// table.
     #[must_use]
     pub const fn args(mut self, args: &'a [&'a CStr]) -> Self {
         self.args = Some(args);

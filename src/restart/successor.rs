@@ -21,8 +21,14 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 /// before its status can be had.
 pub(super) const LAST_BREATH: Duration = Duration::from_millis(100);
 
+/// How long one that was killed may take to end, before it is left to [`Successor::reap`].
+const DEATH: Duration = Duration::from_secs(1);
+
 /// Why a successor did not get ready. Whatever the reason, it has ended and was collected, but for
-/// [`Failure::Manager`] and [`Failure::Error`]; the predecessor has everything it had before.
+/// [`Failure::Manager`] and [`Failure::Error`], which [`Successor::is_in_flight`] tells from the others; the
+/// predecessor has everything it had before. (One that was killed and does not end within a second, because the kernel
+/// is in the middle of something for it, a disk that does not answer, runs nothing of its own any more. The next restart
+/// collects it, or [`Successor::poll`].)
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Failure {
@@ -158,7 +164,9 @@ impl Successor {
     }
 
     /// Everything that an event loop polls, for reading, to know when to call [`Successor::poll`]: the pidfd,
-    /// the readiness socket, the manager's barrier. The same until that has said how it ends.
+    /// the readiness socket, the manager's barrier. The same until that has said how it ends, but for the readiness
+    /// socket, which is closed once a successor has said that it gives up: ask again after each [`Successor::poll`], if
+    /// you register descriptors by number.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         [Some(self.pidfd()), self.socket(), self.barrier()].into_iter().flatten()
     }
@@ -193,22 +201,31 @@ impl Successor {
     /// - [`Failure`]: it will not get ready. It was collected, but for [`Failure::Error`].
     /// - [`Failure::Manager`]: it is ready, and the manager could not be told.
     pub fn poll(&mut self) -> Result<bool, Failure> {
+        let mut never = Deadline::NEVER;
+        self.look(&mut never)
+    }
+
+    /// The same, with a deadline for what it says to the service manager.
+    fn look(&mut self, deadline: &mut Deadline) -> Result<bool, Failure> {
         match self.state {
             State::Ready => {
                 self.reap();
                 return Ok(true);
             }
-            State::Failed(failure) => return Err(failure),
-            State::Announcing | State::Confirming => return self.announce(),
-            State::Proving(deadline) => {
+            State::Failed(failure) => {
+                self.reap();
+                return Err(failure);
+            }
+            State::Announcing | State::Confirming => return self.announce(deadline),
+            State::Proving(proven) => {
                 if self.has_ended(Duration::ZERO)? {
                     return Err(self.collect(None));
                 }
-                if !deadline.has_passed() {
+                if !proven.has_passed() {
                     return Ok(false);
                 }
                 self.state = State::Announcing;
-                return self.announce();
+                return self.announce(deadline);
             }
             State::Waiting | State::Refused(_) => {}
         }
@@ -219,7 +236,7 @@ impl Successor {
                 Received::Report(Report::Ready) if ended => return self.settle_early_end(),
                 Received::Report(Report::Ready) => {
                     self.state = State::Announcing;
-                    return self.announce();
+                    return self.announce(deadline);
                 }
                 Received::Report(Report::Refused(reason)) => self.refused(reason),
                 Received::Closed => {
@@ -269,8 +286,8 @@ impl Successor {
     }
 
     /// Tells the service manager, if there is one, who the main process is now; whether it has heard.
-    fn announce(&mut self) -> Result<bool, Failure> {
-        if self.main_pid.is_some() && !self.announce_main_pid()? {
+    fn announce(&mut self, deadline: &mut Deadline) -> Result<bool, Failure> {
+        if self.main_pid.is_some() && !self.announce_main_pid(deadline)? {
             return Ok(false);
         }
         self.state = State::Ready;
@@ -279,14 +296,14 @@ impl Successor {
 
     #[cold]
     #[inline(never)]
-    fn announce_main_pid(&mut self) -> Result<bool, Failure> {
+    fn announce_main_pid(&mut self, deadline: &mut Deadline) -> Result<bool, Failure> {
         if let State::Announcing = self.state {
             if self.has_ended(Duration::ZERO)? {
                 // The manager knows nothing of it yet, so this process stays the main one.
                 return Err(self.collect(None));
             }
             if let Some(main_pid) = &mut self.main_pid {
-                main_pid.announce(self.pid, self.pidfd.as_fd()).map_err(Failure::Manager)?;
+                main_pid.announce(self.pid, self.pidfd.as_fd(), deadline).map_err(Failure::Manager)?;
             }
             self.state = State::Confirming;
         }
@@ -301,13 +318,14 @@ impl Successor {
     /// - [`Failure`]: it is not ready and never will be.
     /// - [`Failure::Manager`]: it is ready, and the service manager does not know yet.
     pub fn wait_ready(&mut self, timeout: Duration) -> Result<(), Failure> {
-        if self.wait(timeout)? {
+        let mut deadline = Deadline::after(timeout);
+        if self.wait_until(&mut deadline)? {
             return Ok(());
         }
         if self.is_expected() {
             self.give_up(Failure::Deadline)?;
         }
-        if self.announce()? {
+        if self.announce(&mut deadline)? {
             return Ok(());
         }
         Err(Failure::Manager(Error::call(Call::Barrier, Errno::TIMEDOUT)))
@@ -320,27 +338,27 @@ impl Successor {
     ///
     /// - As for [`Successor::poll`].
     pub fn wait(&mut self, timeout: Duration) -> Result<bool, Failure> {
-        let deadline = Deadline::after(timeout);
+        self.wait_until(&mut Deadline::after(timeout))
+    }
+
+    fn wait_until(&mut self, deadline: &mut Deadline) -> Result<bool, Failure> {
         loop {
-            if self.poll()? {
+            if self.look(deadline)? {
                 return Ok(true);
             }
             if deadline.has_passed() {
                 return Ok(false);
             }
             let pidfd = (self.pidfd.as_fd(), PollFlags::IN);
-            match (self.state, &self.socket) {
-                (State::Waiting, Some(socket)) => {
-                    poll_until([pidfd, (socket.as_fd(), PollFlags::IN)], &deadline).map(drop)?;
+            match (&mut self.state, &self.socket, &self.main_pid) {
+                (State::Waiting, Some(socket), _) => {
+                    poll_until([pidfd, (socket.as_fd(), PollFlags::IN)], deadline).map(drop)?;
                 }
-                (State::Proving(proven), _) => {
-                    poll_until([pidfd], &deadline.earlier(proven)).map(drop)?;
+                (State::Proving(proven), ..) => poll_until([pidfd], deadline.earlier(proven)).map(drop)?,
+                (State::Confirming, _, Some(main_pid)) => {
+                    poll_until([(main_pid.barrier(), PollFlags::empty())], deadline).map(drop)?;
                 }
-                (State::Confirming, _) => {
-                    let barrier = self.barrier().unwrap_or(self.pidfd.as_fd());
-                    poll_until([(barrier, PollFlags::empty())], &deadline).map(drop)?;
-                }
-                _ => poll_until([pidfd], &deadline).map(drop)?,
+                _ => poll_until([pidfd], deadline).map(drop)?,
             }
         }
     }
@@ -365,17 +383,17 @@ impl Successor {
         }
     }
 
-    /// Collects a successor that was ready and has ended since, so that it does not stay a zombie.
+    /// Collects a successor that is not in flight any more and has ended since, so that it does not stay a zombie.
     pub(crate) fn reap(&self) {
-        if self.is_ready() && self.parentage == Parentage::Child {
+        if !self.is_in_flight() && self.parentage == Parentage::Child {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-            // Somebody else's wait may have been first.
+            // Collected before, as a rule, if it has failed.
             let _ = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options);
         }
     }
 
     fn has_ended(&self, patience: Duration) -> Result<bool, Error> {
-        let [found] = poll_until([(self.pidfd.as_fd(), PollFlags::IN)], &Deadline::after(patience))?;
+        let [found] = poll_until([(self.pidfd.as_fd(), PollFlags::IN)], &mut Deadline::after(patience))?;
         Ok(!found.is_empty())
     }
 
@@ -416,8 +434,14 @@ impl Successor {
             other => other,
         };
         match killed {
-            Ok(()) | Err(Errno::SRCH) => self.collect(failure),
-            Err(errno) => Failure::Error(Error::call_on(Call::Kill, self.pidfd.as_raw_fd(), errno)),
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(errno) => return Failure::Error(Error::call_on(Call::Kill, self.pidfd.as_raw_fd(), errno)),
+        }
+        match self.has_ended(DEATH) {
+            Ok(true) => self.collect(failure),
+            // In the middle of what no signal interrupts, which may take as long as the disk is away.
+            Ok(false) => self.settle(failure.unwrap_or(Failure::Vanished)),
+            Err(error) => Failure::Error(error),
         }
     }
 
@@ -432,13 +456,20 @@ impl Successor {
             Ok(exit) => exit,
             Err(error) => return Failure::Error(error),
         };
-        let failure = match (self.state, failure, exit) {
-            (State::Refused(reason), _, _) => Failure::Refused(reason),
-            (_, Some(failure), _) => failure,
-            (_, None, Some(Exit::Status(status))) => Failure::Exited(status),
-            (_, None, Some(Exit::Signal(signal))) => Failure::Killed(signal),
-            (_, None, None) => Failure::Vanished,
-        };
+        self.settle(match (failure, exit) {
+            (Some(failure), _) => failure,
+            (None, Some(Exit::Status(status))) => Failure::Exited(status),
+            (None, Some(Exit::Signal(signal))) => Failure::Killed(signal),
+            (None, None) => Failure::Vanished,
+        })
+    }
+
+    /// It has failed, for this reason if it gave none itself.
+    #[cold]
+    #[inline(never)]
+    fn settle(&mut self, failure: Failure) -> Failure {
+        let failure =
+            if let State::Refused(reason) = self.state { Failure::Refused(reason) } else { failure };
         self.state = State::Failed(failure);
         self.close_socket();
         if let Some(main_pid) = self.main_pid.take() {

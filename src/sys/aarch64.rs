@@ -31,7 +31,6 @@ pub(super) mod nr {
     pub(in crate::sys) const GETSOCKOPT: usize = 209;
     pub(in crate::sys) const CLONE: usize = 220;
     pub(in crate::sys) const EXECVE: usize = 221;
-    pub(in crate::sys) const PRLIMIT64: usize = 261;
     pub(in crate::sys) const EXECVEAT: usize = 281;
     pub(in crate::sys) const STATX: usize = 291;
     pub(in crate::sys) const PIDFD_OPEN: usize = 434;

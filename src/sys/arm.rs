@@ -36,7 +36,6 @@ pub(super) mod nr {
     pub(in crate::sys) const UNSHARE: usize = 337;
     pub(in crate::sys) const SIGNALFD4: usize = 355;
     pub(in crate::sys) const DUP3: usize = 358;
-    pub(in crate::sys) const PRLIMIT64: usize = 369;
     pub(in crate::sys) const EXECVEAT: usize = 387;
     pub(in crate::sys) const STATX: usize = 397;
     /// `clock_gettime64`.

@@ -62,7 +62,6 @@ const O_DIRECTORY: usize = 0o200_000;
 #[cfg(any(target_arch = "aarch64", target_arch = "arm"))]
 const O_DIRECTORY: usize = 0o40_000;
 pub(crate) const PIDFS_MAGIC: u64 = 0x5049_4446;
-const RLIMIT_NOFILE: usize = 7;
 const SIG_BLOCK: usize = 0;
 const SIG_SETMASK: usize = 2;
 /// How many bytes the kernel's signal set has.
@@ -589,7 +588,7 @@ impl Task {
     }
 
     /// Sets `FD_CLOEXEC` on every descriptor from `first` on: with one call, or one by one where the kernel
-    /// has no such call, as `/proc` lists them, or where that is missing up to the limit of open files.
+    /// has no such call, as `/proc` lists them, or where that is missing each number that one can have.
     pub(crate) fn close_on_exec_from(&self, first: RawFd) -> Result<(), Errno> {
         match close_range(first as u32, u32::MAX) {
             Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => self.close_on_exec_each(first),
@@ -606,7 +605,7 @@ impl Task {
             }
             self.call(nr::FCNTL, [fd as usize, F_SETFD, FD_CLOEXEC, 0, 0, 0]).map(drop)
         });
-        listed.or_else(|_| self.close_on_exec_limit(first))
+        listed.or_else(|_| self.close_on_exec_all(first))
     }
 
     /// Closes every descriptor: what a task that gives up does not leave to its end, which its process would
@@ -647,14 +646,10 @@ impl Task {
 
     #[cold]
     #[inline(never)]
-    fn close_on_exec_limit(&self, first: RawFd) -> Result<(), Errno> {
-        // No descriptor can be higher than the kernel's default for fs.nr_open, whatever the limit says.
-        const NR_OPEN: u64 = 1 << 20;
-        let mut limits = [0_u64; 2];
-        let args = [0, RLIMIT_NOFILE, 0, limits.as_mut_ptr() as usize, 0, 0];
-        self.call(nr::PRLIMIT64, args)?;
-        let [_, hard] = limits;
-        for fd in first..hard.min(NR_OPEN) as RawFd {
+    fn close_on_exec_all(&self, first: RawFd) -> Result<(), Errno> {
+        // The kernel's default for fs.nr_open. The limit of open files says nothing: it may have been lowered since.
+        const NR_OPEN: RawFd = 1 << 20;
+        for fd in first..NR_OPEN {
             match self.call(nr::FCNTL, [fd as usize, F_SETFD, FD_CLOEXEC, 0, 0, 0]) {
                 Ok(_) | Err(Errno::BADF) => {}
                 Err(errno) => return Err(errno),
@@ -793,7 +788,6 @@ mod tests {
             (nr::OPENAT, libc::SYS_openat),
             (nr::PIDFD_OPEN, libc::SYS_pidfd_open),
             (nr::PRCTL, libc::SYS_prctl),
-            (nr::PRLIMIT64, libc::SYS_prlimit64),
             (nr::RT_SIGACTION, libc::SYS_rt_sigaction),
             (nr::RT_SIGPENDING, libc::SYS_rt_sigpending),
             (nr::RT_SIGPROCMASK, libc::SYS_rt_sigprocmask),
@@ -864,7 +858,7 @@ mod tests {
             id: Option<u64>,
             local: usize,
             null: Option<Errno>,
-            limit: Option<Errno>,
+            numbers: Option<Errno>,
         }
         // The answer comes back from a copy of memory too.
         fn look(task: &Task, (): &mut ()) -> Seen {
@@ -876,7 +870,7 @@ mod tests {
             let pid = task.pid();
             let id = task.pidfd_id(pid);
             let null = task.each_listed(|_| Err(Errno::XDEV)).err();
-            Seen { pid, id, local, null, limit: task.close_on_exec_limit((1 << 20) - 8).err() }
+            Seen { pid, id, local, null, numbers: task.close_on_exec_all((1 << 20) - 8).err() }
         }
         let mut stack = [MaybeUninit::uninit(); 16 * 1024];
         let own = stack.as_ptr_range();
@@ -897,7 +891,7 @@ mod tests {
             assert_eq!(own.contains(&seen.local), is_thread);
             assert!(is_thread || seen.local < own.start, "below this frame");
             assert_eq!(seen.null, Some(Errno::XDEV));
-            assert_eq!(seen.limit, None);
+            assert_eq!(seen.numbers, None);
         }
     }
 

@@ -35,7 +35,6 @@ pub(super) mod nr {
     pub(in crate::sys) const UNSHARE: usize = 310;
     pub(in crate::sys) const SIGNALFD4: usize = 327;
     pub(in crate::sys) const DUP3: usize = 330;
-    pub(in crate::sys) const PRLIMIT64: usize = 340;
     pub(in crate::sys) const EXECVEAT: usize = 358;
     pub(in crate::sys) const GETSOCKOPT: usize = 365;
     pub(in crate::sys) const GETSOCKNAME: usize = 367;

@@ -30,7 +30,6 @@ pub(super) mod nr {
     pub(in crate::sys) const UNSHARE: usize = 272;
     pub(in crate::sys) const SIGNALFD4: usize = 289;
     pub(in crate::sys) const DUP3: usize = 292;
-    pub(in crate::sys) const PRLIMIT64: usize = 302;
     pub(in crate::sys) const EXECVEAT: usize = 322;
     pub(in crate::sys) const STATX: usize = 332;
     pub(in crate::sys) const PIDFD_OPEN: usize = 434;

@@ -43,6 +43,7 @@ scenarios! {
     init_has_no_siblings,
     nothing_begins_that_the_manager_cannot_hear_of,
     an_announcement_waits_for_the_manager,
+    a_wait_is_no_longer_for_the_manager,
     a_barrier_waits_for_the_manager,
     a_report_of_the_last_moment_is_announced,
     a_manager_behind_a_vsock_has_no_barrier,
@@ -370,6 +371,15 @@ fn a_hand_over_that_nobody_looked_at_is_one() {
     // Called again, it starts another.
     start_ready(&mut stage, &Restart::new());
     manager.reload();
+    // To the whole of a restart it is the one that was asked for.
+    let late = unheard(Call::Barrier, Errno::TIMEDOUT);
+    assert_eq!(stage.net.hand_over(&mut stage.launch, &Restart::new(), Duration::ZERO), late);
+    manager.next();
+    let barrier = manager.barrier();
+    assert_eq!(stage.net.hand_over(&mut stage.launch, &Restart::new(), Duration::ZERO), late);
+    drop(barrier);
+    assert_eq!(stage.net.hand_over(&mut stage.launch, &Restart::new(), Duration::ZERO), Ok(()));
+    assert!(manager.is_silent());
     end(&mut stage);
 }
 
@@ -734,6 +744,23 @@ fn an_announcement_waits_for_the_manager() {
     assert_eq!(stage.wait_ready(), Err(Failure::Killed(9)));
     manager.failure("successor was killed by signal 9 before it was ready");
     assert_no_children();
+}
+
+/// A wait is no longer than it was asked to be, however patient the notifier is.
+fn a_wait_is_no_longer_for_the_manager() {
+    let Some((manager, mut stage)) = enter("a_wait_is_no_longer_for_the_manager") else { return };
+    stage.net.set_notifier(stage.net.notifier().clone().timeout(PATIENCE));
+    start_ready(&mut stage, &Restart::new());
+    manager.reload();
+    manager.fill();
+    let full = unheard(Call::Send, Errno::TIMEDOUT);
+    let short = Duration::from_millis(20);
+    let begin = Instant::now();
+    let successor = stage.net.successor_mut().unwrap();
+    assert_eq!(successor.wait(short), full.map(|()| true));
+    assert_eq!(successor.wait_ready(short), full);
+    assert!(begin.elapsed() < PATIENCE / 2);
+    end(&mut stage);
 }
 
 /// Where there is room for the announcement and none for the barrier, the barrier alone is sent later.

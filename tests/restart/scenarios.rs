@@ -9,6 +9,7 @@ use gracenet::{
 };
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use rustix::io::Errno;
+use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::io::Read;
@@ -38,6 +39,7 @@ scenarios! {
     unreaped_by_others,
     deadline_or_patience,
     a_wait_is_as_long_as_asked_for,
+    a_wait_ends_without_a_clock,
     a_wait_is_not_ended_by_signals,
     programs_that_report_nothing,
     queue_survives_spawn,
@@ -80,6 +82,8 @@ scenarios! {
     "signal_after_a_failed_exec": "close_range:delay_enter=100000:when=2" => signal_after_a_failed_exec,
     "pidfd_open_fails": "pidfd_open:error=EMFILE:when=1" => without_pidfd_id,
     "statx_fails": "fstatfs,?fstatfs64:error=ENOSYS" => without_pidfd_id,
+    "kill_ends_nobody": "pidfd_send_signal:retval=0" => kill_ends_nobody,
+    "kill_fails": "pidfd_send_signal:error=EIO:when=1" => kill_fails,
 }
 
 fn permutations(items: &[i32]) -> Vec<Vec<i32>> {
@@ -557,6 +561,78 @@ fn a_wait_is_as_long_as_asked_for() {
         assert_eq!(stage.net.successor_mut().unwrap().wait_ready(timeout), Ok(()), "{timeout:?}");
         stage.report();
     }
+}
+
+/// A filter may refuse the clock, which libc finds in memory.
+fn a_wait_ends_without_a_clock() {
+    // On 32 bits the second one is that of 64-bit time, which libc has a name for on some.
+    const CLOCKS: [libc::c_long; 2] = [libc::SYS_clock_gettime, 403];
+    let mut stage = Stage::new();
+    let clocks = CLOCKS.map(|call| (call, 0));
+    filter(if cfg!(target_pointer_width = "32") { &clocks } else { &clocks[..1] }, Errno::PERM);
+    let short = Duration::from_millis(50);
+    stage.start(&Restart::new(), "hang").unwrap();
+    let successor = stage.net.successor_mut().unwrap();
+    assert_eq!(successor.wait(short), Ok(false));
+    assert_eq!(successor.wait_ready(short), Err(Failure::Deadline));
+    let lives = Restart::new().readiness(Readiness::Alive(short));
+    stage.start(&lives, "hang").unwrap();
+    assert_eq!(stage.wait_ready(), Ok(()));
+    stage.start(&lives, "hang").unwrap();
+    let successor = stage.net.successor_mut().unwrap();
+    assert_eq!(successor.wait(Duration::from_millis(1)), Ok(false));
+    assert_eq!(successor.wait(PATIENCE), Ok(true));
+    rustix::process::pidfd_send_signal(successor.pidfd(), Signal::KILL).unwrap();
+}
+
+/// A process that no signal ends now, because the kernel waits for something on its behalf, is waited for no longer than
+/// a moment; what happens to be done by then is what would be done later.
+fn kill_ends_nobody() {
+    let mut stage = Stage::new();
+    stage.listen();
+    stage.start(&Restart::new(), "hang").unwrap();
+    stage.report();
+    let successor = stage.net.successor_mut().unwrap();
+    let (pid, pidfd) = (successor.pid(), rustix::io::dup(successor.pidfd()).unwrap());
+    let begin = Instant::now();
+    assert_eq!(successor.wait_ready(Duration::from_millis(50)), Err(Failure::Deadline));
+    assert!(begin.elapsed() < PATIENCE / 2);
+    assert!(!successor.is_in_flight());
+    assert_eq!(successor.poll(), Err(Failure::Deadline));
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut ended = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+    assert_eq!(rustix::event::poll(&mut ended, Some(&now)), Ok(0), "it runs on");
+    // When it has ended, whoever looks collects it.
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    assert!(readable(pidfd.as_fd()));
+    assert_eq!(successor.poll(), Err(Failure::Deadline));
+    assert_no_children();
+    // Or whoever starts the next.
+    stage.start(&Restart::new(), "hang").unwrap();
+    stage.report();
+    let successor = stage.net.successor_mut().unwrap();
+    let (pid, pidfd) = (successor.pid(), rustix::io::dup(successor.pidfd()).unwrap());
+    assert_eq!(successor.kill(), Ok(true));
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    assert!(readable(pidfd.as_fd()));
+    stage.succeed();
+    let collected = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG);
+    assert!(matches!(collected, Err(Errno::CHILD)), "{collected:?}");
+}
+
+/// A successor that could not be ended is in flight, and no other is started.
+fn kill_fails() {
+    let mut stage = Stage::new();
+    stage.start(&Restart::new(), "hang").unwrap();
+    stage.report();
+    let successor = stage.net.successor_mut().unwrap();
+    let result = successor.wait_ready(Duration::from_millis(50));
+    let failed = |error| matches!(error, Error::Call { call: Call::Kill, errno: Errno::IO, .. });
+    assert!(matches!(result, Err(Failure::Error(error)) if failed(error)), "{result:?}");
+    assert!(successor.is_in_flight());
+    assert_eq!(successor.kill(), Ok(true));
+    assert!(!successor.is_in_flight());
+    assert_no_children();
 }
 
 /// A signal with a handler interrupts the call, and the wait goes on.
@@ -1297,16 +1373,14 @@ fn predecessors_that_are_gone() {
     }
 }
 
-/// Without the list in `/proc` too, every number is tried, up to the hard limit: a soft one that was lowered leaves what
-/// is open above it.
+/// Without the list in `/proc` too, every number is tried, whatever the limit: one that was lowered leaves what is open
+/// above it.
 fn nothing_leaks_without_close_range_and_proc() {
     let mut stage = Stage::new();
     stage.listen();
     let leaked = rustix::fs::open("/dev/zero", rustix::fs::OFlags::empty(), 0.into()).unwrap();
     assert_eq!(unsafe { libc::dup2(leaked.as_raw_fd(), 7) }, 7);
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
-    limit.rlim_cur = 7;
+    let limit = libc::rlimit { rlim_cur: 7, rlim_max: 7 };
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
     filter(&[(libc::SYS_close_range, 0), (libc::SYS_getdents64, 0)], Errno::NOSYS);
     let args = [c"sh", c"-c", c"(exec 5<&3) || exit 8; (exec 5<&7) && exit 9; exit 5"];

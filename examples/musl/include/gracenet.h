@@ -153,7 +153,7 @@ int gracenet_wait(struct gracenet *net, int milliseconds);
 
 /*
  * What to poll for reading while a successor is in flight, for an event loop that calls gracenet_wait with 0 when one
- * of them shows something. Writes two descriptors at most, and returns how many; 0 if none is in flight.
+ * of them shows something. Writes three descriptors at most, and returns how many; 0 if none is in flight.
  */
 int gracenet_successor_fds(struct gracenet *net, int fds[3]);
 

@@ -167,7 +167,7 @@ impl<'s> Server<'s> {
                 }
             }
             if self.timer.is_some() && shown.next() == Some(true) {
-                self.run_out()?;
+                self.run_out();
             }
             if self.phase == Phase::Restarting && shown.any(|shown| shown) {
                 self.look_at_successor();
@@ -175,7 +175,7 @@ impl<'s> Server<'s> {
             // Another one shows again.
             if signalled
                 && let Some(signal) = self.signals.take()?
-                && self.handle(signal, launch)?
+                && self.handle(signal, launch)
             {
                 return Ok(());
             }
@@ -213,7 +213,7 @@ impl<'s> Server<'s> {
 
     /// Does what a signal asks for; whether the program is to end at once.
     #[inline(never)]
-    fn handle(&mut self, signal: Signal, launch: &mut Launched) -> Result<bool, Complained> {
+    fn handle(&mut self, signal: Signal, launch: &mut Launched) -> bool {
         match (signal, self.phase) {
             (Signal::CHILD, _) => {
                 let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
@@ -221,17 +221,17 @@ impl<'s> Server<'s> {
             }
             (Signal::USR2, Phase::Serving | Phase::Restarting) => self.spawn(launch),
             (Signal::HUP, Phase::Serving) => self.drain(true),
-            (Signal::TERM | Signal::INT, _) if self.terminated => return Ok(true),
+            (Signal::TERM | Signal::INT, _) if self.terminated => return true,
             (Signal::TERM | Signal::INT, phase) => {
                 self.terminated = true;
                 if phase == Phase::Restarting {
-                    self.end_successor()?;
+                    self.end_successor();
                 }
                 self.drain(false);
             }
             _ => {}
         }
-        Ok(false)
+        false
     }
 
     #[inline(never)]
@@ -253,39 +253,43 @@ impl<'s> Server<'s> {
     }
 
     fn look_at_successor(&mut self) {
-        match self.net.successor_mut().map(Successor::poll) {
-            Some(Ok(true)) => self.drain(false),
-            Some(Err(failure)) => {
+        let Some(successor) = self.net.successor_mut() else { return };
+        match successor.poll() {
+            Ok(true) => self.drain(false),
+            Ok(false) => {}
+            Err(failure) => {
+                let is_in_flight = successor.is_in_flight();
                 let _said = Complained::from(failure);
-                self.phase = Phase::Serving;
-                self.set_timer(0);
+                // One that could not be looked at may yet get ready.
+                if !is_in_flight {
+                    self.phase = Phase::Serving;
+                    self.set_timer(0);
+                }
             }
-            _ => {}
         }
     }
 
     /// One that is ready already stays.
     #[cold]
     #[inline(never)]
-    fn end_successor(&mut self) -> Result<(), Complained> {
-        if let Some(successor) = self.net.successor_mut() {
-            successor.kill()?;
+    fn end_successor(&mut self) {
+        if let Some(Err(error)) = self.net.successor_mut().map(Successor::kill) {
+            let _said = Complained::from(error);
         }
-        Ok(())
     }
 
     /// The phase has lasted too long.
     #[cold]
     #[inline(never)]
-    fn run_out(&mut self) -> Result<(), Complained> {
-        self.set_timer(0);
+    fn run_out(&mut self) {
+        // Again, where this does not end it.
+        self.set_timer(PATIENCE);
         if self.phase == Phase::Restarting {
-            self.end_successor()?;
+            self.end_successor();
             self.look_at_successor();
         } else {
             self.connections.clear();
         }
-        Ok(())
     }
 
     /// Accepts no more: what comes from now on waits in the queues, for whoever has the listeners next.

@@ -60,39 +60,58 @@ pub struct Heap {
     pub dirty: Restarts,
 }
 
+/// How much memory the predecessors that are compared dirty together, at most.
+const DIRTY_MIB: usize = 16 * 1024;
+
 /// Restarts two predecessors of each contender in turn, with one listener, of which one has `mib` MiB of dirty
-/// memory.
+/// memory. Contenders take turns too, as many as have room together: what else the machine does meets all of them.
 pub fn measure_heap(
     bin: &Path,
     contenders: &[Contender],
     mib: usize,
     rounds: usize,
 ) -> Vec<(&'static str, Heap)> {
-    let contenders = contenders.iter().filter(|contender| contender.restarts && !contender.server);
-    let mut measured = Vec::new();
-    for contender in contenders {
-        let start = || {
+    let contenders: Vec<_> =
+        contenders.iter().filter(|contender| contender.restarts && !contender.server).collect();
+    contenders.chunks(DIRTY_MIB / mib).flat_map(|some| measure_heaps(bin, some, mib, rounds)).collect()
+}
+
+fn measure_heaps(
+    bin: &Path,
+    contenders: &[&Contender],
+    mib: usize,
+    rounds: usize,
+) -> Vec<(&'static str, Heap)> {
+    let mut heaps: Vec<_> = contenders.iter().map(|contender| (contender.name, Heap::default())).collect();
+    let mut running: Vec<_> = contenders
+        .iter()
+        .enumerate()
+        .flat_map(|(position, contender)| [false, true].map(|is_dirty| (position, *contender, is_dirty)))
+        .map(|(position, contender, is_dirty)| {
             let start = Start { host: host(), count: 1, heap_mib: mib, ..Start::default() };
-            Server::start(bin, contender, &start)
-        };
-        let mut heap = Heap::default();
-        let (mut clean, mut dirty) = (start(), start());
-        assert!(dirty.ask().starts_with("heap "));
-        let rounds = if contender.name == ECDYSIS { rounds.min(ECDYSIS_ROUNDS / 2) } else { rounds };
-        for round in 0..=rounds {
-            let mut turns = [(&mut clean, &mut heap.clean), (&mut dirty, &mut heap.dirty)];
-            fastrand::shuffle(&mut turns);
-            for (server, samples) in turns {
-                let restarted = server.try_restart();
-                if round > 0 {
-                    samples.total.push_nanos(restarted.total);
-                    samples.start.extend_nanos(restarted.start);
-                }
+            let mut server = Server::start(bin, contender, &start);
+            if is_dirty {
+                assert!(server.ask().starts_with("heap "));
+            }
+            (position, server, is_dirty)
+        })
+        .collect();
+    for round in 0..=rounds {
+        fastrand::shuffle(&mut running);
+        for (position, server, is_dirty) in &mut running {
+            let (name, heap) = &mut heaps[*position];
+            if *name == ECDYSIS && round > ECDYSIS_ROUNDS / 2 {
+                continue;
+            }
+            let restarted = server.try_restart();
+            if round > 0 {
+                let samples = if *is_dirty { &mut heap.dirty } else { &mut heap.clean };
+                samples.total.push_nanos(restarted.total);
+                samples.start.extend_nanos(restarted.start);
             }
         }
-        measured.push((contender.name, heap));
     }
-    measured
+    heaps
 }
 
 /// What a start costs a predecessor with threads and many descriptors.
