@@ -620,4 +620,34 @@ mod tests {
             assert_eq!(Word::new(word), Word::new(kept));
         }
     }
+
+    #[cfg(feature = "std")]
+    #[test]
+    fn an_errno_stays_one() {
+        use crate::ready::Reason;
+        use crate::restart::Failure;
+        use std::io::{self, ErrorKind};
+        let called = Error::call(Call::Bind, Errno::ADDRINUSE);
+        for error in [
+            io::Error::from(called),
+            Failure::NotStarted(called).into(),
+            Failure::Manager(called).into(),
+            Failure::Error(called).into(),
+            Failure::Refused(Reason::Errno(Errno::ADDRINUSE)).into(),
+        ] {
+            assert_eq!(error.raw_os_error(), Some(Errno::ADDRINUSE.raw_os_error()));
+        }
+        for (error, kind, said) in [
+            (Error::NotInherited.into(), ErrorKind::NotFound, "no inherited socket fits"),
+            (Error::InFlight.into(), ErrorKind::Other, "a successor is in flight"),
+            (Error::NoArguments.into(), ErrorKind::InvalidInput, "no argument names the program"),
+            (Failure::Deadline.into(), ErrorKind::TimedOut, "successor was not ready at the deadline"),
+            (Failure::Refused(Reason::Code(7)).into(), ErrorKind::Other, "successor gave up: code 7"),
+            (Failure::NotStarted(Error::Untrusted).into(), ErrorKind::InvalidInput, "a set-user-ID start"),
+        ] {
+            let error: io::Error = error;
+            assert_eq!(error.kind(), kind);
+            assert!(std::format!("{error}").starts_with(said), "{error}");
+        }
+    }
 }

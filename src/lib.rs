@@ -29,6 +29,9 @@ mod sys;
 mod table;
 mod wait;
 
+/// The rustix whose types this crate's functions take and return.
+pub use rustix;
+
 pub use address::{Endpoint, Network};
 pub use error::Error;
 pub use launch::Launch;

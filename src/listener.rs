@@ -111,7 +111,8 @@ impl<'env, 'c> Options<'env, 'c> {
     /// Replaces a Unix socket's path that nobody listens on: one that is a socket, and refuses a connection.
     ///
     /// Looking and replacing are several steps. Of two processes that take them for one path at once, the later one
-    /// has it, and the earlier one listens where nobody comes: where that may be, take a lock before.
+    /// has it, and the earlier one listens where nobody comes: where that may be, take a lock before. Where the socket
+    /// cannot be bound after all, the stale path is gone.
     #[must_use]
     pub const fn replace_stale(mut self, replace_stale: bool) -> Self {
         self.replace_stale = replace_stale;
@@ -348,16 +349,21 @@ pub(crate) fn is_listener(fd: BorrowedFd<'_>) -> bool {
 }
 
 /// The index of the endpoint's zone, or 0.
+#[inline]
 fn scope(endpoint: &Endpoint<'_>) -> Result<u32, Error> {
     match endpoint.address {
         Address::Zoned(_, Zone::Index(index)) => Ok(index),
-        Address::Zoned(_, Zone::Name(name)) => {
-            let socket = socket(AddressFamily::UNIX, SocketType::DGRAM)?;
-            rustix::net::netdevice::name_to_index(&socket, name)
-                .map_err(|errno| Error::call(Call::InterfaceIndex, errno))
-        }
+        Address::Zoned(_, Zone::Name(name)) => interface_index(name),
         _ => Ok(0),
     }
+}
+
+#[cold]
+#[inline(never)]
+fn interface_index(name: &str) -> Result<u32, Error> {
+    let socket = socket(AddressFamily::UNIX, SocketType::DGRAM)?;
+    rustix::net::netdevice::name_to_index(&socket, name)
+        .map_err(|errno| Error::call(Call::InterfaceIndex, errno))
 }
 
 fn socket(family: AddressFamily, kind: SocketType) -> Result<OwnedFd, Error> {

@@ -163,7 +163,11 @@ impl fmt::Display for Rejected {
     }
 }
 
-impl core::error::Error for Rejected {}
+impl core::error::Error for Rejected {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
 
 impl<const N: usize> Default for Net<'_, N> {
     fn default() -> Self {
@@ -202,7 +206,7 @@ impl<'env, const N: usize> Net<'env, N> {
     /// or claim returns it again, so that no second socket is opened beside one that is there.
     ///
     /// - [`Error::Variable`]: a variable cannot be read.
-    /// - [`Error::Capacity`]: there are more than `N`.
+    /// - [`Error::Capacity`]: there are more than `N`, or their names take more than fits in `LISTEN_FDNAMES`.
     /// - [`Error::NotOpen`]: one of them is not open.
     /// - [`Error::AlreadyInherited`]: this is the second call; the first one's result stands.
     /// - [`Error::Call`]: a system call failed.
@@ -297,10 +301,11 @@ impl<'env, const N: usize> Net<'env, N> {
     ///
     /// # Errors
     ///
-    /// What this call opened is closed again, and nothing else has changed.
+    /// What this call opened is closed again, and nothing else has changed, but that a stale path which was to be
+    /// replaced is gone.
     ///
     /// - [`Error::UnknownNetwork`], [`Error::Address`]: what was asked for cannot be read.
-    /// - [`Error::Capacity`]: the table of active sockets is full; nothing was opened.
+    /// - [`Error::Capacity`]: the table of active sockets, or of their names, is full; nothing was opened.
     /// - [`Error::Call`]: a system call failed: `EADDRINUSE` from `bind`, and so on.
     /// - The error of [`Net::inherit`], if that failed.
     ///
@@ -386,7 +391,7 @@ impl<'env, const N: usize> Net<'env, N> {
     /// Nothing has changed.
     ///
     /// - [`Error::NotInherited`]: there is none.
-    /// - [`Error::Capacity`]: the table of active sockets is full.
+    /// - [`Error::Capacity`]: the table of active sockets, or of their names, is full.
     /// - The error of [`Net::inherit`], if that failed.
     #[doc(alias = "sd_listen_fds_with_names")]
     pub fn claim_name(&mut self, name: &str) -> Result<Id, Error> {
@@ -430,7 +435,7 @@ impl<'env, const N: usize> Net<'env, N> {
     /// `fd` comes back with the error.
     ///
     /// - [`Error::Name`]: the name cannot stand in `LISTEN_FDNAMES`.
-    /// - [`Error::Capacity`]: the table of active sockets is full.
+    /// - [`Error::Capacity`]: the table of active sockets, or of their names, is full.
     /// - [`Error::Call`]: fcntl(2) failed.
     /// - The error of [`Net::inherit`], if that failed.
     pub fn add(&mut self, fd: OwnedFd, name: &'env str) -> Result<Id, Rejected> {

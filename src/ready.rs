@@ -39,6 +39,12 @@ pub enum Reason {
     Code(u32),
 }
 
+impl From<Errno> for Reason {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

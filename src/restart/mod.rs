@@ -70,7 +70,8 @@ pub enum Change<'a> {
 #[non_exhaustive]
 pub enum Readiness {
     /// The successor says so, with [`Net::ready`](crate::Net::ready) or by writing `READY=1` to the socket
-    /// whose number is in `LISTEN_READY_FD`.
+    /// whose number is in `LISTEN_READY_FD`. One that has said so and exits with status 0 was ready: it may have
+    /// handed over to a successor of its own. (Where there is a service manager it has failed.)
     #[default]
     Reported,
     /// The successor was executed: for programs that report nothing. They get no readiness socket.

@@ -77,11 +77,32 @@ impl fmt::Display for Failure {
     }
 }
 
-impl core::error::Error for Failure {}
+impl core::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::NotStarted(error) | Self::Manager(error) | Self::Error(error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Error(error)
+    }
+}
+
+#[cfg(feature = "std")]
+impl From<Failure> for std::io::Error {
+    /// Keeps the errno of a call that failed, here or in the successor; every other failure becomes the inner error.
+    fn from(failure: Failure) -> Self {
+        use std::io::ErrorKind;
+        match failure {
+            Failure::NotStarted(error) | Failure::Manager(error) | Failure::Error(error) => error.into(),
+            Failure::Refused(Reason::Errno(errno)) => errno.into(),
+            Failure::Deadline => Self::new(ErrorKind::TimedOut, failure),
+            _ => Self::other(failure),
+        }
     }
 }
 
@@ -95,6 +116,13 @@ pub struct Successor {
     socket: Option<OwnedFd>,
     state: State,
     main_pid: Option<MainPid>,
+}
+
+impl AsFd for Successor {
+    /// The pidfd: readable once it has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -52,9 +52,7 @@ fn main() -> ExitCode {
     }
     // Whoever runs the tests may have a service manager, which is none of theirs.
     unsafe { std::env::remove_var("NOTIFY_SOCKET") };
-    // Shown as ignored without it, but where everything is to be there.
-    let has_strace = std::env::var("GRACENET_INTEROP").is_ok_and(|required| required == "all")
-        || Command::new("strace").arg("-V").output().is_ok();
+    let has_strace = has_strace();
     let mut trials: Vec<_> = scenarios()
         .map(|scenario| {
             Trial::test(scenario.name, || run(scenario))
@@ -65,6 +63,12 @@ fn main() -> ExitCode {
     trials.extend(options::trials());
     trials.extend(init::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// What wants it is shown as ignored without it, but where everything is to be there.
+fn has_strace() -> bool {
+    std::env::var("GRACENET_INTEROP").is_ok_and(|required| required == "all")
+        || Command::new("strace").arg("-V").output().is_ok()
 }
 
 fn scenarios() -> impl Iterator<Item = &'static Scenario> {

@@ -7,6 +7,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group,
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -24,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("serve_predecessor_finishes_what_it_accepted", finishes),
         trial("serve_restarts_while_predecessor_drains", restarts_while_draining),
         trial("serve_survives_a_failing_successor", survives),
+        trial("serve_tries_again_to_end_a_successor", tries_again).with_ignored_flag(!crate::has_strace()),
         trial("serve_terminates", terminates),
         trial("serve_drains_for_no_longer_than_it_is_told", drains),
         trial("serve_unix_and_abstract", unix_and_abstract),
@@ -293,23 +295,12 @@ fn survives() -> Outcome {
     let program = directory.path().join("serve");
     std::os::unix::fs::symlink(std::env::current_exe()?, &program)?;
     let address = free_address();
-    let mut server = {
-        let mut command = Command::new(&program);
-        command.args(["role", "serve", "--ready-timeout", "10", &address]).process_group(0);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let stdout = child.stdout.take().unwrap().into();
-        let pid = Pid::from_child(&child);
-        let mut server = Server { child, stdout, buffer: Vec::new(), pid, line: String::new() };
-        server.next_ready();
-        server
-    };
-    let stderr: OwnedFd = server.child.stderr.take().unwrap().into();
+    let (mut server, stderr) = start_heard(Command::new(&program), &["--ready-timeout", "10", &address]);
     let replace = |target: &str| {
         let staged = directory.path().join("staged");
         std::os::unix::fs::symlink(target, &staged).unwrap();
         std::fs::rename(&staged, &program).unwrap();
     };
-    let mut heard = Vec::new();
     for (target, words) in [
         ("/nonexistent", "no such file or directory"),
         ("/bin/false", "exited with status 1"),
@@ -322,20 +313,61 @@ fn survives() -> Outcome {
                 continue;
             }
             server.signal(signal);
-            heard.clear();
-            while !heard.ends_with(b"\n") {
-                assert!(readable(stderr.as_fd(), 15), "{target}");
-                let mut buffer = [0; 1024];
-                let read = rustix::io::read(&stderr, &mut buffer)?;
-                assert_ne!(read, 0);
-                heard.extend_from_slice(&buffer[..read]);
-            }
-            let said = String::from_utf8_lossy(&heard);
+            let said = next_line(&stderr);
             assert!(said.starts_with("restart failed:") && said.contains(words), "{said}");
             assert_eq!(asked(&address), server.pid);
         }
     }
     replace(std::env::current_exe()?.to_str().unwrap());
+    assert!(server.restart(Signal::USR2).ends_with("inherited=1 listeners=1"));
+    Ok(())
+}
+
+/// Starts it with a line of its own for each complaint.
+fn start_heard(mut command: Command, args: &[&str]) -> (Server, OwnedFd) {
+    command.args(["role", "serve"]).args(args).process_group(0);
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (stdout, stderr) = (child.stdout.take().unwrap().into(), child.stderr.take().unwrap().into());
+    let pid = Pid::from_child(&child);
+    let mut server = Server { child, stdout, buffer: Vec::new(), pid, line: String::new() };
+    server.next_ready();
+    (server, stderr)
+}
+
+fn next_line(from: &OwnedFd) -> String {
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\n") {
+        assert!(readable(from.as_fd(), 15), "nothing is said");
+        let mut byte = [0];
+        assert_eq!(rustix::io::read(from, &mut byte).unwrap(), 1);
+        heard.extend(byte);
+    }
+    String::from_utf8(heard).unwrap()
+}
+
+/// A successor that could not be ended is not forgotten: until it is, there is no other.
+fn tries_again() -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let program = directory.path().join("serve");
+    std::os::unix::fs::symlink(std::env::current_exe()?, &program)?;
+    let address = free_address();
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=pidfd_send_signal:error=EIO:when=1"])
+        .arg(&program);
+    let (mut server, stderr) = start_heard(strace, &["--ready-timeout", "0.1", &address]);
+    let hangs = directory.path().join("hangs");
+    std::fs::write(&hangs, "#!/bin/sh\nexec sleep 60\n")?;
+    std::fs::set_permissions(&hangs, std::fs::Permissions::from_mode(0o755))?;
+    std::fs::rename(&hangs, &program)?;
+    server.signal(Signal::USR2);
+    let said = next_line(&stderr);
+    assert!(said.starts_with("restart: watching the successor: pidfd_send_signal"), "{said}");
+    let said = next_line(&stderr);
+    assert!(said.starts_with("restart failed: successor"), "{said}");
+    std::fs::remove_file(&program)?;
+    std::os::unix::fs::symlink(std::env::current_exe()?, &program)?;
     assert!(server.restart(Signal::USR2).ends_with("inherited=1 listeners=1"));
     Ok(())
 }

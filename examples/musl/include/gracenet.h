@@ -8,9 +8,13 @@
  *         gracenet_inherit(&net, memory, sizeof memory, argc, argv);     // first thing
  *         int http = gracenet_listen(net, "tcp", ":8080", NULL, GRACENET_NONBLOCK);  // inherited or fresh
  *         gracenet_ready(net);                                           // tells the predecessor
- *         ...                                                            // poll, accept, serve
- *         if (gracenet_restart(net) > 0 && gracenet_wait(net, 30000) == 1)
- *             drain_and_exit();                                          // the successor serves
+ *         for (;;) {
+ *             serve_until_told_to_restart(http);                         // poll, accept
+ *             int pid = gracenet_restart(net);
+ *             if (pid == -EALREADY || (pid > 0 && gracenet_wait(net, 30000) == 1))
+ *                 drain_and_exit();                                      // the successor serves
+ *             gracenet_cancel(net);                                      // nothing has changed here
+ *         }
  *     }
  *
  * Memory. The caller gives it, and everything is in it: there is no allocation, no thread, no signal handler and no
