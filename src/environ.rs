@@ -16,7 +16,7 @@ pub const CHANGES: usize = 64;
 /// What one step of a rewriting did to a slot of the table, with what it takes to reverse it. A slot is 32 bits here,
 /// because room for all steps of a restart is on its stack, and no table is that long.
 #[derive(Clone, Copy, Debug)]
-enum Change {
+enum Entry {
     Replaced { slot: u32, was: Option<CStrPtr> },
     Removed { slot: u32, was: Option<CStrPtr> },
     Added { slot: u32 },
@@ -24,9 +24,9 @@ enum Change {
 
 /// The steps of one rewriting, in order.
 #[derive(Debug, Default)]
-pub struct Changes(Vec<Change, CHANGES>);
+pub struct Journal(Vec<Entry, CHANGES>);
 
-impl Changes {
+impl Journal {
     /// No steps.
     #[must_use]
     pub const fn new() -> Self {
@@ -78,8 +78,8 @@ impl<'t> Environ<'t> {
         Cell::from_mut(table).as_slice_of_cells()
     }
 
-    /// Takes every variable called `name` out for good. Not for between a change and its undoing, which
-    /// would not find the slots where they were.
+    /// Takes every variable called `name` out for good. Not for between a step and its undoing, which would not find the
+    /// slots where they were.
     pub fn consume(&mut self, name: &[u8]) {
         self.table.retain(|slot| !slot.is_some_and(|string| string.is_variable(name)));
     }
@@ -89,54 +89,54 @@ impl<'t> Environ<'t> {
     ///
     /// # Errors
     ///
-    /// - [`Error::Capacity`]: the table or `changes` is full. What was done up to here is in `changes`.
-    pub fn set(&mut self, name: &[u8], variable: CStrPtr, changes: &mut Changes) -> Result<(), Error> {
+    /// - [`Error::Capacity`]: the table or `journal` is full. What was done up to here is in `journal`.
+    pub fn set(&mut self, name: &[u8], variable: CStrPtr, journal: &mut Journal) -> Result<(), Error> {
         let Some(slot) = self.position(name, 0) else {
-            return self.push(variable, changes);
+            return self.push(variable, journal);
         };
         let was = self.table.get(slot).copied().flatten();
-        record(changes, Change::Replaced { slot: slot as u32, was })?;
+        record(journal, Entry::Replaced { slot: slot as u32, was })?;
         if let Some(entry) = self.table.get_mut(slot) {
             *entry = Some(variable);
         }
-        self.remove_from(name, slot + 1, changes)
+        self.remove_from(name, slot + 1, journal)
     }
 
     /// Takes out every variable called `name`.
     ///
     /// # Errors
     ///
-    /// - [`Error::Capacity`]: `changes` is full. What was done up to here is in `changes`.
-    pub fn remove(&mut self, name: &[u8], changes: &mut Changes) -> Result<(), Error> {
-        self.remove_from(name, 0, changes)
+    /// - [`Error::Capacity`]: `journal` is full. What was done up to here is in `journal`.
+    pub fn remove(&mut self, name: &[u8], journal: &mut Journal) -> Result<(), Error> {
+        self.remove_from(name, 0, journal)
     }
 
     /// Adds `variable` behind the last one, whatever is in the table.
     ///
     /// # Errors
     ///
-    /// - [`Error::Capacity`]: the table or `changes` is full. The table is unchanged.
-    pub fn push(&mut self, variable: CStrPtr, changes: &mut Changes) -> Result<(), Error> {
+    /// - [`Error::Capacity`]: the table or `journal` is full. The table is unchanged.
+    pub fn push(&mut self, variable: CStrPtr, journal: &mut Journal) -> Result<(), Error> {
         if self.table.is_full() {
             return Err(full(self.table));
         }
         let slot = self.len();
-        record(changes, Change::Added { slot: slot as u32 })?;
+        record(journal, Entry::Added { slot: slot as u32 })?;
         insert(self.table, slot, Some(variable));
         Ok(())
     }
 
-    /// Reverses `changes`, last first: the table reads as before the first of them.
-    pub fn undo(&mut self, changes: &mut Changes) {
-        while let Some(change) = changes.0.pop() {
-            match change {
-                Change::Replaced { slot, was } => {
-                    if let Some(entry) = self.table.get_mut(slot as usize) {
-                        *entry = was;
+    /// Reverses what `journal` holds, last first: the table reads as before.
+    pub fn undo(&mut self, journal: &mut Journal) {
+        while let Some(entry) = journal.0.pop() {
+            match entry {
+                Entry::Replaced { slot, was } => {
+                    if let Some(place) = self.table.get_mut(slot as usize) {
+                        *place = was;
                     }
                 }
-                Change::Removed { slot, was } => insert(self.table, slot as usize, was),
-                Change::Added { slot } => take(self.table, slot as usize),
+                Entry::Removed { slot, was } => insert(self.table, slot as usize, was),
+                Entry::Added { slot } => take(self.table, slot as usize),
             }
         }
     }
@@ -157,10 +157,10 @@ impl<'t> Environ<'t> {
         self.iter().enumerate().skip(from).find(|(_, string)| string.is_variable(name)).map(|(slot, _)| slot)
     }
 
-    fn remove_from(&mut self, name: &[u8], from: usize, changes: &mut Changes) -> Result<(), Error> {
+    fn remove_from(&mut self, name: &[u8], from: usize, journal: &mut Journal) -> Result<(), Error> {
         while let Some(slot) = self.position(name, from) {
             let was = self.table.get(slot).copied().flatten();
-            record(changes, Change::Removed { slot: slot as u32, was })?;
+            record(journal, Entry::Removed { slot: slot as u32, was })?;
             take(self.table, slot);
         }
         Ok(())
@@ -187,8 +187,8 @@ fn full(table: &VecView<Option<CStrPtr>>) -> Error {
     Error::Capacity { table: Table::Variables, needed: table.len() + 1, capacity: table.capacity() }
 }
 
-fn record(changes: &mut Changes, change: Change) -> Result<(), Error> {
-    changes.0.push(change).map_err(|_| Error::Capacity {
+fn record(journal: &mut Journal, entry: Entry) -> Result<(), Error> {
+    journal.0.push(entry).map_err(|_| Error::Capacity {
         table: Table::Changes,
         needed: CHANGES + 1,
         capacity: CHANGES,
@@ -242,18 +242,18 @@ mod tests {
     #[track_caller]
     fn check(
         before: &[&'static CStr],
-        change: impl FnOnce(&mut Environ<'_>, &mut Changes) -> Result<(), Error>,
+        change: impl FnOnce(&mut Environ<'_>, &mut Journal) -> Result<(), Error>,
         outcome: Result<(), Error>,
         after: &[&CStr],
     ) {
         let mut table = table::<6>(before);
         let mut environ = Environ::new(table.as_mut_view()).unwrap();
         let pointers: Unbounded<CStrPtr> = environ.iter().collect();
-        let mut changes = Changes::new();
-        assert_eq!(change(&mut environ, &mut changes), outcome);
+        let mut journal = Journal::new();
+        assert_eq!(change(&mut environ, &mut journal), outcome);
         let after: Unbounded<&[u8]> = after.iter().map(|string| string.to_bytes()).collect();
         assert_eq!(read(&environ), after);
-        environ.undo(&mut changes);
+        environ.undo(&mut journal);
         assert!(environ.iter().eq(pointers), "not the same pointers, or not in the same order");
         assert_eq!(table.last(), Some(&None));
         assert_eq!(table.len(), before.len() + 1);
@@ -327,7 +327,7 @@ mod tests {
             (&[c"A", c"A=1", c"AB=1", c"A=2", c""], &[c"A", c"A=new", c"AB=1", c""]),
             (&[c"a=1", c"=A=1"], &[c"a=1", c"=A=1", c"A=new"]),
         ] {
-            check(before, |environ, changes| environ.set(b"A", new, changes), Ok(()), after);
+            check(before, |environ, journal| environ.set(b"A", new, journal), Ok(()), after);
         }
     }
 
@@ -340,7 +340,7 @@ mod tests {
             (&[c"B=1", c"A=", c"C=1"], &[c"B=1", c"C=1"]),
             (&[c"A", c"AB=1", c"", c"=A"], &[c"A", c"AB=1", c"", c"=A"]),
         ] {
-            check(before, |environ, changes| environ.remove(b"A", changes), Ok(()), after);
+            check(before, |environ, journal| environ.remove(b"A", journal), Ok(()), after);
         }
     }
 
@@ -348,7 +348,7 @@ mod tests {
     fn push_takes_any_string() {
         for string in [c"A=2", c"B", c""] {
             let push =
-                |environ: &mut Environ<'_>, changes: &mut Changes| environ.push(string.into(), changes);
+                |environ: &mut Environ<'_>, journal: &mut Journal| environ.push(string.into(), journal);
             check(&[c"A=1"], push, Ok(()), &[c"A=1", string]);
         }
     }
@@ -356,13 +356,13 @@ mod tests {
     #[test]
     fn changes_are_undone_last_first() {
         let new = CStrPtr::from(c"A=new");
-        let rewrite = |environ: &mut Environ<'_>, changes: &mut Changes| {
-            environ.remove(b"B", changes)?;
-            environ.set(b"A", new, changes)?;
-            environ.push(c"B=late".into(), changes)?;
-            environ.set(b"C", c"C=new".into(), changes)?;
-            environ.remove(b"A", changes)?;
-            environ.set(b"A", new, changes)
+        let rewrite = |environ: &mut Environ<'_>, journal: &mut Journal| {
+            environ.remove(b"B", journal)?;
+            environ.set(b"A", new, journal)?;
+            environ.push(c"B=late".into(), journal)?;
+            environ.set(b"C", c"C=new".into(), journal)?;
+            environ.remove(b"A", journal)?;
+            environ.set(b"A", new, journal)
         };
         let before = [c"A=1", c"B=1", c"A=2", c"B=2", c"D=1"];
         check(&before, rewrite, Ok(()), &[c"D=1", c"B=late", c"C=new", c"A=new"]);
@@ -373,52 +373,52 @@ mod tests {
         let full = Err(Error::Capacity { table: Table::Variables, needed: 7, capacity: 6 });
         let before = [c"A=1", c"B=1", c"C=1", c"D=1", c"E=1"];
         let new = CStrPtr::from(c"F=1");
-        check(&before, |environ, changes| environ.push(new, changes), full, &before);
-        check(&before, |environ, changes| environ.set(b"F", new, changes), full, &before);
+        check(&before, |environ, journal| environ.push(new, journal), full, &before);
+        check(&before, |environ, journal| environ.set(b"F", new, journal), full, &before);
         // What was done before stays, until it is undone.
-        let remove_then_push_twice = |environ: &mut Environ<'_>, changes: &mut Changes| {
-            environ.remove(b"A", changes)?;
-            environ.push(new, changes)?;
-            environ.push(new, changes)
+        let remove_then_push_twice = |environ: &mut Environ<'_>, journal: &mut Journal| {
+            environ.remove(b"A", journal)?;
+            environ.push(new, journal)?;
+            environ.push(new, journal)
         };
         check(&before, remove_then_push_twice, full, &[c"B=1", c"C=1", c"D=1", c"E=1", c"F=1"]);
         // To replace takes no room.
-        let replace = |environ: &mut Environ<'_>, changes: &mut Changes| environ.set(b"E", new, changes);
+        let replace = |environ: &mut Environ<'_>, journal: &mut Journal| environ.set(b"E", new, journal);
         check(&before, replace, Ok(()), &[c"A=1", c"B=1", c"C=1", c"D=1", c"F=1"]);
     }
 
     #[test]
-    fn full_changes_take_no_more() {
+    fn a_full_journal_takes_no_more() {
         let full = Err(Error::Capacity { table: Table::Changes, needed: CHANGES + 1, capacity: CHANGES });
         let before = [c"A=1", c"B=1", c"A=2", c"A=3"];
         let new = CStrPtr::from(c"B=new");
-        let fill = |left: usize, environ: &mut Environ<'_>, changes: &mut Changes| {
+        let fill = |left: usize, environ: &mut Environ<'_>, journal: &mut Journal| {
             for _ in left..CHANGES {
-                environ.set(b"B", new, changes).unwrap();
+                environ.set(b"B", new, journal).unwrap();
             }
         };
         let set_a =
-            |environ: &mut Environ<'_>, changes: &mut Changes| environ.set(b"A", c"A=new".into(), changes);
+            |environ: &mut Environ<'_>, journal: &mut Journal| environ.set(b"A", c"A=new".into(), journal);
         for (left, outcome, after) in [
             (0, full, &[c"A=1", c"B=new", c"A=2", c"A=3"][..]),
             (1, full, &[c"A=new", c"B=new", c"A=2", c"A=3"]),
             (2, full, &[c"A=new", c"B=new", c"A=3"]),
             (3, Ok(()), &[c"A=new", c"B=new"]),
         ] {
-            let change = |environ: &mut Environ<'_>, changes: &mut Changes| {
-                fill(left, environ, changes);
-                set_a(environ, changes)
+            let change = |environ: &mut Environ<'_>, journal: &mut Journal| {
+                fill(left, environ, journal);
+                set_a(environ, journal)
             };
             check(&before, change, outcome, after);
         }
-        let remove = |environ: &mut Environ<'_>, changes: &mut Changes| {
-            fill(2, environ, changes);
-            environ.remove(b"A", changes)
+        let remove = |environ: &mut Environ<'_>, journal: &mut Journal| {
+            fill(2, environ, journal);
+            environ.remove(b"A", journal)
         };
         check(&before, remove, full, &[c"B=new", c"A=3"]);
-        let push = |environ: &mut Environ<'_>, changes: &mut Changes| {
-            fill(0, environ, changes);
-            environ.push(new, changes)
+        let push = |environ: &mut Environ<'_>, journal: &mut Journal| {
+            fill(0, environ, journal);
+            environ.push(new, journal)
         };
         check(&before, push, full, &[c"A=1", c"B=new", c"A=2", c"A=3"]);
     }
@@ -427,14 +427,14 @@ mod tests {
     fn changes_serve_again_once_undone() {
         let mut table = table::<3>(&[c"A=1"]);
         let mut environ = Environ::new(table.as_mut_view()).unwrap();
-        let mut changes = Changes::default();
+        let mut journal = Journal::default();
         for _ in 0..=CHANGES {
-            environ.set(b"A", c"A=2".into(), &mut changes).unwrap();
-            environ.push(c"B=1".into(), &mut changes).unwrap();
-            environ.undo(&mut changes);
+            environ.set(b"A", c"A=2".into(), &mut journal).unwrap();
+            environ.push(c"B=1".into(), &mut journal).unwrap();
+            environ.undo(&mut journal);
             assert_eq!(read(&environ), [b"A=1"]);
         }
-        environ.undo(&mut changes);
+        environ.undo(&mut journal);
         assert_eq!(read(&environ), [b"A=1"]);
     }
 
@@ -445,7 +445,7 @@ mod tests {
         environ.consume(b"A");
         assert_eq!(read(&environ), [&b"B=1"[..], b"AB=1", b"A"]);
         environ.consume(b"A");
-        environ.undo(&mut Changes::new());
+        environ.undo(&mut Journal::new());
         assert_eq!(read(&environ), [&b"B=1"[..], b"AB=1", b"A"]);
         assert_eq!(table.len(), 4);
         assert_eq!(table.last(), Some(&None));
@@ -455,7 +455,7 @@ mod tests {
     fn cells_end_with_none() {
         let mut table = table::<4>(&[c"A=1", c"B=1"]);
         let mut environ = Environ::new(table.as_mut_view()).unwrap();
-        environ.push(c"C=1".into(), &mut Changes::new()).unwrap();
+        environ.push(c"C=1".into(), &mut Journal::new()).unwrap();
         let cells: Unbounded<Option<CStrPtr>> = environ.cells().iter().map(Cell::get).collect();
         let read: Unbounded<Option<&[u8]>> =
             cells.iter().map(|cell| cell.as_ref().map(CStrPtr::to_bytes)).collect();

@@ -5,7 +5,7 @@
 use arbitrary::Arbitrary;
 use gracenet::Error;
 use gracenet::cstr::CStrPtr;
-use gracenet::environ::{CHANGES, Changes, Environ};
+use gracenet::environ::{CHANGES, Environ, Journal};
 use gracenet::error::Table;
 use heapless::Vec as Fixed;
 use libfuzzer_sys::fuzz_target;
@@ -49,7 +49,7 @@ enum Name {
 enum Step {
     /// The string need not be a variable of that name.
     Set(Name, Text),
-    /// Often enough to fill the changes.
+    /// Often enough to fill the journal.
     SetOften(Name, Text, u8),
     Remove(Name),
     Push(Text),
@@ -95,7 +95,7 @@ impl Strings {
 struct Model {
     vars: Vec<CStrPtr>,
     undone: Vec<CStrPtr>,
-    changes: usize,
+    steps: usize,
 }
 
 /// Which table was too small.
@@ -107,10 +107,10 @@ impl Model {
     }
 
     fn change(&mut self) -> Outcome {
-        if self.changes == CHANGES {
+        if self.steps == CHANGES {
             return Err(Table::Changes);
         }
-        self.changes += 1;
+        self.steps += 1;
         Ok(())
     }
 
@@ -142,7 +142,7 @@ impl Model {
 
     fn undo(&mut self) {
         self.vars.clone_from(&self.undone);
-        self.changes = 0;
+        self.steps = 0;
     }
 }
 
@@ -185,14 +185,14 @@ fuzz_target!(|input: Input| {
             return;
         }
     };
-    let mut model = Model { undone: vars.clone(), vars, changes: 0 };
-    let mut changes = Changes::new();
+    let mut model = Model { undone: vars.clone(), vars, steps: 0 };
+    let mut journal = Journal::new();
     check(&environ, &model, &input.misused);
     for step in &input.steps {
-        take_step(step, &mut strings, &mut environ, &mut model, &mut changes);
+        take_step(step, &mut strings, &mut environ, &mut model, &mut journal);
         check(&environ, &model, &input.misused);
     }
-    environ.undo(&mut changes);
+    environ.undo(&mut journal);
     model.undo();
     check(&environ, &model, &input.misused);
     let is_same = |table: &[Option<CStrPtr>]| {
@@ -203,10 +203,10 @@ fuzz_target!(|input: Input| {
     // Consuming between a change and its undoing leaves no promise but to stay within bounds.
     let string = CStrPtr::from(c"A=1");
     let mut environ = Environ::new(table.as_mut_view()).expect("it has its end");
-    let _full = environ.set(input.misused.bytes(), string, &mut changes);
-    let _full = environ.push(string, &mut changes);
+    let _full = environ.set(input.misused.bytes(), string, &mut journal);
+    let _full = environ.push(string, &mut journal);
     environ.consume(input.misused.bytes());
-    environ.undo(&mut changes);
+    environ.undo(&mut journal);
     let _len = environ.iter().map(|string| string.to_bytes().len()).sum::<usize>();
 });
 
@@ -215,35 +215,35 @@ fn take_step(
     strings: &mut Strings,
     environ: &mut Environ<'_>,
     model: &mut Model,
-    changes: &mut Changes,
+    journal: &mut Journal,
 ) {
     match step {
         Step::Set(name, text) => {
             let (name, string) = (name.bytes(), strings.add(text));
-            assert_eq!(outcome(environ.set(name, string, changes)), model.set(name, string));
+            assert_eq!(outcome(environ.set(name, string, journal)), model.set(name, string));
         }
         Step::SetOften(name, text, times) => {
             let (name, string) = (name.bytes(), strings.add(text));
             for _ in 0..times % 80 {
-                assert_eq!(outcome(environ.set(name, string, changes)), model.set(name, string));
+                assert_eq!(outcome(environ.set(name, string, journal)), model.set(name, string));
             }
         }
         Step::Remove(name) => {
-            assert_eq!(outcome(environ.remove(name.bytes(), changes)), model.remove(name.bytes(), 0));
+            assert_eq!(outcome(environ.remove(name.bytes(), journal)), model.remove(name.bytes(), 0));
         }
         Step::Push(text) => {
             let string = strings.add(text);
-            assert_eq!(outcome(environ.push(string, changes)), model.push(string));
+            assert_eq!(outcome(environ.push(string, journal)), model.push(string));
         }
         Step::Consume(name) => {
-            environ.undo(changes);
+            environ.undo(journal);
             environ.consume(name.bytes());
             model.undo();
             model.vars.retain(|string| !is_variable(string, name.bytes()));
             model.undone.clone_from(&model.vars);
         }
         Step::Undo => {
-            environ.undo(changes);
+            environ.undo(journal);
             model.undo();
         }
     }

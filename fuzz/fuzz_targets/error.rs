@@ -29,7 +29,7 @@ enum NameChoice {
     Byte(u8),
 }
 
-const CALLS: [Call; 39] = [
+const CALLS: [Call; 38] = [
     Call::Barrier,
     Call::Bind,
     Call::Chdir,
@@ -55,7 +55,6 @@ const CALLS: [Call; 39] = [
     Call::Pipe,
     Call::Poll,
     Call::Prctl,
-    Call::ReadAuxv,
     Call::ReadSignal,
     Call::ReadStat,
     Call::Recv,

@@ -29,7 +29,8 @@
 #![allow(unsafe_code)]
 
 use super::Restart;
-use super::image::{HandOver, Image, become_successor, with_image};
+use super::clone::become_successor;
+use super::image::{HandOver, Image, with_image};
 use crate::error::{Call, Error};
 use crate::launch::LaunchView;
 use crate::sys::{self, Clone, Mask, Task};

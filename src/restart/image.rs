@@ -1,33 +1,24 @@
-//! The image: what the successor will see, prepared in the predecessor, and the steps that make it so.
+//! The image: what the successor will see, prepared in the predecessor.
 //!
-//! [`with_image`] rewrites the launch's tables in place, lends them out, and puts them back, whatever
-//! happens. [`become_successor`] runs between clone and execve. There the descriptor table and the working
-//! directory are the clone's own, so whatever fails, the predecessor has nothing to undo; memory is shared
-//! with a thread that sleeps, and all it writes there is this restart's own: the digits of three variables, and how
-//! far it came. It makes raw system calls through [`Task`] and nothing else: no libc, no allocation,
-//! no panic, no thread-local.
+//! [`with_image`] rewrites the launch's tables in place, lends them out, and puts them back, whatever happens. What the
+//! clone makes of an [`Image`] is in `clone`.
 #![allow(unsafe_code)]
 
 use super::{Change, Executable, Restart};
 use crate::activation::{DIGITS, FIRST_FD, NUMBER_LINE, UNKNOWN, decimal, render_names, render_number};
 use crate::cstr::CStrPtr;
-use crate::environ::{Changes, Environ};
-use crate::error::{Call, Error, Table, Variable};
+use crate::environ::{Environ, Journal};
+use crate::error::{Error, Table, Variable};
 use crate::launch::{Directory, LaunchView};
-use crate::placement::{Placement, Source, Step};
-use crate::sys::{Cloned, Mask, Task};
+use crate::placement::{Placement, Source};
+use crate::sys::{Cloned, Mask};
 use crate::table::{Active, NAMES_HEAD, NAMES_ROW, names_capacity};
 use core::cell::Cell;
-use core::convert::Infallible;
-use core::ffi::{CStr, c_char};
+use core::ffi::CStr;
 use core::mem::MaybeUninit;
 use heapless::{Vec, VecView};
 use rustix::fd::{AsRawFd, BorrowedFd, RawFd};
-use rustix::io::Errno;
 use rustix::process::{Signal, getpid};
-
-/// The longest path that execve takes, with its NUL.
-const PATH_MAX: usize = 4096;
 
 /// What is handed over.
 pub(crate) struct HandOver<'r> {
@@ -75,19 +66,19 @@ impl<const N: usize> Scratch<N> {
 
 /// What the clone needs to become the successor.
 pub(super) struct Image<'r> {
-    directory: &'r Directory,
-    program: Program<'r>,
-    argv: &'r [Option<CStrPtr>],
-    envp: &'r [Cell<Option<CStrPtr>>],
+    pub(super) directory: &'r Directory,
+    pub(super) program: Program<'r>,
+    pub(super) argv: &'r [Option<CStrPtr>],
+    pub(super) envp: &'r [Cell<Option<CStrPtr>>],
     /// `LISTEN_PID=` and its digits, if the successor gets any descriptor.
-    pid: Option<Digits<'r>>,
+    pub(super) pid: Option<Line<'r>>,
     /// `WATCHDOG_PID=` and its digits, if the watchdog watches this process.
-    watchdog_pid: Option<Digits<'r>>,
+    pub(super) watchdog_pid: Option<Line<'r>>,
     /// `LISTEN_PIDFDID=`, its digits, and its slot, which is the last of the table.
-    pidfd_id: Option<(Digits<'r>, &'r Cell<Option<CStrPtr>>)>,
-    placement: Placement<'r>,
-    count: RawFd,
-    readiness: Option<RawFd>,
+    pub(super) pidfd_id: Option<(Line<'r>, &'r Cell<Option<CStrPtr>>)>,
+    pub(super) placement: Placement<'r>,
+    pub(super) count: RawFd,
+    pub(super) readiness: Option<RawFd>,
     /// The signal mask that the successor gets.
     pub(super) mask: Option<Mask>,
     /// Whether the clone gives way to signals that came since they were blocked.
@@ -107,10 +98,18 @@ pub(super) enum Progress {
     Executes,
 }
 
-/// A variable whose digits the clone writes.
-type Digits<'r> = &'r [Cell<u8>];
+impl Image<'_> {
+    /// The number behind all that the successor gets.
+    pub(super) fn first_free(&self) -> RawFd {
+        FIRST_FD + self.count + RawFd::from(self.readiness.is_some())
+    }
+}
 
-enum Program<'r> {
+/// A variable's `NAME=value` and NUL: cells, because the clone writes the digits of some.
+pub(super) type Line<'r> = &'r [Cell<u8>];
+
+/// How the clone finds the program.
+pub(super) enum Program<'r> {
     Path(&'r CStr),
     Search { name: &'r [u8], path: &'r [u8] },
     Fd(RawFd),
@@ -132,11 +131,11 @@ pub(super) fn with_image(
         return Err(Error::Untrusted);
     }
     let args_len = args.len();
-    let mut changes = Changes::new();
+    let mut journal = Journal::new();
     let mut lines = [[0; NUMBER_LINE]; 5];
     let mut environ = Environ::new(vars)?;
-    let result = prepare(args, &mut environ, &mut changes, &mut lines, directory, restart, hand_over, run);
-    environ.undo(&mut changes);
+    let result = prepare(args, &mut environ, &mut journal, &mut lines, directory, restart, hand_over, run);
+    environ.undo(&mut journal);
     args.truncate(args_len);
     result
 }
@@ -154,7 +153,7 @@ fn is_told(executable: &Executable<'_>) -> bool {
 fn prepare(
     args: &mut VecView<Option<CStrPtr>>,
     environ: &mut Environ<'_>,
-    changes: &mut Changes,
+    journal: &mut Journal,
     lines: &mut [[u8; NUMBER_LINE]; 5],
     directory: &Directory,
     restart: &Restart<'_>,
@@ -181,37 +180,34 @@ fn prepare(
     }
 
     for (position, change) in restart.changes.iter().enumerate() {
-        apply(change, position, environ, changes)?;
+        apply(change, position, environ, journal)?;
     }
     let count = active.len();
     let [fds, ready_fd, pid, watchdog_pid, pidfd_id] = lines;
     let named = active.iter().any(|slot| slot.name != UNKNOWN);
     let granted = count > 0 || readiness.is_some();
     let ready_number = FIRST_FD as u64 + count as u64;
-    put_number(environ, changes, Variable::Fds, (count > 0).then_some(count as u64), fds)?;
-    put_number(environ, changes, Variable::ReadyFd, readiness.map(|_| ready_number), ready_fd)?;
-    let names_line = if named {
+    put_number(environ, journal, Variable::Fds, (count > 0).then_some(count as u64), fds)?;
+    put_number(environ, journal, Variable::ReadyFd, readiness.map(|_| ready_number), ready_fd)?;
+    let names = if named {
         render_names(active.iter().map(|slot| slot.name), names)?;
-        Some(&*names)
+        Some(Cell::from_mut(names).as_slice_of_cells())
     } else {
         None
     };
-    put(environ, changes, Variable::Names, names_line)?;
-    // The clone fills in the digits, so the strings are cells from here on.
-    let pid = granted.then(|| cells(Variable::Pid, pid)).transpose()?;
-    put_cells(environ, changes, Variable::Pid, pid)?;
+    put(environ, journal, Variable::Names, names)?;
+    // The clone writes other digits for the zeros.
+    let zero = granted.then_some(0);
+    let pid = put_number(environ, journal, Variable::Pid, zero, pid)?;
     // One that names another process is not about this one, and stays as it is.
-    let watchdog_pid = environ
-        .var(Variable::WatchdogPid.name().as_bytes())
-        .is_some_and(is_own)
-        .then(|| cells(Variable::WatchdogPid, watchdog_pid))
-        .transpose()?;
-    if watchdog_pid.is_some() {
-        put_cells(environ, changes, Variable::WatchdogPid, watchdog_pid)?;
-    }
-    environ.remove(Variable::PidfdId.name().as_bytes(), changes)?;
-    let pidfd_id = granted.then(|| cells(Variable::PidfdId, pidfd_id)).transpose()?;
-    put_cells(environ, changes, Variable::PidfdId, pidfd_id)?;
+    let watchdog_pid = match environ.var(Variable::WatchdogPid.name().as_bytes()) {
+        Some(pid) if is_own(pid) => {
+            put_number(environ, journal, Variable::WatchdogPid, Some(0), watchdog_pid)?
+        }
+        _ => None,
+    };
+    environ.remove(Variable::PidfdId.name().as_bytes(), journal)?;
+    let pidfd_id = put_number(environ, journal, Variable::PidfdId, zero, pidfd_id)?;
 
     sources.clear();
     for slot in active {
@@ -261,7 +257,7 @@ fn apply(
     change: &Change<'_>,
     position: usize,
     environ: &mut Environ<'_>,
-    changes: &mut Changes,
+    journal: &mut Journal,
 ) -> Result<(), Error> {
     let (name, string) = match change {
         Change::Set(string) => {
@@ -278,10 +274,10 @@ fn apply(
     match string {
         // SAFETY: the slot is put back before the caller's string goes: `with_image` undoes the changes.
         Some(string) => match unsafe { CStrPtr::new(string.as_ptr()) } {
-            Some(string) => environ.set(name, string, changes),
+            Some(string) => environ.set(name, string, journal),
             None => Ok(()),
         },
-        None => environ.remove(name, changes),
+        None => environ.remove(name, journal),
     }
 }
 
@@ -295,249 +291,34 @@ fn is_own(pid: &[u8]) -> bool {
 /// Sets a variable to the line, or takes it out.
 fn put(
     environ: &mut Environ<'_>,
-    changes: &mut Changes,
+    journal: &mut Journal,
     variable: Variable,
-    line: Option<&[u8]>,
+    line: Option<Line<'_>>,
 ) -> Result<(), Error> {
     let name = variable.name().as_bytes();
-    // SAFETY: the line ends with a NUL, and the slot is put back before it goes.
+    // SAFETY: the line ends with a NUL, the slot is put back before it goes, and nobody reads it while the clone writes
+    // its digits.
     match line.and_then(|line| unsafe { CStrPtr::new(line.as_ptr().cast()) }) {
-        Some(line) => environ.set(name, line, changes),
-        None => environ.remove(name, changes),
+        Some(line) => environ.set(name, line, journal),
+        None => environ.remove(name, journal),
     }
 }
 
-fn put_number(
+/// Sets a variable to a number, or takes it out; the line that it is in now.
+fn put_number<'l>(
     environ: &mut Environ<'_>,
-    changes: &mut Changes,
+    journal: &mut Journal,
     variable: Variable,
     value: Option<u64>,
-    line: &mut [u8],
-) -> Result<(), Error> {
+    line: &'l mut [u8],
+) -> Result<Option<Line<'l>>, Error> {
     let line = match value {
         Some(value) => {
             render_number(variable, value, line)?;
-            Some(&*line)
+            Some(Cell::from_mut(line).as_slice_of_cells())
         }
         None => None,
     };
-    put(environ, changes, variable, line)
-}
-
-/// The variable with the value 0, for the clone to write another.
-fn cells(variable: Variable, line: &mut [u8]) -> Result<Digits<'_>, Error> {
-    render_number(variable, 0, line)?;
-    Ok(Cell::from_mut(line).as_slice_of_cells())
-}
-
-fn put_cells(
-    environ: &mut Environ<'_>,
-    changes: &mut Changes,
-    variable: Variable,
-    line: Option<Digits<'_>>,
-) -> Result<(), Error> {
-    let name = variable.name().as_bytes();
-    // SAFETY: the line ends with a NUL, the slot is put back before it goes, and it is not being read while
-    // the clone writes its digits.
-    match line.and_then(|line| unsafe { CStrPtr::new(line.as_ptr().cast()) }) {
-        Some(line) => environ.set(name, line, changes),
-        None => environ.remove(name, changes),
-    }
-}
-
-/// Between clone and execve: becomes the successor, or answers why not.
-pub(super) fn become_successor(task: &Task, image: &mut Image<'_>) -> Error {
-    let Err(error) = attempt(task, image);
-    error
-}
-
-impl Image<'_> {
-    /// The number behind all that the successor gets.
-    pub(super) fn first_free(&self) -> RawFd {
-        FIRST_FD + self.count + RawFd::from(self.readiness.is_some())
-    }
-}
-
-fn attempt(task: &Task, image: &mut Image<'_>) -> Result<Infallible, Error> {
-    image.progress = Progress::Begun;
-    enter_directory(task, image.directory)?;
-    let first_free = image.first_free();
-    let program_fd = match image.program {
-        Program::Fd(fd) => Some(out_of_the_way(task, fd, first_free, first_free)?),
-        _ => None,
-    };
-    let readiness_target = FIRST_FD + image.count;
-    let readiness = match image.readiness {
-        Some(fd) => Some(out_of_the_way(task, fd, readiness_target, first_free)?),
-        None => None,
-    };
-    place(task, &mut image.placement, first_free)?;
-    match readiness {
-        Some(fd) if fd == readiness_target => keep(task, fd)?,
-        Some(fd) => duplicate(task, fd, readiness_target)?,
-        None => {}
-    }
-    fill_stdio(task)?;
-    task.close_on_exec_from(first_free).map_err(|errno| Error::call(Call::CloseRange, errno))?;
-    write_pid(task, image);
-    if let Some(signal) = image.parent_death_signal {
-        task.set_parent_death_signal(signal).map_err(|errno| Error::call(Call::Prctl, errno))?;
-    }
-    if let Some(mask) = image.mask {
-        if image.yields && task.is_signalled(mask) {
-            return Err(Error::call(Call::Execve, Errno::INTR));
-        }
-        task.set_mask(mask).map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
-    }
-    image.progress = Progress::Executes;
-    Err(execute(task, image, program_fd))
-}
-
-/// Writes what only the clone knows into the variables that hold it.
-fn write_pid(task: &Task, image: &Image<'_>) {
-    if image.pid.is_none() && image.watchdog_pid.is_none() {
-        return;
-    }
-    let pid = task.pid();
-    if let Some(line) = image.watchdog_pid {
-        write_digits(line, Variable::WatchdogPid, pid.into());
-    }
-    if let Some(line) = image.pid {
-        write_digits(line, Variable::Pid, pid.into());
-    }
-    if let Some((line, slot)) = image.pidfd_id {
-        match task.pidfd_id(pid) {
-            Some(id) => write_digits(line, Variable::PidfdId, id),
-            // The last slot: the table ends here.
-            None => slot.set(None),
-        }
-    }
-}
-
-fn enter_directory(task: &Task, directory: &Directory) -> Result<(), Error> {
-    if let Some(path) = &directory.path {
-        if task.chdir(path.as_c_str()).is_ok() {
-            return Ok(());
-        }
-    }
-    match directory.fd() {
-        Some(fd) => {
-            task.fchdir(fd.as_raw_fd()).map_err(|errno| Error::call_on(Call::Chdir, fd.as_raw_fd(), errno))
-        }
-        None => Ok(()),
-    }
-}
-
-/// `fd`, or a duplicate of it above all targets if a target below `limit` would replace it.
-fn out_of_the_way(task: &Task, fd: RawFd, limit: RawFd, first_free: RawFd) -> Result<RawFd, Error> {
-    if fd >= limit {
-        return Ok(fd);
-    }
-    task.duplicate_above(fd, first_free).map_err(|errno| Error::call_on(Call::Dup, fd, errno))
-}
-
-fn place(task: &Task, placement: &mut Placement<'_>, first_free: RawFd) -> Result<(), Error> {
-    let mut spare = -1;
-    for step in placement {
-        match step {
-            Step::Keep { fd } => keep(task, fd)?,
-            Step::Move { from, to } => duplicate(task, from, to)?,
-            Step::Park { from } => {
-                spare = task
-                    .duplicate_above(from, first_free)
-                    .map_err(|errno| Error::call_on(Call::Dup, from, errno))?;
-            }
-            Step::Unpark { to } => duplicate(task, spare, to)?,
-        }
-    }
-    Ok(())
-}
-
-fn keep(task: &Task, fd: RawFd) -> Result<(), Error> {
-    task.keep(fd).map_err(|errno| Error::call_on(Call::Fcntl, fd, errno))
-}
-
-fn duplicate(task: &Task, from: RawFd, to: RawFd) -> Result<(), Error> {
-    task.duplicate_onto(from, to).map_err(|errno| Error::call_on(Call::Dup, from, errno))
-}
-
-/// Sees to it that 0, 1 and 2 are open in the successor. What is closed there, or has `FD_CLOEXEC` and so is
-/// nobody's stdin but something that found the number free, becomes `/dev/null`.
-fn fill_stdio(task: &Task) -> Result<(), Error> {
-    for fd in 0..=2 {
-        match task.is_close_on_exec(fd) {
-            Ok(false) => continue,
-            Ok(true) | Err(Errno::BADF) => {}
-            Err(errno) => return Err(Error::call_on(Call::Fcntl, fd, errno)),
-        }
-        let null = task.open_null().map_err(|errno| Error::call(Call::OpenNull, errno))?;
-        if null == fd {
-            keep(task, fd)?;
-        } else {
-            duplicate(task, null, fd)?;
-        }
-    }
-    Ok(())
-}
-
-fn write_digits(line: Digits<'_>, variable: Variable, value: u64) {
-    let mut digits = [0; DIGITS];
-    let digits = decimal(value, &mut digits).iter().chain(&[0]);
-    let behind_name = line.iter().skip(variable.name().len() + 1);
-    for (cell, digit) in behind_name.zip(digits) {
-        cell.set(*digit);
-    }
-}
-
-fn execute(task: &Task, image: &Image<'_>, program_fd: Option<RawFd>) -> Error {
-    let argv: *const *const c_char = image.argv.as_ptr().cast();
-    let envp: *const *const c_char = image.envp.as_ptr().cast();
-    let errno = match (&image.program, program_fd) {
-        // SAFETY: both tables hold strings and end with a `None`, which is a null pointer.
-        (Program::Path(path), _) => unsafe { task.execute(path, argv, envp) },
-        (Program::Search { name, path }, _) => {
-            // SAFETY: as above.
-            let execute = |path: &CStr| unsafe { task.execute(path, argv, envp) };
-            return search(name, path, execute);
-        }
-        // SAFETY: as above.
-        (Program::Fd(fd), moved) => unsafe { task.execute_fd(moved.unwrap_or(*fd), argv, envp) },
-    };
-    Error::call(Call::Execve, errno)
-}
-
-/// Tries `name` in each directory of `path`, as a shell would, but for those that are not absolute.
-///
-/// Out of line, so that only a search takes the stack for a path.
-#[cold]
-#[inline(never)]
-fn search(name: &[u8], path: &[u8], execute: impl Fn(&CStr) -> Errno) -> Error {
-    if name.is_empty() {
-        // Behind a directory it would be that.
-        return Error::call(Call::Execve, Errno::NOENT);
-    }
-    let mut candidate = Vec::<u8, PATH_MAX>::new();
-    let mut refused = false;
-    let mut found = Errno::NOENT;
-    for directory in path.split(|byte| *byte == b':') {
-        if !directory.starts_with(b"/") {
-            refused = true;
-            continue;
-        }
-        candidate.clear();
-        let fits =
-            [directory, b"/", name, b"\0"].iter().all(|part| candidate.extend_from_slice(part).is_ok());
-        let Some(candidate) = CStr::from_bytes_with_nul(&candidate).ok().filter(|_| fits) else {
-            continue;
-        };
-        match execute(candidate) {
-            Errno::NOENT | Errno::NOTDIR => {}
-            Errno::ACCESS => found = Errno::ACCESS,
-            errno => return Error::call(Call::Execve, errno),
-        }
-    }
-    if refused && found == Errno::NOENT && !path.is_empty() {
-        return Error::RelativePath;
-    }
-    Error::call(Call::Execve, found)
+    put(environ, journal, variable, line)?;
+    Ok(line)
 }

@@ -10,7 +10,8 @@
 //! (`sys/emulator.rs`).
 #![allow(unsafe_code)]
 
-use super::image::{HandOver, Progress, become_successor, with_image};
+use super::clone::become_successor;
+use super::image::{HandOver, Progress, with_image};
 use super::main_pid::MainPid;
 use super::successor::{LAST_BREATH, Successor};
 use super::{Parentage, Readiness, Restart};

@@ -21,8 +21,9 @@
 //! handler of SIGCHLD or a wait for any child can see; and signals that the emulator itself has taken, and
 //! not delivered yet, when a program is executed in place are lost.
 
-use super::{CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VFORK, CLONE_VM, Job, Report, Task};
-use super::{arch, enter, nr, result};
+use super::clone::{AnswerPipe, Job, enter};
+use super::clone::{CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VFORK, CLONE_VM};
+use super::{Task, arch, nr, result};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, Ordering};
 use rustix::fd::{AsRawFd, RawFd};
@@ -46,7 +47,7 @@ const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 #[inline(never)]
 pub(super) unsafe fn process<T, R: Copy>(free: RawFd, job: &mut Job<'_, T, R>) -> Result<usize, Errno> {
     let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    job.report = Some(Report { fd: theirs.as_raw_fd(), free });
+    job.pipe = Some(AnswerPipe { fd: theirs.as_raw_fd(), free });
     let args = [(CLONE_VM | CLONE_VFORK) as usize | SIGCHLD, 0, 0, 0, 0];
     // SAFETY: the caller's contract.
     let ret = unsafe { arch::clone_into(nr::CLONE, args, enter::<T, R>, (&raw mut *job).cast()) };

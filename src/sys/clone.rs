@@ -1,0 +1,292 @@
+//! The clone: a process or a thread that shares memory with a sleeping caller until it executes a program or ends.
+
+use super::{Task, arch, emulator, nr, result};
+use core::ffi::{c_int, c_void};
+use core::mem::MaybeUninit;
+use rustix::fd::{FromRawFd, OwnedFd, RawFd};
+use rustix::io::Errno;
+
+pub(super) const CLONE_VM: u64 = 0x100;
+pub(super) const CLONE_SIGHAND: u64 = 0x800;
+const CLONE_PIDFD: u64 = 0x1000;
+pub(super) const CLONE_VFORK: u64 = 0x4000;
+const CLONE_PARENT: u64 = 0x8000;
+pub(super) const CLONE_THREAD: u64 = 0x1_0000;
+pub(super) const CLONE_SYSVSEM: u64 = 0x4_0000;
+const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+
+/// What a clone shares with the process that makes it.
+#[derive(Debug)]
+pub(crate) enum Clone<'s> {
+    /// A new process: memory until it executes or exits; handlers are its own, and default. This process is
+    /// its parent.
+    ///
+    /// It goes on below the calling thread's frames, where nobody is meanwhile, as vfork has it. A stack of its own
+    /// would be the caller's to find: in a frame, where all of it is touched, or by two more system calls.
+    Child,
+    /// The same with this process's parent as its parent, which the init process of a PID namespace cannot
+    /// make: `EINVAL`.
+    Sibling,
+    /// A thread of this process that nobody knows: memory, handlers, what semop(2) is to undo and the PID, but
+    /// not descriptors and not the working directory. When it executes, the program is replaced; when it exits,
+    /// nothing was. It runs on this stack.
+    Thread(&'s mut [MaybeUninit<u8>]),
+}
+
+/// A clone that ran, and has executed a program or ended.
+#[derive(Debug)]
+pub(crate) struct Cloned<R> {
+    /// Its ID, as the calling process sees it.
+    pub(crate) id: i32,
+    /// Its pidfd, if it is a process and the kernel gave one.
+    pub(crate) pidfd: Option<OwnedFd>,
+    /// What its body answered. One that executed a program, or was killed, gave no answer.
+    pub(crate) answer: Option<R>,
+}
+
+/// `struct clone_args`, as Linux 5.3 has it.
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+/// What the clone finds in memory, be it shared or a copy.
+pub(super) struct Job<'d, T, R> {
+    body: fn(&Task, &mut T) -> R,
+    data: &'d mut T,
+    /// The call that ends the clone.
+    exit: usize,
+    reset_handlers: bool,
+    /// Whether the clone has yet to leave what it shares.
+    pub(super) unshares: bool,
+    /// Where the answer goes too, if memory may be a copy.
+    pub(super) pipe: Option<AnswerPipe>,
+    pub(super) answer: Option<R>,
+}
+
+/// A pipe for the answer, and the number from which on the body leaves descriptors alone.
+#[derive(Clone, Copy)]
+pub(super) struct AnswerPipe {
+    pub(super) fd: RawFd,
+    pub(super) free: RawFd,
+}
+
+/// Clones, runs `body` in the clone, and returns once the clone has executed a program or ended.
+/// Only the calling thread waits, and no page table is copied. `clone3` first; where the kernel or a filter
+/// does not know it, `clone` with the same flags; where an emulator refuses those, what it does not refuse.
+///
+/// What `body` answers is there when this returns, whether memory was shared or not. What it writes to `data`
+/// may not be.
+///
+/// # Errors
+///
+/// - What clone(2) answers: there is no new task, and `body` did not run.
+///
+/// # Safety
+///
+/// - The signals of [`Mask::ALL`] are blocked in the calling thread.
+/// - `body` calls nothing but the methods of [`Task`] and code that makes no system call, does not allocate,
+///   does not panic and uses no thread-local; it needs no more stack than there is. (Where that is the calling
+///   thread's, and ends, the fault kills the clone; before Linux 5.16, whose core dumps end everybody who shares the
+///   memory, the calling process too.)
+/// - If the clone is a process, `body` closes and replaces no descriptor from `free` on that it did not make.
+pub(crate) unsafe fn clone_and_run<T, R: Copy>(
+    mut what: Clone<'_>,
+    free: RawFd,
+    data: &mut T,
+    body: fn(&Task, &mut T) -> R,
+) -> Result<Cloned<R>, Errno> {
+    let mut pidfd: c_int = -1;
+    // A process ends as processes do: an emulator takes a lock for the end of a thread, which in a fork may be
+    // held for ever.
+    let exit = if matches!(what, Clone::Thread(_)) { nr::EXIT } else { nr::EXIT_GROUP };
+    let mut job = Job { body, data, exit, reset_handlers: false, unshares: false, pipe: None, answer: None };
+    // The exit signal stays 0 until the clone executes (execve makes it SIGCHLD), so a clone that fails to
+    // is seen by nobody's handler and collected by nobody's wait but ours, which asks for it (__WALL).
+    let process = CLONE_VM | CLONE_VFORK | CLONE_PIDFD;
+    let (flags, clear, stack) = match &mut what {
+        Clone::Child => (process, CLONE_CLEAR_SIGHAND, None),
+        Clone::Sibling => (process | CLONE_PARENT, CLONE_CLEAR_SIGHAND, None),
+        // What semop(2) is to undo at the end of the process survives an execve, if who executes shares it.
+        Clone::Thread(stack) => {
+            (CLONE_VM | CLONE_VFORK | CLONE_THREAD | CLONE_SIGHAND | CLONE_SYSVSEM, 0, Some(stack))
+        }
+    };
+    // Two zeros are the calling thread's own, below its frames.
+    let (bottom, top) = stack.map_or((0, 0), |stack| {
+        let bottom = stack.as_mut_ptr() as usize;
+        (bottom, (bottom + stack.len()) & !15)
+    });
+    let args = CloneArgs {
+        flags: flags | clear,
+        pidfd: &raw mut pidfd as u64,
+        stack: bottom as u64,
+        stack_size: (top - bottom) as u64,
+        ..CloneArgs::default()
+    };
+    let args = [&raw const args as usize, size_of::<CloneArgs>(), 0, 0, 0];
+    // SAFETY: the stack is this call's alone, or below the frames of the calling thread, which sleeps until the clone
+    // has stopped using memory; `job` and all it refers to live in those frames. `enter` never returns.
+    let ret = unsafe { arch::clone_into(nr::CLONE3, args, enter::<T, R>, (&raw mut job).cast()) };
+    let ret = match result(ret) {
+        // ENOSYS: Linux 5.2, or a filter. EPERM: a filter. EINVAL: CLONE_CLEAR_SIGHAND before Linux 5.5.
+        Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => {
+            job.reset_handlers = clear != 0;
+            let args = [flags as usize, top, &raw mut pidfd as usize, 0, 0];
+            // SAFETY: as above.
+            let ret = unsafe { arch::clone_into(nr::CLONE, args, enter::<T, R>, (&raw mut job).cast()) };
+            result(ret)
+        }
+        other => other,
+    };
+    let ret = match (ret, what) {
+        // SAFETY: the caller's contract; there is no clone yet.
+        (Err(Errno::INVAL), Clone::Child) => unsafe { emulator::process(free, &mut job) },
+        // SAFETY: as above.
+        (Err(Errno::INVAL), Clone::Thread(_)) => unsafe { emulator::thread(top, &mut job) },
+        (ret, _) => ret,
+    };
+    // SAFETY: the pointer is to this frame; the kernel wrote behind the compiler's back.
+    let pidfd = unsafe { (&raw const pidfd).read_volatile() };
+    Ok(Cloned {
+        id: ret? as i32,
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+        pidfd: (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) }),
+        answer: job.answer,
+    })
+}
+
+/// Where the clone begins, with no frame to return to.
+pub(super) unsafe extern "C" fn enter<T, R: Copy>(job: *mut c_void) -> ! {
+    let task = Task(());
+    // SAFETY: `clone_and_run` passed a pointer to its `Job<T, R>`, and does not touch it while the clone does.
+    let job = unsafe { &mut *job.cast::<Job<'_, T, R>>() };
+    run(&task, job);
+    loop {
+        // SAFETY: ends this task and touches nothing.
+        unsafe { arch::syscall(job.exit, [127, 0, 0, 0, 0, 0]) };
+    }
+}
+
+/// Runs the body and leaves its answer; there is none if what an emulator makes necessary did not succeed.
+fn run<T, R: Copy>(task: &Task, job: &mut Job<'_, T, R>) {
+    if job.reset_handlers {
+        task.reset_handlers();
+    }
+    let pipe = match job.pipe {
+        // The body needs room above this number too, so where there is none it would not have succeeded.
+        Some(AnswerPipe { fd, free }) => match task.duplicate_above(fd, free) {
+            Ok(fd) => Some(fd),
+            Err(_) => return,
+        },
+        None => None,
+    };
+    if job.unshares && task.unshare().is_err() {
+        return;
+    }
+    job.answer = Some((job.body)(task, job.data));
+    if let Some(pipe) = pipe {
+        task.write_answer(pipe, &job.answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::std_instead_of_core, reason = "tests")]
+    use super::*;
+    use crate::sys::{block_signals, restore_signals};
+    use rustix::process::Signal;
+
+    /// What the clone finds by raw calls is what rustix finds. Its stack is its own, or below its caller's frames, and
+    /// aligned as the compiler expects it.
+    #[test]
+    fn a_clone_knows_its_process() {
+        #[derive(Clone, Copy)]
+        struct Seen {
+            pid: u32,
+            id: Option<u64>,
+            local: usize,
+            null: Option<Errno>,
+            numbers: Option<Errno>,
+        }
+        // The answer comes back from a copy of memory too.
+        fn look(task: &Task, (): &mut ()) -> Seen {
+            #[repr(align(16))]
+            struct Aligned(u8);
+            let aligned = Aligned(0);
+            // The address, of which the compiler would else know that it is what it has to be.
+            let local = core::hint::black_box(&raw const aligned.0).addr();
+            let pid = task.pid();
+            let id = task.pidfd_id(pid);
+            let null = task.each_listed(|_| Err(Errno::XDEV)).err();
+            Seen { pid, id, local, null, numbers: task.close_on_exec_all((1 << 20) - 8).err() }
+        }
+        let mut stack = [MaybeUninit::uninit(); 16 * 1024];
+        let own = stack.as_ptr_range();
+        let own = own.start.addr()..own.end.addr();
+        for what in [Clone::Thread(&mut stack), Clone::Child] {
+            let is_thread = matches!(what, Clone::Thread(_));
+            let mask = block_signals().unwrap();
+            // SAFETY: signals are blocked, and the body keeps to its rules.
+            let cloned = unsafe { clone_and_run(what, 64, &mut (), look) };
+            restore_signals(mask).unwrap();
+            let cloned = cloned.unwrap();
+            let seen = cloned.answer.unwrap();
+            assert_eq!(seen.pid, if is_thread { std::process::id() } else { cloned.id as u32 });
+            if is_thread {
+                assert_eq!(seen.id, crate::pidfd::own_id());
+            }
+            assert!(seen.local.is_multiple_of(16), "{:#x}", seen.local);
+            assert_eq!(own.contains(&seen.local), is_thread);
+            assert!(is_thread || seen.local < own.start, "below this frame");
+            assert_eq!(seen.null, Some(Errno::XDEV));
+            assert_eq!(seen.numbers, None);
+        }
+    }
+
+    /// What a function that calls no other keeps below the stack pointer, where the ABI of x86_64 lets it, is not the
+    /// clone's to write to, which goes on there. It keeps something there where all of this is inlined: `--release`.
+    #[test]
+    fn a_clone_spares_the_red_zone() {
+        unsafe extern "C" fn end(_: *mut c_void) -> ! {
+            let mut frame = [0; 32];
+            for word in &mut frame {
+                // SAFETY: a word of this frame, which is written to although nobody reads it.
+                unsafe { core::ptr::from_mut(word).write_volatile(usize::MAX) };
+            }
+            loop {
+                // SAFETY: ends this task and touches nothing.
+                unsafe { arch::syscall(nr::EXIT_GROUP, [0; 6]) };
+            }
+        }
+        #[inline(never)]
+        fn keep(value: usize) -> (isize, [usize; 8]) {
+            let mut kept = [0; 8];
+            for (word, number) in kept.iter_mut().zip(value..) {
+                // SAFETY: a word of this frame, which the compiler cannot do without.
+                unsafe { core::ptr::from_mut(word).write_volatile(number) };
+            }
+            let args = [(CLONE_VM | CLONE_VFORK) as usize | Signal::CHILD.as_raw() as usize, 0, 0, 0, 0];
+            // SAFETY: the calling task waits until the new one, which is below its frames, has ended.
+            let id = unsafe { arch::clone_into(nr::CLONE, args, end, core::ptr::null_mut()) };
+            // SAFETY: as above.
+            (id, kept.each_ref().map(|word| unsafe { core::ptr::from_ref(word).read_volatile() }))
+        }
+        let mask = block_signals().unwrap();
+        let (id, kept) = keep(1000);
+        restore_signals(mask).unwrap();
+        assert_eq!(kept, core::array::from_fn(|word| 1000 + word));
+        let child = rustix::process::Pid::from_raw(id as i32).unwrap();
+        let options = rustix::process::WaitOptions::empty();
+        let status = rustix::process::waitpid(Some(child), options).unwrap().unwrap().1;
+        assert_eq!(status.exit_status(), Some(0));
+    }
+}
