@@ -2,11 +2,15 @@
 #![allow(
     unsafe_code,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::std_instead_of_core,
     clippy::unwrap_used,
     reason = "tests"
 )]
 
+mod common;
+
+use common::{in_role, ipv6, ipv6_freebind, is_role, namespaces, passes, unshared};
 use gracenet::Error;
 use gracenet::descriptor::{
     UnixName, is_fifo, is_mq, is_socket, is_socket_inet, is_socket_sockaddr, is_socket_unix, is_special,
@@ -18,11 +22,31 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use std::ffi::CString;
 use std::fs::File;
 use std::net::{SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+common::trials! {
+    a_fifo_is_known_by_its_file,
+    what_is_not_open_is_an_error_that_names_it,
+    a_socket_opened_as_a_path_answers_nothing_of_a_socket,
+    a_path_that_cannot_be_looked_at_is_an_error,
+    a_device_is_known_by_its_number_and_a_file_by_its_inode,
+    a_file_is_known_however_large_and_whenever_written,
+    a_socket_is_known_by_family_type_and_whether_it_listens,
+    so_is_one_of_ipv6 if ipv6,
+    an_address_is_exact_but_for_what_is_zero,
+    so_is_one_of_ipv6_but_for_what_is_zero if ipv6,
+    a_scope_of_zero_is_any if ipv6_freebind,
+    a_unix_name_is_exact,
+    a_unix_socket_is_known_by_its_type,
+    a_unix_name_may_have_any_length,
+    a_queue_is_known_by_its_kind,
+    a_queue_is_known_by_its_name_where_names_show if namespaces,
+}
 
 fn open_path(path: &Path) -> OwnedFd {
     rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap()
@@ -32,7 +56,6 @@ fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap()
 }
 
-#[test]
 fn a_fifo_is_known_by_its_file() {
     let directory = tempfile::tempdir().unwrap();
     let [one, other] = ["one", "other"].map(|name| c_path(&directory.path().join(name)));
@@ -54,7 +77,6 @@ fn a_fifo_is_known_by_its_file() {
     assert_eq!(is_fifo(&file, Some(c"/dev/null")), Ok(false));
 }
 
-#[test]
 fn what_is_not_open_is_an_error_that_names_it() {
     // SAFETY: a number that no descriptor has, which every call refuses.
     let closed = unsafe { BorrowedFd::borrow_raw(i32::MAX) };
@@ -68,7 +90,6 @@ fn what_is_not_open_is_an_error_that_names_it() {
     assert_eq!(is_mq(closed, None), error);
 }
 
-#[test]
 fn a_socket_opened_as_a_path_answers_nothing_of_a_socket() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
@@ -84,7 +105,6 @@ fn a_socket_opened_as_a_path_answers_nothing_of_a_socket() {
     assert_eq!(is_socket_unix(&fd, None, None, None), error(Call::Getsockname));
 }
 
-#[test]
 fn a_path_that_cannot_be_looked_at_is_an_error() {
     let (pipe, _writer) = rustix::pipe::pipe().unwrap();
     let long = CString::new("x".repeat(5000)).unwrap();
@@ -93,7 +113,6 @@ fn a_path_that_cannot_be_looked_at_is_an_error() {
     assert_eq!(is_special(File::open("/dev/null").unwrap(), Some(&long)), Err(error));
 }
 
-#[test]
 fn a_device_is_known_by_its_number_and_a_file_by_its_inode() {
     let directory = tempfile::tempdir().unwrap();
     let [one, copy] = ["one", "copy"].map(|name| directory.path().join(name));
@@ -114,7 +133,6 @@ fn a_device_is_known_by_its_number_and_a_file_by_its_inode() {
 }
 
 /// Neither its size nor its time fits into 32 bits.
-#[test]
 fn a_file_is_known_however_large_and_whenever_written() {
     let directory = tempfile::tempdir().unwrap();
     let late = Timespec { tv_sec: 1 << 32, tv_nsec: 0 };
@@ -133,71 +151,82 @@ fn a_file_is_known_however_large_and_whenever_written() {
     assert_eq!(is_mq(&file, None), Ok(false));
 }
 
-#[test]
-fn a_socket_is_known_by_family_type_and_whether_it_listens() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let connection = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let udp = UdpSocket::bind("[::1]:0").unwrap();
-    let (inet, inet6, unix) = (AddressFamily::INET, AddressFamily::INET6, AddressFamily::UNIX);
+const INET: AddressFamily = AddressFamily::INET;
+const INET6: AddressFamily = AddressFamily::INET6;
+
+/// Asserts what is said of a listener, a connection and a datagram socket, of which some are there.
+fn are_known(sockets: [Option<&dyn AsFd>; 3]) {
     let (stream, dgram) = (SocketType::STREAM, SocketType::DGRAM);
     for (family, kind, listening, expected) in [
         (None, None, None, [true; 3]),
-        (Some(inet), None, None, [true, true, false]),
-        (Some(inet6), None, None, [false, false, true]),
-        (Some(unix), None, None, [false; 3]),
+        (Some(INET), None, None, [true, true, false]),
+        (Some(INET6), None, None, [false, false, true]),
+        (Some(AddressFamily::UNIX), None, None, [false; 3]),
         (None, Some(stream), None, [true, true, false]),
         (None, Some(dgram), None, [false, false, true]),
         (None, None, Some(true), [true, false, false]),
         (None, None, Some(false), [false, true, true]),
-        (Some(inet), Some(stream), Some(true), [true, false, false]),
+        (Some(INET), Some(stream), Some(true), [true, false, false]),
     ] {
-        let found = [
-            is_socket(&listener, family, kind, listening),
-            is_socket(&connection, family, kind, listening),
-            is_socket(&udp, family, kind, listening),
-        ];
-        assert_eq!(found, expected.map(Ok), "{family:?} {kind:?} {listening:?}");
-        let found = [
-            is_socket_inet(&listener, family, kind, listening, None),
-            is_socket_inet(&connection, family, kind, listening, None),
-            is_socket_inet(&udp, family, kind, listening, None),
-        ];
-        assert_eq!(found, expected.map(Ok), "inet: {family:?} {kind:?} {listening:?}");
+        for (socket, expected) in sockets.iter().zip(expected) {
+            let Some(socket) = socket else { continue };
+            let found = is_socket(socket, family, kind, listening);
+            assert_eq!(found, Ok(expected), "{family:?} {kind:?} {listening:?}");
+            let found = is_socket_inet(socket, family, kind, listening, None);
+            assert_eq!(found, Ok(expected), "inet: {family:?} {kind:?} {listening:?}");
+        }
     }
+}
+
+fn a_socket_is_known_by_family_type_and_whether_it_listens() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connection = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    are_known([Some(&listener), Some(&connection), None]);
     let port = listener.local_addr().unwrap().port();
     assert_eq!(is_socket_inet(&listener, None, None, None, Some(port)), Ok(true));
     assert_eq!(is_socket_inet(&listener, None, None, None, Some(port ^ 1)), Ok(false));
-    assert_eq!(is_socket_inet(&listener, Some(inet6), None, None, Some(port)), Ok(false));
+    assert_eq!(is_socket_inet(&listener, Some(INET6), None, None, Some(port)), Ok(false));
     assert_eq!(is_socket_inet(&listener, None, None, None, Some(0)), Ok(false));
-    let fresh = rustix::net::socket(inet6, dgram, None).unwrap();
-    assert_eq!(is_socket_inet(&fresh, Some(inet6), Some(dgram), Some(false), Some(0)), Ok(true));
     assert_eq!(is_socket_inet(UnixDatagram::unbound().unwrap(), None, None, None, None), Ok(false));
     assert_eq!(is_socket_inet(File::open("/dev/null").unwrap(), None, None, None, None), Ok(false));
 }
 
-#[test]
-fn an_address_is_exact_but_for_what_is_zero() {
-    let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
-    let v6 = TcpListener::bind("[::1]:0").unwrap();
-    let ports = [&v4, &v6].map(|listener| listener.local_addr().unwrap().port());
-    let v6_with = |flow, scope| SocketAddrV6::new("::1".parse().unwrap(), ports[1], flow, scope).into();
-    let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+fn so_is_one_of_ipv6() {
+    are_known([None, None, Some(&UdpSocket::bind("[::1]:0").unwrap())]);
+    let dgram = SocketType::DGRAM;
+    let fresh = rustix::net::socket(INET6, dgram, None).unwrap();
+    assert_eq!(is_socket_inet(&fresh, Some(INET6), Some(dgram), Some(false), Some(0)), Ok(true));
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// Asserts which addresses are this listener's.
+fn is_at(listener: &TcpListener) {
+    let own = listener.local_addr().unwrap();
+    let v6_with = |flow, scope| SocketAddrV6::new("::1".parse().unwrap(), own.port(), flow, scope).into();
     let with_port = |text: &str, port| SocketAddr::new(text.parse().unwrap(), port);
-    for (wanted, expected) in [
-        (with_port("127.0.0.1", ports[0]), [true, false]),
+    for (wanted, [by_v4, by_v6]) in [
+        (with_port("127.0.0.1", own.port()), [true, false]),
         (address("127.0.0.1:0"), [true, false]),
-        (with_port("127.0.0.1", ports[0] ^ 1), [false, false]),
-        (with_port("127.0.0.2", ports[0]), [false, false]),
+        (with_port("127.0.0.1", own.port() ^ 1), [false, false]),
+        (with_port("127.0.0.2", own.port()), [false, false]),
         (address("0.0.0.0:0"), [false, false]),
-        (with_port("::1", ports[1]), [false, true]),
+        (with_port("::1", own.port()), [false, true]),
         (address("[::1]:0"), [false, true]),
         (address("[::]:0"), [false, false]),
         (v6_with(1, 0), [false, false]),
         (v6_with(0, 1), [false, false]),
     ] {
-        let found = [&v4, &v6].map(|socket| is_socket_sockaddr(socket, None, &wanted, None));
-        assert_eq!(found, expected.map(Ok), "{wanted}");
+        let expected = if own.is_ipv4() { by_v4 } else { by_v6 };
+        assert_eq!(is_socket_sockaddr(listener, None, &wanted, None), Ok(expected), "{wanted}");
     }
+}
+
+fn an_address_is_exact_but_for_what_is_zero() {
+    let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
+    is_at(&v4);
     let wanted = address("127.0.0.1:0");
     assert_eq!(is_socket_sockaddr(&v4, Some(SocketType::STREAM), &wanted, Some(true)), Ok(true));
     assert_eq!(is_socket_sockaddr(&v4, Some(SocketType::DGRAM), &wanted, None), Ok(false));
@@ -205,14 +234,14 @@ fn an_address_is_exact_but_for_what_is_zero() {
     assert_eq!(is_socket_sockaddr(UnixDatagram::unbound().unwrap(), None, &wanted, None), Ok(false));
 }
 
-#[test]
+fn so_is_one_of_ipv6_but_for_what_is_zero() {
+    is_at(&TcpListener::bind("[::1]:0").unwrap());
+}
+
 fn a_scope_of_zero_is_any() {
     let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None).unwrap();
     // The address need not be the loopback interface's, which is the first of every network namespace.
-    if let Err(error) = socket.set_freebind_v6(true) {
-        eprintln!("IPV6_FREEBIND: {error}: not tested");
-        return;
-    }
+    socket.set_freebind_v6(true).unwrap();
     let with = |flow, scope| SocketAddr::from(SocketAddrV6::new("fe80::1".parse().unwrap(), 0, flow, scope));
     socket.bind(&with(0, 1).into()).unwrap();
     for (flow, scope, expected) in [(0, 0, true), (0, 1, true), (0, 2, false), (1, 1, false)] {
@@ -221,7 +250,6 @@ fn a_scope_of_zero_is_any() {
     }
 }
 
-#[test]
 fn a_unix_name_is_exact() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
@@ -255,7 +283,6 @@ fn a_unix_name_is_exact() {
     assert_eq!(is_socket_unix(TcpListener::bind("127.0.0.1:0").unwrap(), None, None, None), Ok(false));
 }
 
-#[test]
 fn a_unix_socket_is_known_by_its_type() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
@@ -275,14 +302,20 @@ fn a_unix_socket_is_known_by_its_type() {
     assert_eq!(is_socket_unix(File::open("/dev/null").unwrap(), None, None, None), Ok(false));
 }
 
-#[test]
 fn a_unix_name_may_have_any_length() {
-    let long = format!("{:x<107}", format!("gracenet-descriptor-{}-", std::process::id()));
-    for name in [&b""[..], b"\0gracenet-descriptor\0", long.as_bytes()] {
+    let own = format!("gracenet-descriptor-{}-", std::process::id());
+    for name in ["", &format!("\0{own}\0"), &format!("{own:x<107}")].map(str::as_bytes) {
         let address = UnixAddress::from_abstract_name(name).unwrap();
-        let Ok(socket) = UnixDatagram::bind_addr(&address) else {
-            eprintln!("@{} is taken: not tested", name.escape_ascii());
-            continue;
+        // The empty name is everybody's, and another run may have it for a moment.
+        let begin = Instant::now();
+        let socket = loop {
+            match UnixDatagram::bind_addr(&address) {
+                Ok(socket) => break socket,
+                Err(error) => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+                    assert!(begin.elapsed() < Duration::from_secs(10), "{error}");
+                }
+            }
         };
         let longer = [name, b"\0"].concat();
         let wanted = |name| is_socket_unix(&socket, None, None, Some(name));
@@ -327,11 +360,8 @@ impl Drop for Queue {
     }
 }
 
-#[test]
-fn a_queue_is_known_by_its_name() {
-    let [name, other] = ["a", "b"].map(|end| format!("/gracenet-{}-{end}", std::process::id()));
-    let (queue, fd) = Queue::open(&name);
-    let (_other, _) = Queue::open(&other);
+fn a_queue_is_known_by_its_kind() {
+    let (queue, fd) = Queue::open(&format!("/gracenet-{}", std::process::id()));
     assert_eq!(is_mq(&fd, None), Ok(true));
     assert_eq!(is_special(&fd, None), Ok(true));
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -348,12 +378,25 @@ fn a_queue_is_known_by_its_name() {
     assert_eq!(is_mq(&fd, Some(&CString::new(&*longest).unwrap())), stat_failed(Errno::NOENT));
     assert_eq!(is_mq(&fd, Some(&CString::new(longest + "x").unwrap())), stat_failed(Errno::NAMETOOLONG));
     assert_eq!(is_mq(&fd, Some(c"/gracenet-none")), stat_failed(Errno::NOENT));
-    // The names show where the file system of queues is mounted, and nowhere else.
-    if !Path::new("/dev/mqueue").join(&name[1..]).exists() {
-        eprintln!("no file system of queues on /dev/mqueue: their names were not tested");
-        assert_eq!(is_mq(&fd, Some(&queue.0)), stat_failed(Errno::NOENT));
+}
+
+/// The names show where the file system of queues is mounted, and nowhere else.
+fn a_queue_is_known_by_its_name_where_names_show() {
+    const NAME: &str = "a_queue_is_known_by_its_name_where_names_show";
+    if is_role(NAME) {
+        let (queue, fd) = Queue::open("/a");
+        let (other, _) = Queue::open("/b");
+        let expected = if Path::new("/dev/mqueue").exists() {
+            [Ok(true), Ok(false)]
+        } else {
+            [Err(Error::Call { call: Call::Stat, fd: None, errno: Errno::NOENT }); 2]
+        };
+        assert_eq!([&queue, &other].map(|queue| is_mq(&fd, Some(&queue.0))), expected);
         return;
     }
-    assert_eq!(is_mq(&fd, Some(&queue.0)), Ok(true));
-    assert_eq!(is_mq(&fd, Some(&CString::new(other).unwrap())), Ok(false));
+    let nowhere = "mount -t tmpfs none /dev";
+    let mounted = format!("{nowhere}; mkdir /dev/mqueue; mount -t mqueue none /dev/mqueue");
+    for script in [nowhere, &mounted] {
+        passes(in_role(unshared(script).arg(std::env::current_exe().unwrap()), NAME));
+    }
 }

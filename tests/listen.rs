@@ -13,8 +13,8 @@
 mod common;
 
 use common::{
-    bound, cookie, cookie_of, errno, has_v6, inherit_from, inherited, inherited_as, inode, launch, local,
-    local_of, on_one_port, place_at, reserve,
+    bound, cookie, cookie_of, errno, inherit_from, inherited, inherited_as, inode, ipv6, ipv6_freebind,
+    launch, local, local_of, on_one_port, place_at, reserve,
 };
 use gracenet::error::{AddressFault, Call, NameFault, Table};
 use gracenet::{Endpoint, Error, Id, Inherit, Net, Network, Options};
@@ -30,6 +30,84 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+
+common::trials! {
+    every_network_opens_a_fresh_socket_of_its_family_and_type,
+    every_network_of_ipv6_opens_one_too if ipv6,
+    each_form_of_an_ipv4_address_is_bound_as_it_says,
+    each_form_of_an_ipv6_address_is_bound_as_it_says if ipv6,
+    the_wildcard_is_dual_stack_where_the_network_allows_both_families if ipv6,
+    the_typed_doors_open_what_the_texts_do,
+    what_cannot_be_read_is_an_error_of_its_own,
+    a_zone_is_a_name_or_an_index if ipv6,
+    a_zone_of_a_link_local_address_is_its_interface if ipv6_freebind,
+    the_same_link_local_address_in_another_zone_is_another_address if ipv6_freebind,
+    a_zone_that_is_no_interface_is_an_error,
+    each_inherited_socket_is_claimed_by_its_address_in_any_order,
+    a_claimed_socket_is_left_exactly_as_it_was,
+    the_port_and_the_address_have_to_be_the_same,
+    two_wildcard_listeners_never_swap if ipv6,
+    the_exact_address_comes_before_the_other_familys_wildcard if ipv6,
+    the_wildcards_are_equivalent_only_where_network_and_v6only_allow_it if ipv6,
+    the_wildcard_of_ipv4_is_equivalent_only_where_the_network_allows_it,
+    v6only_as_an_option_has_to_be_agreed_on if ipv6,
+    v6only_as_an_option_is_never_agreed_on_by_ipv4,
+    v6only_is_asked_of_the_wildcard_alone if ipv6,
+    tcp_and_udp_on_one_port_never_swap,
+    mptcp_is_tcp if mptcp,
+    udp_lite_is_not_udp if udp_lite,
+    one_abstract_name_in_three_types_never_swaps,
+    a_path_and_an_abstract_name_of_the_same_bytes_never_swap,
+    sockets_that_share_an_address_are_claimed_in_order_each_once,
+    a_connection_is_never_claimed_for_the_address_of_its_listener,
+    a_bound_socket_that_does_not_listen_is_not_claimed_for_a_stream,
+    types_of_unix_sockets_are_not_taken_for_one_another,
+    a_descriptor_is_claimed_by_name_or_by_position_whatever_it_is,
+    a_name_is_claimed_as_a_whole,
+    claiming_opens_nothing,
+    a_name_that_one_socket_alone_has_decides_whatever_the_address,
+    a_name_that_nothing_was_inherited_under_leaves_it_to_the_address,
+    a_name_does_not_make_a_socket_fit_that_is_of_another_family_or_type,
+    of_several_sockets_of_one_name_the_address_decides,
+    a_named_listener_on_port_0_keeps_its_port,
+    an_unnamed_listener_on_port_0_is_always_fresh,
+    a_name_is_checked_before_anything_is_opened,
+    the_backlog_is_as_asked_for_and_large_by_default,
+    nonblocking_and_reuse_port_are_set_on_a_fresh_socket,
+    v6only_is_set_on_a_fresh_socket if ipv6,
+    configure_is_called_for_a_fresh_socket_before_it_is_bound,
+    configure_is_not_called_for_an_inherited_socket,
+    the_error_of_configure_is_the_calls,
+    mode_is_the_paths_mode,
+    a_stale_path_is_replaced_when_asked_for,
+    a_live_path_is_in_use_and_stays,
+    a_live_path_whose_queue_is_full_is_in_use,
+    what_is_no_socket_is_never_replaced,
+    a_path_may_have_107_bytes,
+    a_path_that_fills_the_address_without_a_nul_is_kept_and_claimed_by_position,
+    a_socket_that_was_never_bound_is_not_claimed_for_an_address,
+    long_paths_that_begin_alike_never_swap,
+    a_path_is_compared_as_it_was_bound,
+    a_full_table_is_an_error_before_a_socket_is_opened,
+    a_full_table_leaves_what_would_have_been_claimed_inherited,
+    names_take_room_for_as_long_as_their_sockets_are_active,
+    names_that_do_not_fit_together_are_an_error_before_a_socket_is_opened,
+    anything_can_travel_under_a_name,
+    a_rejected_descriptor_comes_back,
+    close_closes_here_and_hands_over_no_longer,
+    close_leaves_other_copies_and_the_path_alone,
+    take_gives_the_socket_away,
+    try_clone_duplicates_for_another_owner,
+    a_stale_id_is_an_error_and_never_another_socket,
+    close_and_unlink_removes_the_path,
+    close_and_unlink_leaves_what_is_not_its_path,
+    a_path_is_not_removed_by_a_process_that_has_not_reported_yet,
+    dropping_the_net_removes_no_path,
+    both_tables_are_listed_with_name_family_type_and_address,
+    a_failed_listen_removes_the_path_that_it_made,
+    a_path_in_a_directory_that_is_not_there_is_binds_error,
+    an_address_of_another_machine_is_binds_error,
+}
 
 const V4: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 const V6: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
@@ -86,31 +164,37 @@ fn abstract_name(name: &str) -> String {
 
 // Fresh sockets.
 
-#[test]
 fn every_network_opens_a_fresh_socket_of_its_family_and_type() {
     let dir = Dir::new();
-    let v6 = has_v6();
-    let (inet, inet6, unix) = (AddressFamily::INET, AddressFamily::INET6, AddressFamily::UNIX);
+    let (inet, unix) = (AddressFamily::INET, AddressFamily::UNIX);
     let (stream, datagram, packet) = (SocketType::STREAM, SocketType::DGRAM, SocketType::SEQPACKET);
     let [path, path_packet, path_gram] = ["stream", "packet", "datagram"].map(|name| dir.path(name));
-    for (network, address, family, kind) in [
+    open_fresh(&[
         ("tcp", "127.0.0.1:0", inet, stream),
-        ("tcp", "[::1]:0", inet6, stream),
         ("tcp4", "127.0.0.1:0", inet, stream),
         ("tcp4", ":0", inet, stream),
-        ("tcp6", "[::1]:0", inet6, stream),
-        ("tcp6", ":0", inet6, stream),
         ("udp", "127.0.0.1:0", inet, datagram),
         ("udp4", ":0", inet, datagram),
-        ("udp6", "[::1]:0", inet6, datagram),
         ("unix", &path, unix, stream),
         ("unixpacket", &path_packet, unix, packet),
         ("unixgram", &path_gram, unix, datagram),
         ("unix", &format!("@{}", abstract_name("fresh")), unix, stream),
-    ] {
-        if family == inet6 && !v6 {
-            continue;
-        }
+    ]);
+}
+
+fn every_network_of_ipv6_opens_one_too() {
+    let (stream, datagram) = (SocketType::STREAM, SocketType::DGRAM);
+    open_fresh(&[
+        ("tcp", "[::1]:0", AddressFamily::INET6, stream),
+        ("tcp6", "[::1]:0", AddressFamily::INET6, stream),
+        ("tcp6", ":0", AddressFamily::INET6, stream),
+        ("udp6", "[::1]:0", AddressFamily::INET6, datagram),
+    ]);
+}
+
+/// Each of these addresses opens a socket of this family and type.
+fn open_fresh(cases: &[(&str, &str, AddressFamily, SocketType)]) {
+    for &(network, address, family, kind) in cases {
         let mut net = fresh();
         let id = net.listen(network, address).unwrap_or_else(|error| panic!("{network} {address}: {error}"));
         let (listed, socket) = net.active().next().unwrap();
@@ -120,18 +204,16 @@ fn every_network_opens_a_fresh_socket_of_its_family_and_type() {
         assert_eq!(socket.name(), "unknown");
         assert_eq!(rustix::io::fcntl_getfd(socket), Ok(FdFlags::CLOEXEC));
         assert!(!rustix::fs::fcntl_getfl(socket).unwrap().contains(OFlags::NONBLOCK));
-        assert_eq!(sockopt::socket_acceptconn(socket), Ok(kind != datagram), "{network} {address}");
+        assert_eq!(sockopt::socket_acceptconn(socket), Ok(kind != SocketType::DGRAM), "{network} {address}");
         assert_eq!(sockopt::socket_reuseaddr(socket), Ok(network.starts_with("tcp")), "{network}");
-        if family != unix {
+        if family != AddressFamily::UNIX {
             assert_ne!(local(socket).port(), 0, "port 0 opens a fresh port");
         }
     }
 }
 
-#[test]
-fn each_form_of_an_ip_address_is_bound_as_it_says() {
-    let v6 = has_v6();
-    for (network, address, expected) in [
+fn each_form_of_an_ipv4_address_is_bound_as_it_says() {
+    open_on(&[
         ("tcp", "127.0.0.1:0", "127.0.0.1"),
         ("tcp", "127.0.0.7:0", "127.0.0.7"),
         ("tcp", "0.0.0.0:0", "0.0.0.0"),
@@ -140,6 +222,11 @@ fn each_form_of_an_ip_address_is_bound_as_it_says() {
         ("tcp", "localhost:0", "127.0.0.1"),
         ("tcp4", "localhost:0", "127.0.0.1"),
         ("udp", "localhost:0", "127.0.0.1"),
+    ]);
+}
+
+fn each_form_of_an_ipv6_address_is_bound_as_it_says() {
+    open_on(&[
         ("tcp6", "localhost:0", "::1"),
         ("udp6", "localhost:0", "::1"),
         ("tcp", "[::1]:0", "::1"),
@@ -148,21 +235,19 @@ fn each_form_of_an_ip_address_is_bound_as_it_says() {
         ("tcp", ":0", "::"),
         ("tcp6", ":0", "::"),
         ("udp", ":0", "::"),
-    ] {
-        if expected.contains(':') && !v6 {
-            continue;
-        }
+    ]);
+}
+
+/// Each of these addresses opens a socket that is bound to this one.
+fn open_on(cases: &[(&str, &str, &str)]) {
+    for (network, address, expected) in cases {
         let mut net = fresh();
         let id = net.listen(network, address).unwrap();
-        assert_eq!(local_of(&net, id).ip().to_string(), expected, "{network} {address}");
+        assert_eq!(local_of(&net, id).ip().to_string(), *expected, "{network} {address}");
     }
 }
 
-#[test]
 fn the_wildcard_is_dual_stack_where_the_network_allows_both_families() {
-    if !has_v6() {
-        return;
-    }
     for (network, address, v6only) in [
         ("tcp", ":0", false),
         ("tcp", "[::]:0", false),
@@ -182,7 +267,6 @@ fn the_wildcard_is_dual_stack_where_the_network_allows_both_families() {
     }
 }
 
-#[test]
 fn the_typed_doors_open_what_the_texts_do() {
     let dir = Dir::new();
     let mut net = fresh();
@@ -210,7 +294,6 @@ fn the_typed_doors_open_what_the_texts_do() {
     assert_eq!(Endpoint::unix_abstract(Network::Unix, b"a\0b"), Err(Error::Address(AddressFault::Nul)));
 }
 
-#[test]
 fn what_cannot_be_read_is_an_error_of_its_own() {
     let long = format!("/{}", "x".repeat(107));
     let cases: &[(&str, &str, AddressFault)] = &[
@@ -271,30 +354,23 @@ fn what_cannot_be_read_is_an_error_of_its_own() {
 
 // Zones.
 
-/// A link-local address of this machine, with its interface's name and index.
-fn link_local() -> Option<(Ipv6Addr, String, u32)> {
-    let table = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
-    table.lines().find_map(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        let ip = Ipv6Addr::from(u128::from_str_radix(fields.first()?, 16).ok()?);
-        let index = u32::from_str_radix(fields.get(1)?, 16).ok()?;
-        (ip.segments()[0] == 0xfe80).then(|| (ip, fields.last().unwrap().to_string(), index))
-    })
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 1, 2, 3);
+
+fn index_of(interface: &str) -> u32 {
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).unwrap();
+    rustix::net::netdevice::name_to_index(&socket, interface).unwrap()
 }
 
-/// Opens `[ip%zone]:0`, then inherits it and claims it under each zone.
-fn zones_open_and_claim(network: &str, ip: Ipv6Addr, zones: &[&str]) -> Option<u32> {
-    let mut scope = None;
-    for zone in zones {
+/// Opens `[ip%zone]:0`, then inherits it and claims it under each zone; returns its scope.
+fn zones_open_and_claim(network: &str, ip: Ipv6Addr, zones: [&str; 2]) -> u32 {
+    let scopes = zones.map(|zone| {
         let mut net = fresh();
-        let id = match net.listen(network, &format!("[{ip}%{zone}]:0")) {
-            // An address that is being checked for duplicates, or has gone.
-            Err(Error::Call { call: Call::Bind, errno: Errno::ADDRNOTAVAIL, .. }) => return None,
-            other => other.unwrap(),
-        };
+        // No interface has to have the address.
+        let freebind = |fd: BorrowedFd<'_>| sockopt::set_ipv6_freebind(fd, true);
+        let options = if ip == LINK_LOCAL { Options::new().configure(&freebind) } else { Options::new() };
+        let id = net.listen_with(network, &format!("[{ip}%{zone}]:0"), &options).unwrap();
         let SocketAddr::V6(address) = local_of(&net, id) else { panic!() };
         assert_eq!(*address.ip(), ip);
-        scope = Some(address.scope_id());
         for zone in zones {
             let mut successor: Net<'_, 8> = inherited(&[&net.fd(id).unwrap()]);
             claims(
@@ -304,54 +380,47 @@ fn zones_open_and_claim(network: &str, ip: Ipv6Addr, zones: &[&str]) -> Option<u
                 net.fd(id).unwrap(),
             );
         }
-    }
-    scope
+        address.scope_id()
+    });
+    assert_eq!(scopes[0], scopes[1]);
+    scopes[0]
 }
 
-#[test]
 fn a_zone_is_a_name_or_an_index() {
-    if !has_v6() {
-        return;
-    }
-    let loopback = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).unwrap();
-    let index = rustix::net::netdevice::name_to_index(&loopback, "lo").unwrap().to_string();
+    let index = index_of("lo");
+    let zones = ["lo", &index.to_string()];
     for network in ["tcp", "tcp6", "udp", "udp6"] {
-        zones_open_and_claim(network, Ipv6Addr::LOCALHOST, &["lo", &index]);
+        zones_open_and_claim(network, Ipv6Addr::LOCALHOST, zones);
     }
-
     let multicast = "ff02::1:2:3".parse().unwrap();
-    assert_eq!(zones_open_and_claim("udp", multicast, &["lo", &index]), Some(index.parse().unwrap()));
+    assert_eq!(zones_open_and_claim("udp", multicast, zones), index);
+}
 
-    match link_local() {
-        Some((ip, name, index)) => {
-            for network in ["tcp", "udp6"] {
-                let scope = zones_open_and_claim(network, ip, &[&name, &index.to_string()]);
-                assert!(scope.is_none_or(|scope| scope == index));
-            }
+fn a_zone_of_a_link_local_address_is_its_interface() {
+    let table = std::fs::read_to_string("/proc/net/dev").unwrap();
+    // Two lines of headings.
+    for name in table.lines().skip(2).map(|line| line.split(':').next().unwrap().trim()) {
+        let index = index_of(name);
+        for network in ["tcp", "udp6"] {
+            let scope = zones_open_and_claim(network, LINK_LOCAL, [name, &index.to_string()]);
+            assert_eq!(scope, index, "{name}");
         }
-        None => eprintln!("no link-local address on this machine: only ::1 was tested"),
     }
 }
 
-#[test]
 fn the_same_link_local_address_in_another_zone_is_another_address() {
-    let Some((ip, _, index)) = link_local().filter(|_| has_v6()) else {
-        eprintln!("no link-local address on this machine: not tested");
-        return;
-    };
     let mut net = fresh();
-    let Ok(id) = net.listen("tcp", &format!("[{ip}%{index}]:0")) else {
-        eprintln!("the link-local address cannot be bound: not tested");
-        return;
-    };
-    let port = local_of(&net, id).port();
+    let freebind = |fd: BorrowedFd<'_>| sockopt::set_ipv6_freebind(fd, true);
+    let options = Options::new().configure(&freebind);
+    let id = net.listen_with("tcp", &format!("[{LINK_LOCAL}%lo]:0"), &options).unwrap();
+    let SocketAddr::V6(address) = local_of(&net, id) else { panic!() };
+    let (index, port) = (address.scope_id(), address.port());
     let mut successor: Net<'_, 8> = inherited(&[&net.fd(id).unwrap()]);
-    claims_none(&mut successor, "tcp", &format!("[{ip}%{}]:{port}", index + 1));
-    claims_none(&mut successor, "tcp", &format!("[{ip}]:{port}"));
-    claims(&mut successor, "tcp", &format!("[{ip}%{index}]:{port}"), net.fd(id).unwrap());
+    claims_none(&mut successor, "tcp", &format!("[{LINK_LOCAL}%{}]:{port}", index + 1));
+    claims_none(&mut successor, "tcp", &format!("[{LINK_LOCAL}]:{port}"));
+    claims(&mut successor, "tcp", &format!("[{LINK_LOCAL}%{index}]:{port}"), net.fd(id).unwrap());
 }
 
-#[test]
 fn a_zone_that_is_no_interface_is_an_error() {
     let error = fresh().listen("tcp", "[fe80::1%no-such-if]:0").unwrap_err();
     let Error::Call { call: Call::InterfaceIndex, errno: Errno::NODEV, .. } = error else {
@@ -362,7 +431,6 @@ fn a_zone_that_is_no_interface_is_an_error() {
 
 // Claiming by address.
 
-#[test]
 fn each_inherited_socket_is_claimed_by_its_address_in_any_order() {
     let dir = Dir::new();
     let listeners: Vec<Socket> = (0..3).map(|_| tcp((Ipv4Addr::LOCALHOST, 0), false).unwrap()).collect();
@@ -377,7 +445,6 @@ fn each_inherited_socket_is_claimed_by_its_address_in_any_order() {
     assert_eq!(net.inherited().count(), 0);
 }
 
-#[test]
 fn a_claimed_socket_is_left_exactly_as_it_was() {
     let socket = tcp((Ipv4Addr::LOCALHOST, 0), false).unwrap();
     socket.set_nonblocking(true).unwrap();
@@ -390,7 +457,6 @@ fn a_claimed_socket_is_left_exactly_as_it_was() {
     assert_eq!(sockopt::socket_reuseaddr(&socket), Ok(false));
 }
 
-#[test]
 fn the_port_and_the_address_have_to_be_the_same() {
     let socket = tcp((Ipv4Addr::LOCALHOST, 0), false).unwrap();
     let port = local(&socket).port();
@@ -405,11 +471,7 @@ fn the_port_and_the_address_have_to_be_the_same() {
     claims(&mut net, "tcp4", &format!("localhost:{port}"), &socket);
 }
 
-#[test]
 fn two_wildcard_listeners_never_swap() {
-    if !has_v6() {
-        return;
-    }
     let (v4, v6, port) = on_one_port(|| tcp((V4, 0), false), |port| tcp((V6, port), true));
     let v4_forms = [("tcp4", "0.0.0.0"), ("tcp4", ""), ("tcp", "0.0.0.0")];
     let v6_forms = [("tcp6", "[::]"), ("tcp6", ""), ("tcp", "[::]"), ("tcp", "")];
@@ -438,11 +500,7 @@ fn two_wildcard_listeners_never_swap() {
     }
 }
 
-#[test]
 fn the_exact_address_comes_before_the_other_familys_wildcard() {
-    if !has_v6() {
-        return;
-    }
     // One port for 0.0.0.0 and a dual-stack [::] takes SO_REUSEPORT.
     let open = |domain, address: SocketAddr| {
         let socket = Socket::new(domain, Type::STREAM, None)?;
@@ -469,13 +527,8 @@ fn the_exact_address_comes_before_the_other_familys_wildcard() {
     }
 }
 
-#[test]
 fn the_wildcards_are_equivalent_only_where_network_and_v6only_allow_it() {
-    if !has_v6() {
-        return;
-    }
-    // What was inherited, what is asked for, whether it is claimed.
-    let cases = [
+    are_claimed(&[
         ("dual", "tcp", "0.0.0.0", true),
         ("dual", "tcp", "[::]", true),
         ("dual", "tcp", "", true),
@@ -488,6 +541,11 @@ fn the_wildcards_are_equivalent_only_where_network_and_v6only_allow_it() {
         ("only", "tcp6", "[::]", true),
         ("only", "tcp6", "", true),
         ("only", "tcp4", "0.0.0.0", false),
+    ]);
+}
+
+fn the_wildcard_of_ipv4_is_equivalent_only_where_the_network_allows_it() {
+    are_claimed(&[
         ("v4", "tcp", "[::]", true),
         ("v4", "tcp", "", true),
         ("v4", "tcp", "0.0.0.0", true),
@@ -496,9 +554,13 @@ fn the_wildcards_are_equivalent_only_where_network_and_v6only_allow_it() {
         ("v4", "tcp6", "", false),
         ("loopback", "tcp", "0.0.0.0", false),
         ("loopback", "tcp", "[::]", false),
-    ];
+    ]);
+}
+
+/// What was inherited, what is asked for, whether it is claimed.
+fn are_claimed(cases: &[(&str, &str, &str, bool)]) {
     for protocol in [Protocol::TCP, Protocol::UDP] {
-        for (what, network, host, claimed) in cases {
+        for &(what, network, host, claimed) in cases {
             let address: SocketAddr = match what {
                 "v4" => (V4, 0).into(),
                 "loopback" => (Ipv4Addr::LOCALHOST, 0).into(),
@@ -514,11 +576,7 @@ fn the_wildcards_are_equivalent_only_where_network_and_v6only_allow_it() {
     }
 }
 
-#[test]
 fn v6only_as_an_option_has_to_be_agreed_on() {
-    if !has_v6() {
-        return;
-    }
     for (inherited_only, address, wanted, claimed) in [
         (true, "[::]", true, true),
         (true, "[::]", false, false),
@@ -536,6 +594,9 @@ fn v6only_as_an_option_has_to_be_agreed_on() {
         let result = net.claim_at(&endpoint, &Options::new().v6only(wanted));
         assert_eq!(result.is_ok(), claimed, "{inherited_only} {address} {wanted}");
     }
+}
+
+fn v6only_as_an_option_is_never_agreed_on_by_ipv4() {
     let socket = tcp((V4, 0), false).unwrap();
     let mut net: Net<'_, 1> = inherited(&[&socket]);
     let address = format!(":{}", local(&socket).port());
@@ -545,11 +606,7 @@ fn v6only_as_an_option_has_to_be_agreed_on() {
 }
 
 /// What is bound to one IPv6 address has no use for the option, whatever it says.
-#[test]
 fn v6only_is_asked_of_the_wildcard_alone() {
-    if !has_v6() {
-        return;
-    }
     for (inherited_only, wanted) in [(true, false), (false, true)] {
         let socket = tcp((Ipv6Addr::LOCALHOST, 0), inherited_only).unwrap();
         let mut net: Net<'_, 1> = inherited(&[&socket]);
@@ -558,7 +615,6 @@ fn v6only_is_asked_of_the_wildcard_alone() {
     }
 }
 
-#[test]
 fn tcp_and_udp_on_one_port_never_swap() {
     let (stream, datagram, port) =
         on_one_port(|| tcp((Ipv4Addr::LOCALHOST, 0), false), |port| udp((Ipv4Addr::LOCALHOST, port), false));
@@ -579,38 +635,49 @@ fn tcp_and_udp_on_one_port_never_swap() {
     }
 }
 
-/// Other protocols that a service manager opens (`SocketProtocol=`): MPTCP is what `tcp` means, UDP-Lite is not what
-/// `udp` means.
-#[test]
-fn mptcp_is_tcp_and_udp_lite_is_not_udp() {
-    const UDP_LITE: i32 = 136;
-    for (kind, protocol, network, is_claimed) in
-        [(Type::STREAM, libc::IPPROTO_MPTCP, "tcp", true), (Type::DGRAM, UDP_LITE, "udp", false)]
-    {
-        let socket = match Socket::new(Domain::IPV4, kind, Some(Protocol::from(protocol))) {
-            Ok(socket) => socket,
-            Err(error) => {
-                // An older kernel, or one without it.
-                let errno = Errno::from_io_error(&error);
-                assert!(
-                    matches!(errno, Some(Errno::PROTONOSUPPORT | Errno::NOPROTOOPT | Errno::INVAL)),
-                    "{error}"
-                );
-                eprintln!("no protocol {protocol} on this machine: not tested");
-                continue;
-            }
-        };
-        socket.bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).unwrap();
-        if kind == Type::STREAM {
-            socket.listen(1).unwrap();
-        }
-        let mut net: Net<'_, 1> = inherited(&[&socket]);
-        let address = local(&socket).to_string();
-        assert_eq!(net.claim(network, &address).is_ok(), is_claimed, "{network}");
-    }
+/// A socket of another protocol that a service manager opens (`SocketProtocol=`); an older kernel, or one without it, has
+/// none.
+fn other(kind: Type, protocol: i32) -> Option<Socket> {
+    let socket = Socket::new(Domain::IPV4, kind, Some(Protocol::from(protocol)));
+    let is_missing = |error: &io::Error| {
+        let errno = Errno::from_io_error(error);
+        matches!(errno, Some(Errno::PROTONOSUPPORT | Errno::NOPROTOOPT | Errno::INVAL))
+    };
+    socket.inspect_err(|error| assert!(is_missing(error), "{error}")).ok()
 }
 
-#[test]
+fn mptcp_socket() -> Option<Socket> {
+    other(Type::STREAM, libc::IPPROTO_MPTCP)
+}
+
+fn udp_lite_socket() -> Option<Socket> {
+    const UDP_LITE: i32 = 136;
+    other(Type::DGRAM, UDP_LITE)
+}
+
+fn mptcp() -> bool {
+    mptcp_socket().is_some()
+}
+
+fn udp_lite() -> bool {
+    udp_lite_socket().is_some()
+}
+
+fn mptcp_is_tcp() {
+    let socket = mptcp_socket().unwrap();
+    socket.bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).unwrap();
+    socket.listen(1).unwrap();
+    let mut net: Net<'_, 1> = inherited(&[&socket]);
+    claims(&mut net, "tcp", &local(&socket).to_string(), &socket);
+}
+
+fn udp_lite_is_not_udp() {
+    let socket = udp_lite_socket().unwrap();
+    socket.bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).unwrap();
+    let mut net: Net<'_, 1> = inherited(&[&socket]);
+    claims_none(&mut net, "udp", &local(&socket).to_string());
+}
+
 fn one_abstract_name_in_three_types_never_swaps() {
     let name = abstract_name("types");
     let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
@@ -636,7 +703,6 @@ fn one_abstract_name_in_three_types_never_swaps() {
     }
 }
 
-#[test]
 fn a_path_and_an_abstract_name_of_the_same_bytes_never_swap() {
     let dir = Dir::new();
     let path = dir.path("socket");
@@ -648,7 +714,6 @@ fn a_path_and_an_abstract_name_of_the_same_bytes_never_swap() {
     claims(&mut successor, "unix", &format!("@{path}"), net.fd(id).unwrap());
 }
 
-#[test]
 fn sockets_that_share_an_address_are_claimed_in_order_each_once() {
     for network in ["tcp", "udp"] {
         let options = Options::new().reuse_port(true);
@@ -671,7 +736,6 @@ fn sockets_that_share_an_address_are_claimed_in_order_each_once() {
     }
 }
 
-#[test]
 fn a_connection_is_never_claimed_for_the_address_of_its_listener() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let _client = TcpStream::connect(local(&listener)).unwrap();
@@ -685,7 +749,6 @@ fn a_connection_is_never_claimed_for_the_address_of_its_listener() {
     assert_eq!(cookie_of(&net, id), cookie(&connection));
 }
 
-#[test]
 fn a_bound_socket_that_does_not_listen_is_not_claimed_for_a_stream() {
     let dir = Dir::new();
     let tcp = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -707,7 +770,6 @@ fn a_bound_socket_that_does_not_listen_is_not_claimed_for_a_stream() {
     assert_eq!(net.inherited().count(), 3);
 }
 
-#[test]
 fn types_of_unix_sockets_are_not_taken_for_one_another() {
     let dir = Dir::new();
     let stream = UnixListener::bind(dir.path("stream")).unwrap();
@@ -724,7 +786,6 @@ fn types_of_unix_sockets_are_not_taken_for_one_another() {
 
 // Claiming by name and by position.
 
-#[test]
 fn a_descriptor_is_claimed_by_name_or_by_position_whatever_it_is() {
     let [a, b, c] = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let mut net: Net<'_, 3> = inherited_as(&[&a, &b, &c], Some("x:y:x"));
@@ -747,7 +808,6 @@ fn a_descriptor_is_claimed_by_name_or_by_position_whatever_it_is() {
 }
 
 /// Names that fall together in the table, as all do in one of a single slot, are not the same for that.
-#[test]
 fn a_name_is_claimed_as_a_whole() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut net: Net<'_, 1> = inherited_as(&[&listener], Some("web"));
@@ -758,7 +818,6 @@ fn a_name_is_claimed_as_a_whole() {
     assert_eq!(cookie_of(&net, id), cookie(&listener));
 }
 
-#[test]
 fn claiming_opens_nothing() {
     let dir = Dir::new();
     let mut net = fresh();
@@ -775,7 +834,6 @@ fn claiming_opens_nothing() {
     assert_eq!(net.active().count(), 0);
 }
 
-#[test]
 fn a_name_that_one_socket_alone_has_decides_whatever_the_address() {
     let [a, b] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let mut net: Net<'_, 4> = inherited_as(&[&a, &b], Some("a:b"));
@@ -788,7 +846,6 @@ fn a_name_that_one_socket_alone_has_decides_whatever_the_address() {
     assert_eq!(net.active().map(|(_, socket)| socket.name()).collect::<Vec<_>>(), ["a", "a"]);
 }
 
-#[test]
 fn a_name_that_nothing_was_inherited_under_leaves_it_to_the_address() {
     let a = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut net: Net<'_, 4> = inherited_as(&[&a], Some("a"));
@@ -798,7 +855,6 @@ fn a_name_that_nothing_was_inherited_under_leaves_it_to_the_address() {
     assert_ne!(cookie_of(&net, id), cookie(&a));
 }
 
-#[test]
 fn a_name_does_not_make_a_socket_fit_that_is_of_another_family_or_type() {
     let dir = Dir::new();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -813,15 +869,12 @@ fn a_name_does_not_make_a_socket_fit_that_is_of_another_family_or_type() {
     let endpoint = Endpoint::tcp(local(&tcp));
     let id = net.claim_at(&endpoint, &Options::new().name("udp")).unwrap();
     assert_eq!(cookie_of(&net, id), cookie(&tcp));
-    if has_v6() {
-        let other = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut net: Net<'_, 4> = inherited_as(&[&other], Some("a"));
-        let endpoint = Endpoint::parse("tcp6", ":1").unwrap();
-        assert_eq!(net.claim_at(&endpoint, &Options::new().name("a")), Err(Error::NotInherited));
-    }
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut net: Net<'_, 4> = inherited_as(&[&other], Some("a"));
+    let endpoint = Endpoint::parse("tcp6", ":1").unwrap();
+    assert_eq!(net.claim_at(&endpoint, &Options::new().name("a")), Err(Error::NotInherited));
 }
 
-#[test]
 fn of_several_sockets_of_one_name_the_address_decides() {
     let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let [a, b, c] = &listeners;
@@ -848,7 +901,6 @@ fn on_free_port() -> String {
     TcpListener::bind("127.9.9.9:0").unwrap().local_addr().unwrap().to_string()
 }
 
-#[test]
 fn a_named_listener_on_port_0_keeps_its_port() {
     let options = Options::new().name("web");
     let admin = Options::new().name("admin");
@@ -873,7 +925,6 @@ fn a_named_listener_on_port_0_keeps_its_port() {
     }
 }
 
-#[test]
 fn an_unnamed_listener_on_port_0_is_always_fresh() {
     let inherited_one = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut net: Net<'_, 2> = inherited(&[&inherited_one]);
@@ -882,7 +933,6 @@ fn an_unnamed_listener_on_port_0_is_always_fresh() {
     assert_eq!(net.inherited().count(), 1);
 }
 
-#[test]
 fn a_name_is_checked_before_anything_is_opened() {
     let dir = Dir::new();
     let path = dir.path("socket");
@@ -924,7 +974,6 @@ fn queue_length(path: &str) -> usize {
     waiting.len()
 }
 
-#[test]
 fn the_backlog_is_as_asked_for_and_large_by_default() {
     let dir = Dir::new();
     let mut net = fresh();
@@ -938,7 +987,6 @@ fn the_backlog_is_as_asked_for_and_large_by_default() {
     assert_eq!(queue_length(&dir.path("default")), 50);
 }
 
-#[test]
 fn nonblocking_and_reuse_port_are_set_on_a_fresh_socket() {
     let mut net = fresh();
     let both = Options::new().nonblocking(true).reuse_port(true);
@@ -954,11 +1002,7 @@ fn nonblocking_and_reuse_port_are_set_on_a_fresh_socket() {
     }
 }
 
-#[test]
 fn v6only_is_set_on_a_fresh_socket() {
-    if !has_v6() {
-        return;
-    }
     for (network, wanted) in [("tcp", true), ("tcp", false), ("tcp6", false), ("udp", true), ("udp6", false)]
     {
         let mut net = fresh();
@@ -967,7 +1011,6 @@ fn v6only_is_set_on_a_fresh_socket() {
     }
 }
 
-#[test]
 fn configure_is_called_for_a_fresh_socket_before_it_is_bound() {
     let dir = Dir::new();
     let calls = Cell::new(0);
@@ -997,7 +1040,6 @@ fn configure_is_called_for_a_fresh_socket_before_it_is_bound() {
     }
 }
 
-#[test]
 fn configure_is_not_called_for_an_inherited_socket() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut net: Net<'_, 2> = inherited_as(&[&listener], Some("a"));
@@ -1006,7 +1048,6 @@ fn configure_is_not_called_for_an_inherited_socket() {
     net.listen_with("tcp", &local(&listener).to_string(), &options).unwrap();
 }
 
-#[test]
 fn the_error_of_configure_is_the_calls() {
     let dir = Dir::new();
     let mut net = fresh();
@@ -1023,7 +1064,6 @@ fn the_error_of_configure_is_the_calls() {
     assert_eq!(std::fs::read_dir(dir.0.path()).unwrap().count(), 0);
 }
 
-#[test]
 fn mode_is_the_paths_mode() {
     // What the umask does to it is in a test of its own, since all threads share one.
     let dir = Dir::new();
@@ -1045,7 +1085,6 @@ fn stale(dir: &Dir, network: &str) -> String {
     path
 }
 
-#[test]
 fn a_stale_path_is_replaced_when_asked_for() {
     let dir = Dir::new();
     for network in ["unix", "unixpacket", "unixgram"] {
@@ -1079,7 +1118,6 @@ fn inode_of(path: &str) -> (u64, u64) {
     (metadata.len(), metadata.ino())
 }
 
-#[test]
 fn a_live_path_is_in_use_and_stays() {
     let dir = Dir::new();
     let path = dir.path("live");
@@ -1100,7 +1138,6 @@ fn a_live_path_is_in_use_and_stays() {
     }
 }
 
-#[test]
 fn a_live_path_whose_queue_is_full_is_in_use() {
     let dir = Dir::new();
     let path = dir.path("full");
@@ -1113,7 +1150,6 @@ fn a_live_path_whose_queue_is_full_is_in_use() {
     UnixListener::from(owner.take(id).unwrap()).accept().unwrap();
 }
 
-#[test]
 fn what_is_no_socket_is_never_replaced() {
     let dir = Dir::new();
     let replace = Options::new().replace_stale(true);
@@ -1135,7 +1171,6 @@ fn what_is_no_socket_is_never_replaced() {
 
 // Long paths.
 
-#[test]
 fn a_path_may_have_107_bytes() {
     let dir = Dir::new();
     for network in ["unix", "unixpacket", "unixgram"] {
@@ -1172,7 +1207,6 @@ fn without_nul(path: &[u8; 108]) -> SockAddr {
     unsafe { SockAddr::new(storage, 110) }
 }
 
-#[test]
 fn a_path_that_fills_the_address_without_a_nul_is_kept_and_claimed_by_position() {
     // Another program may bind 108 bytes; the kernel then tells a length beyond `sockaddr_un`.
     let dir = Dir::new();
@@ -1189,7 +1223,6 @@ fn a_path_that_fills_the_address_without_a_nul_is_kept_and_claimed_by_position()
     assert_eq!(net.close_and_unlink(id), Err(Error::NoPath));
 }
 
-#[test]
 fn a_socket_that_was_never_bound_is_not_claimed_for_an_address() {
     let dir = Dir::new();
     let (one, _other) = UnixDatagram::pair().unwrap();
@@ -1200,7 +1233,6 @@ fn a_socket_that_was_never_bound_is_not_claimed_for_an_address() {
     assert_eq!(cookie_of(&net, id), cookie(&one));
 }
 
-#[test]
 fn long_paths_that_begin_alike_never_swap() {
     let dir = Dir::new();
     for bytes in [60, 107] {
@@ -1219,7 +1251,6 @@ fn long_paths_that_begin_alike_never_swap() {
     }
 }
 
-#[test]
 fn a_path_is_compared_as_it_was_bound() {
     let dir = Dir::new();
     let listener = UnixListener::bind(dir.path("socket")).unwrap();
@@ -1232,7 +1263,6 @@ fn a_path_is_compared_as_it_was_bound() {
 
 // The table.
 
-#[test]
 fn a_full_table_is_an_error_before_a_socket_is_opened() {
     let dir = Dir::new();
     let mut net = Net::<2>::new();
@@ -1254,7 +1284,6 @@ fn a_full_table_is_an_error_before_a_socket_is_opened() {
     assert_eq!(inode_of(&path), before);
 }
 
-#[test]
 fn a_full_table_leaves_what_would_have_been_claimed_inherited() {
     let [a, b] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let mut net: Net<'_, 2> = inherited_as(&[&a, &b], Some("a:b"));
@@ -1270,7 +1299,6 @@ fn a_full_table_leaves_what_would_have_been_claimed_inherited() {
 }
 
 /// What is closed or taken gives back the room that its name took.
-#[test]
 fn names_take_room_for_as_long_as_their_sockets_are_active() {
     let long = "n".repeat(200);
     let mut net = Net::<1>::new();
@@ -1284,7 +1312,6 @@ fn names_take_room_for_as_long_as_their_sockets_are_active() {
     }
 }
 
-#[test]
 fn names_that_do_not_fit_together_are_an_error_before_a_socket_is_opened() {
     let dir = Dir::new();
     let name = "x".repeat(255);
@@ -1306,7 +1333,6 @@ fn names_that_do_not_fit_together_are_an_error_before_a_socket_is_opened() {
     assert_eq!(net.active().count(), added);
 }
 
-#[test]
 fn anything_can_travel_under_a_name() {
     let mut state =
         std::fs::File::from(rustix::fs::memfd_create("state", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
@@ -1330,7 +1356,6 @@ fn anything_can_travel_under_a_name() {
     (&ours).read_exact(&mut [0]).unwrap();
 }
 
-#[test]
 fn a_rejected_descriptor_comes_back() {
     let mut net = Net::<1>::new();
     net.listen("tcp", "127.0.0.1:0").unwrap();
@@ -1347,7 +1372,6 @@ fn a_rejected_descriptor_comes_back() {
     }
 }
 
-#[test]
 fn close_closes_here_and_hands_over_no_longer() {
     let mut net = fresh();
     let keep = net.listen("tcp", "127.0.0.1:0").unwrap();
@@ -1358,7 +1382,6 @@ fn close_closes_here_and_hands_over_no_longer() {
     assert_eq!(net.active().map(|(id, _)| id).collect::<Vec<_>>(), [keep]);
 }
 
-#[test]
 fn close_leaves_other_copies_and_the_path_alone() {
     let dir = Dir::new();
     let path = dir.path("socket");
@@ -1370,7 +1393,6 @@ fn close_leaves_other_copies_and_the_path_alone() {
     copy.accept().unwrap();
 }
 
-#[test]
 fn take_gives_the_socket_away() {
     let mut net = fresh();
     let id = net.listen("tcp", "127.0.0.1:0").unwrap();
@@ -1383,7 +1405,6 @@ fn take_gives_the_socket_away() {
     listener.accept().unwrap();
 }
 
-#[test]
 fn try_clone_duplicates_for_another_owner() {
     let mut net = fresh();
     let id = net.listen("tcp", "127.0.0.1:0").unwrap();
@@ -1398,7 +1419,6 @@ fn try_clone_duplicates_for_another_owner() {
     let _client = TcpStream::connect(local_of(&net, id)).unwrap();
 }
 
-#[test]
 fn a_stale_id_is_an_error_and_never_another_socket() {
     let mut net = fresh();
     let closed = net.listen("tcp", "127.0.0.1:0").unwrap();
@@ -1420,7 +1440,6 @@ fn a_stale_id_is_an_error_and_never_another_socket() {
     assert_eq!(net.active().map(|(id, _)| id).collect::<Vec<_>>(), [kept, later]);
 }
 
-#[test]
 fn close_and_unlink_removes_the_path() {
     let dir = Dir::new();
     for path in [dir.path("socket"), dir.long(107, "")] {
@@ -1433,7 +1452,6 @@ fn close_and_unlink_removes_the_path() {
     }
 }
 
-#[test]
 fn close_and_unlink_leaves_what_is_not_its_path() {
     let dir = Dir::new();
     let mut net = fresh();
@@ -1463,7 +1481,6 @@ fn close_and_unlink_leaves_what_is_not_its_path() {
     net.fd(id).unwrap();
 }
 
-#[test]
 fn a_path_is_not_removed_by_a_process_that_has_not_reported_yet() {
     let dir = Dir::new();
     let path = dir.path("socket");
@@ -1488,14 +1505,12 @@ fn a_path_is_not_removed_by_a_process_that_has_not_reported_yet() {
     assert!(!Path::new(&path).exists());
 }
 
-#[test]
 fn dropping_the_net_removes_no_path() {
     let dir = Dir::new();
     fresh().listen("unix", &dir.path("socket")).unwrap();
     assert!(Path::new(&dir.path("socket")).exists());
 }
 
-#[test]
 fn both_tables_are_listed_with_name_family_type_and_address() {
     let dir = Dir::new();
     let path = dir.path("socket");
@@ -1535,7 +1550,6 @@ fn both_tables_are_listed_with_name_family_type_and_address() {
     assert_eq!(SocketAddr::try_from(socket.describe().unwrap().unwrap().address), Ok(local(&tcp)));
 }
 
-#[test]
 fn a_failed_listen_removes_the_path_that_it_made() {
     let dir = Dir::new();
     let live = UnixListener::bind(dir.path("live")).unwrap();
@@ -1549,14 +1563,12 @@ fn a_failed_listen_removes_the_path_that_it_made() {
     drop(live);
 }
 
-#[test]
 fn a_path_in_a_directory_that_is_not_there_is_binds_error() {
     let dir = Dir::new();
     let error = fresh().listen("unix", &dir.path("missing/socket")).unwrap_err();
     assert!(matches!(error, Error::Call { call: Call::Bind, fd: Some(_), errno: Errno::NOENT }), "{error:?}");
 }
 
-#[test]
 fn an_address_of_another_machine_is_binds_error() {
     // TEST-NET-1: nobody's own.
     assert_eq!(errno(fresh().listen("tcp", "192.0.2.254:0")), Errno::ADDRNOTAVAIL);

@@ -12,7 +12,7 @@
 
 mod common;
 
-use common::{in_role, is_role, launch, passes};
+use common::{in_role, is_role, launch, namespaces, passes, strace, unshared};
 use gracenet::error::{Call, Fault, MessageFault, NameFault, Variable};
 use gracenet::notify::{self, Access, Assignment, FDS_MAX};
 use gracenet::{Error, Net, Notifier};
@@ -28,6 +28,28 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+common::trials! {
+    each_key_arrives_byte_for_byte,
+    a_reload_carries_the_time_at_which_it_began,
+    what_is_refused_is_not_sent_and_opens_no_socket if strace,
+    without_a_manager_nothing_is_sent_and_that_is_no_error,
+    the_launch_says_where_the_manager_is_and_keeps_the_variable,
+    descriptors_arrive_in_their_order_and_more_than_fit_go_in_batches,
+    an_active_socket_is_stored_under_its_name,
+    a_full_socket_is_waited_for_no_longer_than_the_caller_allows,
+    a_call_of_several_messages_has_one_timeout,
+    a_manager_that_is_gone_is_an_error_at_once,
+    a_manager_that_goes_is_not_waited_for,
+    a_main_process_has_the_manager_drop_what_nobody_claimed,
+    a_main_process_that_is_not_heard_is_not_ready,
+    the_barrier_is_passed_when_the_manager_comes_to_it,
+    the_watchdog_watches_the_process_that_it_names,
+    the_watchdog_is_read_from_the_environment,
+    a_pidfd_has_the_inode_that_the_kernel_shows,
+    systemd_has_booted_where_its_directory_is if namespaces,
+    consume_from_libc_hides_the_manager_from_every_later_child,
+}
 
 /// A manager's socket, and what `NOTIFY_SOCKET` would say.
 struct Manager {
@@ -110,7 +132,6 @@ fn failed<T>(call: Call, errno: Errno) -> Result<T, Error> {
     Err(Error::Call { call, fd: None, errno })
 }
 
-#[test]
 fn each_key_arrives_byte_for_byte() {
     let own = Pid::from_raw(std::process::id() as i32).unwrap();
     let pid = format!("MAINPID={}", std::process::id());
@@ -164,7 +185,6 @@ fn each_key_arrives_byte_for_byte() {
     }
 }
 
-#[test]
 fn a_reload_carries_the_time_at_which_it_began() {
     let manager = Manager::at_path();
     let now = || {
@@ -180,7 +200,6 @@ fn a_reload_carries_the_time_at_which_it_began() {
 }
 
 /// Each input that is refused, seen from outside: nothing arrives, and the one socket that is made is the manager's.
-#[test]
 fn what_is_refused_is_not_sent_and_opens_no_socket() {
     const NAME: &str = "what_is_refused_is_not_sent_and_opens_no_socket";
     if !is_role(NAME) {
@@ -249,7 +268,6 @@ fn what_is_refused_is_not_sent_and_opens_no_socket() {
     assert!(manager.has_none());
 }
 
-#[test]
 fn without_a_manager_nothing_is_sent_and_that_is_no_error() {
     let notifier = Notifier::none();
     assert!(!notifier.is_present());
@@ -260,7 +278,6 @@ fn without_a_manager_nothing_is_sent_and_that_is_no_error() {
     assert!(!Notifier::from_launch(&launch(&[])).unwrap().is_present());
 }
 
-#[test]
 fn the_launch_says_where_the_manager_is_and_keeps_the_variable() {
     let manager = Manager::at_path();
     let variable = format!("NOTIFY_SOCKET={}", manager.address);
@@ -284,7 +301,6 @@ fn the_launch_says_where_the_manager_is_and_keeps_the_variable() {
     }
 }
 
-#[test]
 fn descriptors_arrive_in_their_order_and_more_than_fit_go_in_batches() {
     let manager = Manager::at_path();
     // Two full messages and one more: each of the 507 is a duplicate of one of three files.
@@ -304,7 +320,6 @@ fn descriptors_arrive_in_their_order_and_more_than_fit_go_in_batches() {
     assert_eq!(manager.message(), "FDSTOREREMOVE=1\nFDNAME=web");
 }
 
-#[test]
 fn an_active_socket_is_stored_under_its_name() {
     let manager = Manager::hidden();
     let mut net = Net::<2>::new();
@@ -322,7 +337,6 @@ fn an_active_socket_is_stored_under_its_name() {
     assert!(manager.has_none());
 }
 
-#[test]
 fn a_full_socket_is_waited_for_no_longer_than_the_caller_allows() {
     let manager = Manager::at_path();
     let notifier = manager.notifier();
@@ -357,7 +371,6 @@ fn a_full_socket_is_waited_for_no_longer_than_the_caller_allows() {
 }
 
 /// However many messages it sends, and however short each of them had to wait.
-#[test]
 fn a_call_of_several_messages_has_one_timeout() {
     const MESSAGES: usize = 10;
     let manager = Manager::at_path();
@@ -379,7 +392,6 @@ fn a_call_of_several_messages_has_one_timeout() {
     assert_eq!(answer, failed(Call::Send, Errno::TIMEDOUT));
 }
 
-#[test]
 fn a_manager_that_is_gone_is_an_error_at_once() {
     let Manager { socket, address, _directory } = Manager::at_path();
     let notifier = Notifier::parse(address.as_bytes()).unwrap().timeout(Duration::MAX);
@@ -391,7 +403,6 @@ fn a_manager_that_is_gone_is_an_error_at_once() {
 }
 
 /// A manager that goes away while a message waits for room ends the wait, whenever that is.
-#[test]
 fn a_manager_that_goes_is_not_waited_for() {
     let manager = Manager::at_path();
     while manager.notifier().send(&[Assignment::Watchdog]) == Ok(true) {}
@@ -408,7 +419,6 @@ fn a_manager_that_goes_is_not_waited_for() {
 
 /// What the main process of a service has the manager keep, and does not claim when it comes back, is dropped from the
 /// store when it is ready, once for each name; a name that something claimed or active has is not.
-#[test]
 fn a_main_process_has_the_manager_drop_what_nobody_claimed() {
     let manager = Manager::at_path();
     let listeners: Vec<_> = (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
@@ -440,7 +450,6 @@ fn a_main_process_has_the_manager_drop_what_nobody_claimed() {
 
 /// A main process that could not say that it is ready is not: what nobody claimed is there still, and the next call
 /// says everything.
-#[test]
 fn a_main_process_that_is_not_heard_is_not_ready() {
     let manager = Manager::at_path();
     let file = files(1);
@@ -465,7 +474,6 @@ fn a_main_process_that_is_not_heard_is_not_ready() {
     assert_eq!(net.inherited().count(), 0);
 }
 
-#[test]
 fn the_barrier_is_passed_when_the_manager_comes_to_it() {
     let manager = Manager::at_path();
     assert_eq!(manager.notifier().barrier(), failed(Call::Barrier, Errno::TIMEDOUT));
@@ -483,7 +491,6 @@ fn the_barrier_is_passed_when_the_manager_comes_to_it() {
     });
 }
 
-#[test]
 fn the_watchdog_watches_the_process_that_it_names() {
     let own = format!("WATCHDOG_PID={}", std::process::id());
     let time = Some(Duration::from_secs(30));
@@ -503,12 +510,11 @@ fn the_watchdog_watches_the_process_that_it_names() {
 }
 
 /// The same in processes that a shell starts, with a `WATCHDOG_PID` that only it can know.
-#[test]
 fn the_watchdog_is_read_from_the_environment() {
     const NAME: &str = "the_watchdog_is_read_from_the_environment";
     const EXPECTED: &str = "GRACENET_TEST_EXPECTED";
     if is_role(NAME) {
-        // SAFETY: the other thread of this child waits for this one.
+        // SAFETY: this child has one thread.
         let launch: gracenet::Launch = unsafe { gracenet::Launch::from_libc() }.unwrap();
         assert_eq!(format!("{:?}", notify::watchdog(&launch)), std::env::var(EXPECTED).unwrap());
         return;
@@ -529,7 +535,6 @@ fn the_watchdog_is_read_from_the_environment() {
     }
 }
 
-#[test]
 fn a_pidfd_has_the_inode_that_the_kernel_shows() {
     let own = rustix::process::getpid();
     let pidfd = rustix::process::pidfd_open(own, rustix::process::PidfdFlags::empty()).unwrap();
@@ -539,13 +544,7 @@ fn a_pidfd_has_the_inode_that_the_kernel_shows() {
     assert_eq!(notify::pidfd_id(files(1)[0].as_fd()), None);
 }
 
-#[test]
-fn systemd_has_booted_what_it_runs() {
-    assert_eq!(notify::is_booted(), std::path::Path::new("/run/systemd/system").is_dir());
-}
-
 /// In a mount namespace, where `/run` is the test's own.
-#[test]
 fn systemd_has_booted_where_its_directory_is() {
     const NAME: &str = "systemd_has_booted_where_its_directory_is";
     const EXPECTED: &str = "GRACENET_TEST_EXPECTED";
@@ -553,30 +552,17 @@ fn systemd_has_booted_where_its_directory_is() {
         assert_eq!(notify::is_booted().to_string(), std::env::var(EXPECTED).unwrap());
         return;
     }
-    let unshare = |script: &str| {
-        let mut unshare = Command::new("unshare");
-        if !rustix::process::getuid().is_root() {
-            unshare.args(["--user", "--map-root-user"]);
-        }
-        unshare.args(["--mount", "/bin/sh", "-ec"]);
-        unshare.arg(format!("mount -t tmpfs none /run; {script}; exec \"$0\" \"$@\""));
-        unshare
-    };
-    if !unshare("true").arg("true").output().expect("unshare (util-linux)").status.success() {
-        return eprintln!("no mount namespace for this user: not tested");
-    }
     for (script, expected) in [
         ("mkdir -p /run/systemd/system", "true"),
         ("mkdir -p /run/systemd", "false"),
         ("mkdir /run/systemd; touch /run/systemd/system", "false"),
         ("mkdir /run/systemd; ln -s /run/nowhere /run/systemd/system", "false"),
     ] {
-        let mut command = unshare(script);
+        let mut command = unshared(&format!("mount -t tmpfs none /run; {script}"));
         passes(in_role(command.arg(std::env::current_exe().unwrap()), NAME).env(EXPECTED, expected));
     }
 }
 
-#[test]
 fn consume_from_libc_hides_the_manager_from_every_later_child() {
     const NAME: &str = "consume_from_libc_hides_the_manager_from_every_later_child";
     if !is_role(NAME) {
@@ -584,7 +570,7 @@ fn consume_from_libc_hides_the_manager_from_every_later_child() {
         command.env("NOTIFY_SOCKET", "@none").env("WATCHDOG_USEC", "1000000").env("WATCHDOG_PID", "1");
         return passes(in_role(&mut command, NAME));
     }
-    // SAFETY: one thread runs the tests of this child, and the other one waits for it.
+    // SAFETY: this child has one thread.
     let launch: gracenet::Launch = unsafe { gracenet::Launch::from_libc() }.unwrap();
     // SAFETY: as above.
     unsafe { gracenet::launch::consume_from_libc(&Variable::NOTIFICATION) };

@@ -12,9 +12,7 @@
 
 mod common;
 
-use common::{
-    errno, has_v6, inherit_from, inherited, inode, launch, local, local_of, place, reclaim, reserve,
-};
+use common::{errno, inherit_from, inherited, inode, ipv6, launch, local, local_of, place, reclaim, reserve};
 use gracenet::error::{AddressFault, Fault, Variable};
 use gracenet::{Error, Inherit, Net};
 use rustix::io::Errno;
@@ -23,6 +21,29 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use tempfile::TempDir;
+
+common::trials! {
+    empty_count_env_variable,
+    zero_count_env_variable,
+    invalid_count_env_variable,
+    invalid_file_inherit,
+    inherit_error_on_listen_tcp_with_invalid_count,
+    inherit_error_on_listen_unix_with_invalid_count,
+    one_tcp_inherit,
+    second_tcp_listen,
+    second_tcp_listen_inherited,
+    invalid_network,
+    invalid_network_unix,
+    with_tcp_0000,
+    with_tcp_ipv6_loal if ipv6,
+    one_unix_inherit,
+    invalid_tcp_addr,
+    two_tcp,
+    one_unix_and_one_tcp_inherit,
+    second_unix_listen,
+    second_unix_listen_inherited,
+    port_zero_twice,
+}
 
 /// What inherit says to this count, and the net it said it of.
 fn counted(value: &str) -> (Result<usize, Error>, Net<'static, 4>) {
@@ -52,19 +73,16 @@ fn claims_one(mut net: Net<'_, 4>, network: &str, address: &str) {
 }
 
 /// An empty `LISTEN_FDS` means none.
-#[test]
 fn empty_count_env_variable() {
     assert_eq!(counted("").0, Ok(0));
 }
 
 /// A `LISTEN_FDS` of zero means none.
-#[test]
 fn zero_count_env_variable() {
     assert_eq!(counted("0").0, Ok(0));
 }
 
 /// A `LISTEN_FDS` that is no number is an error, which names the variable and what is wrong with it.
-#[test]
 fn invalid_count_env_variable() {
     let (result, _) = counted("a");
     assert_eq!(result, Err(Error::Variable { variable: Variable::Fds, fault: Fault::NotANumber }));
@@ -73,7 +91,6 @@ fn invalid_count_env_variable() {
 
 /// A regular file among the inherited: kept and never claimed for an address, and an error for whoever
 /// wants listeners only.
-#[test]
 fn invalid_file_inherit() {
     let file = tempfile::tempfile().unwrap();
 
@@ -93,7 +110,6 @@ fn invalid_file_inherit() {
 }
 
 /// The error of inherit comes out of a later listen on TCP.
-#[test]
 fn inherit_error_on_listen_tcp_with_invalid_count() {
     let (result, mut net) = counted("a");
     assert_eq!(net.listen("tcp", ":0").unwrap_err(), result.unwrap_err());
@@ -101,7 +117,6 @@ fn inherit_error_on_listen_tcp_with_invalid_count() {
 }
 
 /// The error of inherit comes out of a later listen on a Unix path, which is not made.
-#[test]
 fn inherit_error_on_listen_unix_with_invalid_count() {
     let (_dir, path) = socket_path();
     let (result, mut net) = counted("a");
@@ -110,14 +125,12 @@ fn inherit_error_on_listen_unix_with_invalid_count() {
 }
 
 /// An inherited TCP listener is claimed by its address.
-#[test]
 fn one_tcp_inherit() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     claims_one(inherited(&[&listener]), "tcp", &local(&listener).to_string());
 }
 
 /// A second listen on the address of a fresh socket finds it in use.
-#[test]
 fn second_tcp_listen() {
     let mut net = nothing_inherited();
     let id = net.listen("tcp", ":0").unwrap();
@@ -127,7 +140,6 @@ fn second_tcp_listen() {
 }
 
 /// A second listen on the address of a claimed socket finds it in use.
-#[test]
 fn second_tcp_listen_inherited() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = local(&listener).to_string();
@@ -141,14 +153,12 @@ fn second_tcp_listen_inherited() {
 }
 
 /// A network that does not exist is an error that names it.
-#[test]
 fn invalid_network() {
     let error = nothing_inherited().listen("foo", "").unwrap_err();
     assert_eq!(error.to_string(), "unknown network \"foo\"");
 }
 
 /// So is one whose name only looks like that of a Unix network.
-#[test]
 fn invalid_network_unix() {
     let error = nothing_inherited().listen("invalid_unix_net_for_test", "").unwrap_err();
     let Error::UnknownNetwork(word) = error else { panic!("{error}") };
@@ -156,18 +166,13 @@ fn invalid_network_unix() {
 }
 
 /// An inherited TCP listener on 0.0.0.0 is claimed by that address.
-#[test]
 fn with_tcp_0000() {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     claims_one(inherited(&[&listener]), "tcp", &local(&listener).to_string());
 }
 
 /// An inherited TCP listener on [::] is claimed by that address.
-#[test]
 fn with_tcp_ipv6_loal() {
-    if !has_v6() {
-        return;
-    }
     let listener = TcpListener::bind("[::]:0").unwrap();
     let address = local(&listener).to_string();
     assert!(address.starts_with("[::]:"), "{address}");
@@ -175,7 +180,6 @@ fn with_tcp_ipv6_loal() {
 }
 
 /// An inherited Unix listener is claimed by its path.
-#[test]
 fn one_unix_inherit() {
     let (_dir, path) = socket_path();
     let listener = UnixListener::bind(&path).unwrap();
@@ -183,7 +187,6 @@ fn one_unix_inherit() {
 }
 
 /// A TCP address needs a port.
-#[test]
 fn invalid_tcp_addr() {
     let error = nothing_inherited().listen("tcp", "abc").unwrap_err();
     assert_eq!(error, Error::Address(AddressFault::MissingPort));
@@ -191,7 +194,6 @@ fn invalid_tcp_addr() {
 }
 
 /// Two inherited TCP listeners are claimed, each by its own address.
-#[test]
 fn two_tcp() {
     let listeners = [(); 2].map(|()| TcpListener::bind("0.0.0.0:0").unwrap());
     let mut net: Net<'_, 4> = inherited(&[&listeners[0], &listeners[1]]);
@@ -205,7 +207,6 @@ fn two_tcp() {
 }
 
 /// A Unix and a TCP listener are claimed in another order than they were inherited in.
-#[test]
 fn one_unix_and_one_tcp_inherit() {
     let (_dir, path) = socket_path();
     let unix = UnixListener::bind(&path).unwrap();
@@ -219,7 +220,6 @@ fn one_unix_and_one_tcp_inherit() {
 }
 
 /// A second listen on the path of a fresh Unix socket finds it in use.
-#[test]
 fn second_unix_listen() {
     let (_dir, path) = socket_path();
     let mut net = nothing_inherited();
@@ -229,7 +229,6 @@ fn second_unix_listen() {
 }
 
 /// A second listen on the path of a claimed Unix socket finds it in use.
-#[test]
 fn second_unix_listen_inherited() {
     let (_dir, path) = socket_path();
     let listener = UnixListener::bind(&path).unwrap();
@@ -241,7 +240,6 @@ fn second_unix_listen_inherited() {
 }
 
 /// Port zero opens a fresh port each time.
-#[test]
 fn port_zero_twice() {
     let mut net = nothing_inherited();
     let first = net.listen("tcp", ":0").unwrap();

@@ -14,11 +14,10 @@
 
 mod common;
 
-use common::{in_role, inherit_from, is_open, is_role, launch, passes, place_at, reclaim};
+use common::{in_role, inherit_from, is_open, is_role, launch, passes, place_at, reclaim, strace};
 use gracenet::error::{Call, MessageFault};
 use gracenet::notify::Assignment;
 use gracenet::{Error, Inherit, Net, Notifier, Options};
-use libtest_mimic::{Arguments, Trial};
 use rustix::fs::Access;
 use rustix::io::{Errno, FdFlags};
 use rustix::net::{AddressFamily, SocketType};
@@ -29,46 +28,19 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
-fn main() -> ExitCode {
-    let has_strace = std::env::var("GRACENET_INTEROP").is_ok_and(|required| required == "all")
-        || Command::new("strace").arg("-V").output().is_ok();
-    let trial = |name: &str, run: fn()| {
-        Trial::test(name, move || {
-            run();
-            Ok(())
-        })
-        .with_ignored_flag(!has_strace)
-    };
-    let trials = vec![
-        trial(
-            "claiming_a_thousand_tcp_listeners_costs_two_calls_for_each",
-            claiming_a_thousand_tcp_listeners_costs_two_calls_for_each,
-        ),
-        trial(
-            "reading_the_addresses_of_a_thousand_unix_listeners_costs_two_calls_for_each",
-            reading_the_addresses_of_a_thousand_unix_listeners_costs_two_calls_for_each,
-        ),
-        trial("a_restart_costs_twenty_calls_at_most", a_restart_costs_twenty_calls_at_most),
-        trial(
-            "cloexec_is_set_one_by_one_where_there_is_no_close_range",
-            cloexec_is_set_one_by_one_where_there_is_no_close_range,
-        ),
-        trial(
-            "a_pidfd_id_is_not_compared_where_there_is_no_pidfd",
-            a_pidfd_id_is_not_compared_where_there_is_no_pidfd,
-        ),
-        trial("the_wildcard_is_ipv4s_where_there_is_no_ipv6", the_wildcard_is_ipv4s_where_there_is_no_ipv6),
-        trial("a_vsock_is_spoken_to_in_its_four_forms", a_vsock_is_spoken_to_in_its_four_forms),
-        trial(
-            "a_vsock_stream_is_over_when_the_other_end_closes",
-            a_vsock_stream_is_over_when_the_other_end_closes,
-        ),
-    ];
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+common::trials! {
+    claiming_a_thousand_tcp_listeners_costs_two_calls_for_each if strace,
+    reading_the_addresses_of_a_thousand_unix_listeners_costs_two_calls_for_each if strace,
+    a_restart_costs_twenty_calls_at_most if strace,
+    cloexec_is_set_one_by_one_where_there_is_no_close_range if strace,
+    a_pidfd_id_is_not_compared_where_there_is_no_pidfd if strace,
+    the_wildcard_is_ipv4s_where_there_is_no_ipv6 if strace,
+    a_vsock_is_spoken_to_in_its_four_forms if strace,
+    a_vsock_stream_is_over_when_the_other_end_closes if strace,
 }
 
 /// Where strace writes what it saw.

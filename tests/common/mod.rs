@@ -1,15 +1,99 @@
-//! What the integration tests share: launches made of strings, descriptors on reserved numbers, children.
-#![allow(dead_code, reason = "each test file uses its part")]
+//! What the integration tests share: trials and what they need, launches made of strings, descriptors on reserved
+//! numbers, children.
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses its part")]
 
 use std::ffi::{CString, c_char};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::process::Command;
+use std::process::{Command, ExitCode};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use gracenet::{Id, Inherit, Launch, Net};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+/// A test program of these functions, each a trial under its own name. One that has a need, behind `if`, is shown as
+/// ignored where that is not met, which rustc's own harness cannot do: it knows when it compiles what is ignored.
+macro_rules! trials {
+    ($($function:ident $(if $need:ident)?),* $(,)?) => {
+        fn main() -> std::process::ExitCode {
+            $crate::common::run(vec![
+                $($crate::common::trial(stringify!($function), &[$((stringify!($need), $need))?], || {
+                    $function();
+                    Ok(())
+                }),)*
+            ])
+        }
+    };
+}
+pub(crate) use trials;
+
+/// What a test takes beside this crate: its name, and whether it is here.
+pub(crate) type Need = (&'static str, fn() -> bool);
+
+pub(crate) fn trial(
+    name: &str,
+    needs: &'static [Need],
+    run: impl FnOnce() -> Result<(), Failed> + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(name, move || {
+        // A child is there because the needs are met; its role may be to have lost them.
+        let is_child = std::env::var_os(ROLE).is_some();
+        if let Some((need, _)) = needs.iter().find(|(_, is_met)| !is_child && !is_met()) {
+            return Ok(Completion::ignored_with(format!("no {need}")));
+        }
+        run().map(|()| Completion::Completed)
+    })
+}
+
+pub(crate) fn run(trials: Vec<Trial>) -> ExitCode {
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// The need for IPv6.
+pub(crate) fn ipv6() -> bool {
+    match TcpListener::bind("[::1]:0") {
+        Err(error) => {
+            let errno = Errno::from_io_error(&error);
+            assert!(matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)), "bind [::1]:0: {error}");
+            false
+        }
+        Ok(_) => true,
+    }
+}
+
+/// The need for IPv6 addresses that no interface has to have, so that one that is local to a link is always there.
+pub(crate) fn ipv6_freebind() -> bool {
+    ipv6() && Socket::new(Domain::IPV6, Type::DGRAM, None).unwrap().set_freebind_v6(true).is_ok()
+}
+
+/// The need for strace: where everything is to be there, a test without it fails.
+pub(crate) fn strace() -> bool {
+    static IS_THERE: LazyLock<bool> = LazyLock::new(|| {
+        std::env::var("GRACENET_INTEROP").is_ok_and(|required| required == "all")
+            || Command::new("strace").arg("-V").output().is_ok()
+    });
+    *IS_THERE
+}
+
+/// The need for namespaces of one's own, as [`unshared`] makes them.
+pub(crate) fn namespaces() -> bool {
+    let output = unshared("mount -t tmpfs none /run").arg("true").output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// A command that runs what is added to its arguments where mounts and queues are the test's own, and `script` has been
+/// run.
+pub(crate) fn unshared(script: &str) -> Command {
+    let mut unshare = Command::new("unshare");
+    if !rustix::process::getuid().is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    unshare.args(["--mount", "--ipc", "/bin/sh", "-ec"]).arg(format!("{script}; exec \"$0\" \"$@\""));
+    unshare
+}
 
 /// A launch with these variables and one argument.
 pub(crate) fn launch(vars: &[&str]) -> Launch {
@@ -152,19 +236,6 @@ pub(crate) fn errno<T>(result: Result<T, gracenet::Error>) -> Errno {
     match result.map(drop) {
         Err(gracenet::Error::Call { errno, .. }) => errno,
         other => panic!("not a failed call: {other:?}"),
-    }
-}
-
-/// Whether this machine has IPv6; says so if it has not.
-pub(crate) fn has_v6() -> bool {
-    match TcpListener::bind("[::1]:0") {
-        Err(error) => {
-            let errno = Errno::from_io_error(&error);
-            assert!(matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)), "bind [::1]:0: {error}");
-            eprintln!("no IPv6 on this machine: not tested");
-            false
-        }
-        Ok(_) => true,
     }
 }
 

@@ -10,13 +10,18 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let is_possible = unshare().arg("true").output().is_ok_and(|output| output.status.success());
-    let trial = |name: &str, run: fn() -> Outcome| Trial::test(name, run).with_ignored_flag(!is_possible);
+    let trial = |name: &str, run: fn() -> Outcome| {
+        crate::common::trial(name, &[("pid_namespaces", pid_namespaces)], run)
+    };
     vec![
         trial("serve_executes_in_place_as_pid_1", executes_in_place),
         trial("serve_collects_orphans_as_pid_1", collects_orphans),
         trial("serve_starts_no_successor_as_pid_1", starts_no_successor),
     ]
+}
+
+pub(crate) fn pid_namespaces() -> bool {
+    unshare().arg("true").output().is_ok_and(|output| output.status.success())
 }
 
 /// A command whose program will be PID 1 of a PID namespace.

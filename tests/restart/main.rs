@@ -18,6 +18,8 @@
     reason = "tests"
 )]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod init;
 mod manager;
 mod options;
@@ -29,7 +31,7 @@ mod server;
 mod stage;
 mod verdicts;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Failed;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use stage::Scenario;
@@ -52,23 +54,12 @@ fn main() -> ExitCode {
     }
     // Whoever runs the tests may have a service manager, which is none of theirs.
     unsafe { std::env::remove_var("NOTIFY_SOCKET") };
-    let has_strace = has_strace();
-    let mut trials: Vec<_> = scenarios()
-        .map(|scenario| {
-            Trial::test(scenario.name, || run(scenario))
-                .with_ignored_flag(scenario.inject.is_some() && !has_strace)
-        })
-        .collect();
+    let mut trials: Vec<_> =
+        scenarios().map(|scenario| common::trial(scenario.name, scenario.needs, || run(scenario))).collect();
     trials.extend(server::trials());
     trials.extend(options::trials());
     trials.extend(init::trials());
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
-}
-
-/// What wants it is shown as ignored without it, but where everything is to be there.
-fn has_strace() -> bool {
-    std::env::var("GRACENET_INTEROP").is_ok_and(|required| required == "all")
-        || Command::new("strace").arg("-V").output().is_ok()
+    common::run(trials)
 }
 
 fn scenarios() -> impl Iterator<Item = &'static Scenario> {

@@ -4,6 +4,8 @@
 //! The process of a scenario runs it in a second process (`enter`), because a sibling needs a parent that
 //! collects it.
 
+use crate::common::strace;
+use crate::init::pid_namespaces;
 use crate::reporter::find;
 use crate::stage::*;
 use gracenet::error::Call;
@@ -40,13 +42,13 @@ scenarios! {
     a_sibling_that_nobody_collects_has_vanished,
     an_old_kernel_has_siblings_and_forgets_them,
     a_sibling_by_default_and_a_child_on_demand,
-    init_has_no_siblings,
+    init_has_no_siblings if pid_namespaces,
     nothing_begins_that_the_manager_cannot_hear_of,
     an_announcement_waits_for_the_manager,
     a_wait_is_no_longer_for_the_manager,
     a_barrier_waits_for_the_manager,
-    a_report_of_the_last_moment_is_announced,
-    a_manager_behind_a_vsock_has_no_barrier,
+    a_report_of_the_last_moment_is_announced if strace,
+    a_manager_behind_a_vsock_has_no_barrier if strace,
     a_failure_is_one_also_where_the_manager_cannot_hear_it,
     the_watchdog_goes_with_the_main_process,
     exec_in_place_is_a_reload,
@@ -631,15 +633,7 @@ fn init_has_no_siblings() {
     if !rustix::process::getuid().is_root() {
         unshare.args(["--user", "--map-root-user"]);
     }
-    unshare.args(["--pid", "--fork"]);
-    if std::env::var_os(INSIDE).is_none() {
-        let mut probe = Command::new("unshare");
-        let probe = probe.args(unshare.get_args()).arg("true").output().expect("unshare (util-linux)");
-        if !probe.status.success() {
-            return eprintln!("no PID namespace for this user: not tested");
-        }
-        unshare.arg(std::env::current_exe().unwrap());
-    }
+    unshare.args(["--pid", "--fork"]).arg(std::env::current_exe().unwrap());
     let Some((manager, mut stage)) = enter_by("init_has_no_siblings", unshare, true) else { return };
     assert_eq!(std::process::id(), 1);
     for chosen in [None, Some(Parentage::Sibling)] {

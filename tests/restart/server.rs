@@ -1,5 +1,6 @@
 //! The `serve` example, restarted by signals and asked over its sockets.
 
+use crate::common;
 use libtest_mimic::{Failed, Trial};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,7 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("serve_predecessor_finishes_what_it_accepted", finishes),
         trial("serve_restarts_while_predecessor_drains", restarts_while_draining),
         trial("serve_survives_a_failing_successor", survives),
-        trial("serve_tries_again_to_end_a_successor", tries_again).with_ignored_flag(!crate::has_strace()),
+        common::trial("serve_tries_again_to_end_a_successor", &[("strace", common::strace)], tries_again),
         trial("serve_terminates", terminates),
         trial("serve_drains_for_no_longer_than_it_is_told", drains),
         trial("serve_unix_and_abstract", unix_and_abstract),

@@ -1,6 +1,7 @@
 //! What scenarios are made of: a predecessor with a table of descriptors of its own, the reporters that it starts,
 //! and everything that a restart must leave alone.
 
+use crate::common::Need;
 use crate::reporter::descriptors;
 use gracenet::error::Call;
 use gracenet::{Error, Failure, Id, Launch, Net, Restart};
@@ -16,15 +17,26 @@ use std::time::Duration;
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) run: fn(),
+    pub(crate) needs: &'static [Need],
     /// A fault that strace injects.
     pub(crate) inject: Option<&'static str>,
 }
 
 macro_rules! scenarios {
-    ($($function:ident),* $(; $($name:literal: $fault:literal => $faulty:expr),* $(,)?)?) => {
+    ($($function:ident $(if $need:ident)?),* $(; $($name:literal: $fault:literal => $faulty:expr),* $(,)?)?) => {
         pub(crate) const ALL: &[$crate::stage::Scenario] = &[
-            $($crate::stage::Scenario { name: stringify!($function), run: $function, inject: None },)*
-            $($($crate::stage::Scenario { name: $name, run: $faulty, inject: Some($fault) },)*)?
+            $($crate::stage::Scenario {
+                name: stringify!($function),
+                run: $function,
+                needs: &[$((stringify!($need), $need))?],
+                inject: None,
+            },)*
+            $($($crate::stage::Scenario {
+                name: $name,
+                run: $faulty,
+                needs: &[("strace", $crate::common::strace)],
+                inject: Some($fault),
+            },)*)?
         ];
     };
 }
