@@ -33,9 +33,8 @@ pub(crate) struct Adopted {
 pub(crate) unsafe fn variables<'env>(table: &VecView<Option<CStrPtr>>) -> Variables<'env> {
     let value = |variable: Variable| {
         let name = variable.name().as_bytes();
-        let string = crate::environ::find(table, name)?.behind(name.len() + 1)?;
         // SAFETY: the caller's promise.
-        Some(unsafe { string.detach() })
+        unsafe { crate::environ::find(table, name)?.detach() }.get(name.len() + 1..)
     };
     Variables {
         pid: value(Variable::Pid),

@@ -182,20 +182,16 @@ pub(crate) fn own_key(fd: BorrowedFd<'_>) -> Result<Option<Key>, Errno> {
 
 /// What an inherited socket has to be to be claimed for an endpoint.
 pub(crate) struct Wanted<'a> {
-    endpoint: Endpoint<'a>,
-    keys: Keys,
+    endpoint: &'a Endpoint<'a>,
     name: Option<&'a str>,
     v6only: Option<bool>,
+    keys: Keys,
 }
 
 impl<'a> Wanted<'a> {
-    pub(crate) fn new(endpoint: &Endpoint<'a>, options: &Options<'a, '_>) -> Result<Self, Error> {
-        Ok(Self {
-            endpoint: *endpoint,
-            keys: endpoint.keys(scope(endpoint)?),
-            name: options.name,
-            v6only: options.v6only,
-        })
+    /// `scope` is [`scope`]'s answer.
+    pub(crate) fn new(endpoint: &'a Endpoint<'a>, scope: u32, options: &Options<'a, '_>) -> Self {
+        Self { endpoint, name: options.name, v6only: options.v6only, keys: endpoint.keys(scope) }
     }
 
     /// The position of the inherited socket to claim: by name first, then by the exact address, then by the
@@ -214,7 +210,7 @@ impl<'a> Wanted<'a> {
                 self.keys.exact.is_none() || inherited.named(name).filter(is_namesake).nth(1).is_none();
             for position in inherited.named(name).filter(|_| decides) {
                 if let Some(slot) = inherited.slots.get_mut(position) {
-                    if slot.name == name && self.is_kind(slot)? && self.agrees_on_v6only(slot, self.v6only)? {
+                    if slot.name == name && self.fits(slot, self.v6only)? {
                         return Ok(Some(position));
                     }
                 }
@@ -229,43 +225,33 @@ impl<'a> Wanted<'a> {
         inherited: &mut InheritedView<'_, '_>,
         name: Option<&str>,
     ) -> Result<Option<usize>, Error> {
-        if let Some(key) = self.keys.exact {
-            if let Some(position) = self.find_key(inherited, name, &key, self.v6only)? {
-                return Ok(Some(position));
-            }
-        }
-        match self.keys.equivalent {
-            Some(Equivalent::DualStack(key)) if self.v6only != Some(true) => {
-                self.find_key(inherited, name, &key, Some(false))
-            }
-            Some(Equivalent::V4(key)) if self.v6only != Some(true) => {
-                self.find_key(inherited, name, &key, None)
-            }
-            _ => Ok(None),
-        }
-    }
-
-    fn find_key(
-        &self,
-        inherited: &mut InheritedView<'_, '_>,
-        name: Option<&str>,
-        key: &Key,
-        v6only: Option<bool>,
-    ) -> Result<Option<usize>, Error> {
-        for position in inherited.near(key) {
-            let Some(slot) = inherited.slots.get_mut(position) else {
-                continue;
-            };
-            if slot.key == Some(*key)
-                && name.is_none_or(|name| slot.name == name)
-                && self.is_kind(slot)?
-                && self.is_address(slot, key)?
-                && self.agrees_on_v6only(slot, v6only)?
-            {
-                return Ok(Some(position));
+        let exact = self.keys.exact.as_ref().map(|key| (key, self.v6only));
+        let equivalent = match &self.keys.equivalent {
+            _ if self.v6only == Some(true) => None,
+            Some(Equivalent::DualStack(key)) => Some((key, Some(false))),
+            Some(Equivalent::V4(key)) => Some((key, None)),
+            None => None,
+        };
+        for (key, v6only) in exact.into_iter().chain(equivalent) {
+            for position in inherited.near(key) {
+                let Some(slot) = inherited.slots.get_mut(position) else {
+                    continue;
+                };
+                if slot.key.as_ref() == Some(key)
+                    && name.is_none_or(|name| slot.name == name)
+                    && self.fits(slot, v6only)?
+                    && (key.is_exact() || self.is_address(slot)?)
+                {
+                    return Ok(Some(position));
+                }
             }
         }
         Ok(None)
+    }
+
+    /// Whether the slot's socket can be claimed, whatever its address.
+    fn fits(&self, slot: &mut Inherited<'_>, v6only: Option<bool>) -> Result<bool, Error> {
+        Ok(self.is_kind(slot)? && agrees_on_v6only(slot, v6only)?)
     }
 
     /// Whether the slot's socket is of the family and the type asked for, and listens if it is a stream. A
@@ -302,10 +288,8 @@ impl<'a> Wanted<'a> {
     }
 
     /// Whether the slot's address is the one asked for, where its key holds only part of it.
-    fn is_address(&self, slot: &Inherited<'_>, key: &Key) -> Result<bool, Error> {
-        if key.is_exact() {
-            return Ok(true);
-        }
+    #[inline(never)]
+    fn is_address(&self, slot: &Inherited<'_>) -> Result<bool, Error> {
         let Some(fd) = &slot.fd else {
             return Ok(false);
         };
@@ -314,24 +298,24 @@ impl<'a> Wanted<'a> {
             name.ask(fd.as_fd()).map_err(|errno| Error::call_on(Call::Getsockname, fd.as_raw_fd(), errno))?;
         Ok(Address::from_sockaddr(name) == Some(self.endpoint.address))
     }
+}
 
-    /// Whether `IPV6_V6ONLY` of an IPv6 socket on the wildcard address is as asked for.
-    fn agrees_on_v6only(&self, slot: &mut Inherited<'_>, wanted: Option<bool>) -> Result<bool, Error> {
-        let (Some(fd), Some(Key::V6 { ip, .. }), Some(wanted)) = (&slot.fd, &slot.key, wanted) else {
-            return Ok(true);
-        };
-        if *ip != [0; 16] {
-            return Ok(true);
-        }
-        let found = match slot.v6only {
-            Some(found) => found,
-            None => *slot.v6only.insert(
-                sockopt::ipv6_v6only(fd)
-                    .map_err(|errno| Error::call_on(Call::Getsockopt, fd.as_raw_fd(), errno))?,
-            ),
-        };
-        Ok(found == wanted)
+/// Whether `IPV6_V6ONLY` of an IPv6 socket on the wildcard address is as asked for.
+fn agrees_on_v6only(slot: &mut Inherited<'_>, wanted: Option<bool>) -> Result<bool, Error> {
+    let (Some(fd), Some(Key::V6 { ip, .. }), Some(wanted)) = (&slot.fd, &slot.key, wanted) else {
+        return Ok(true);
+    };
+    if *ip != [0; 16] {
+        return Ok(true);
     }
+    let found = match slot.v6only {
+        Some(found) => found,
+        None => *slot.v6only.insert(
+            sockopt::ipv6_v6only(fd)
+                .map_err(|errno| Error::call_on(Call::Getsockopt, fd.as_raw_fd(), errno))?,
+        ),
+    };
+    Ok(found == wanted)
 }
 
 const fn kind(found: SocketType) -> Option<Kind> {
@@ -350,7 +334,7 @@ pub(crate) fn is_listener(fd: BorrowedFd<'_>) -> bool {
 
 /// The index of the endpoint's zone, or 0.
 #[inline]
-fn scope(endpoint: &Endpoint<'_>) -> Result<u32, Error> {
+pub(crate) fn scope(endpoint: &Endpoint<'_>) -> Result<u32, Error> {
     match endpoint.address {
         Address::Zoned(_, Zone::Index(index)) => Ok(index),
         Address::Zoned(_, Zone::Name(name)) => interface_index(name),

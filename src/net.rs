@@ -380,7 +380,8 @@ impl<'env, const N: usize> Net<'env, N> {
             return Err(Error::NotInherited);
         }
         // The endpoint's own lifetime is shorter than the names', and they only have to meet here.
-        let position = Wanted::new(endpoint, options)?.find(&mut self.inherited.view())?;
+        let wanted = Wanted::new(endpoint, listener::scope(endpoint)?, options);
+        let position = wanted.find(&mut self.inherited.view())?;
         self.activate(position.ok_or(Error::NotInherited)?, options.name)
     }
 
@@ -416,12 +417,9 @@ impl<'env, const N: usize> Net<'env, N> {
     /// Moves an inherited descriptor to the active ones.
     fn activate(&mut self, position: usize, name: Option<&'env str>) -> Result<Id, Error> {
         let view = self.inherited.view();
-        let slot =
-            view.slots.get_mut(position).filter(|slot| slot.fd.is_some()).ok_or(Error::NotInherited)?;
-        let name = name.unwrap_or(slot.name);
-        self.active.check_room(name)?;
+        let slot = view.slots.get_mut(position).ok_or(Error::NotInherited)?;
         let fd = slot.fd.take().ok_or(Error::NotInherited)?;
-        self.active.push(fd, name).map_err(|(fd, error)| {
+        self.active.push(fd, name.unwrap_or(slot.name)).map_err(|(fd, error)| {
             slot.fd = Some(fd);
             error
         })

@@ -8,7 +8,7 @@ mod start;
 use core::cell::UnsafeCell;
 use core::time::Duration;
 use gracenet::activation::{DIGITS, decimal};
-use gracenet::{Launch, Net, Signals};
+use gracenet::{Endpoint, Launch, Net, Network, Options, Signals};
 use heapless::Vec;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -60,9 +60,9 @@ fn main(stack: *const usize) -> Result<(), Errno> {
     mark("claim");
     // SAFETY: nothing has been opened yet.
     unsafe { net.inherit(launch) }.map_err(errno)?;
-    let addresses = launch.args().skip(2).filter_map(|address| address.to_str().ok());
-    for address in addresses {
-        net.claim("tcp", address).map_err(errno)?;
+    for address in launch.args().skip(2) {
+        let endpoint = Endpoint::parse_in(Network::Tcp, address.to_bytes()).map_err(errno)?;
+        net.claim_at(&endpoint, &Options::new()).map_err(errno)?;
     }
     mark("claimed");
     if launch.args().nth(1) == Some(c"claim") {
