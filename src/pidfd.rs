@@ -9,12 +9,16 @@ use rustix::fd::{AsFd, BorrowedFd};
 use rustix::process::{PidfdFlags, getpid};
 
 /// The inode number of a pidfd, which no other process ever gets: where pidfds have a file system of their
-/// own, since Linux 6.9.
+/// own, since Linux 6.9. `None` on 32 bits, where the kernel's number has 64 and an inode's 32: two looks at one process
+/// may show two numbers (seen with Linux 6.12 on arm), and a manager has another one to tell.
 ///
 /// # References
 ///
 /// - `LISTEN_PIDFDID` in `sd_listen_fds(3)`, `MAINPIDFDID` in `sd_notify(3)`
 pub(crate) fn id(pidfd: BorrowedFd<'_>) -> Option<u64> {
+    if cfg!(target_pointer_width = "32") {
+        return None;
+    }
     let file_system = rustix::fs::fstatfs(pidfd).ok()?.f_type as u64;
     if file_system != sys::PIDFS_MAGIC {
         return None;
@@ -24,6 +28,9 @@ pub(crate) fn id(pidfd: BorrowedFd<'_>) -> Option<u64> {
 
 /// The same of this process.
 pub(crate) fn own_id() -> Option<u64> {
+    if cfg!(target_pointer_width = "32") {
+        return None;
+    }
     let pidfd = rustix::process::pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
     id(pidfd.as_fd())
 }

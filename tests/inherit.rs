@@ -158,11 +158,11 @@ fn a_pid_that_cannot_be_read_is_an_error() {
     }
 }
 
-/// The inode of this process's pidfd; `None` where the kernel has no pidfs.
+/// The inode of this process's pidfd; `None` where the kernel has no pidfs, or the number no room.
 fn own_pidfd_id() -> Option<u64> {
     let pidfd = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
-    (rustix::fs::fstatfs(&pidfd).unwrap().f_type as u64 == 0x5049_4446)
-        .then(|| rustix::fs::fstat(&pidfd).unwrap().st_ino)
+    let is_pidfs = rustix::fs::fstatfs(&pidfd).unwrap().f_type as u64 == 0x5049_4446;
+    (is_pidfs && cfg!(target_pointer_width = "64")).then(|| rustix::fs::fstat(&pidfd).unwrap().st_ino)
 }
 
 #[test]

@@ -306,7 +306,7 @@ pub fn watchdog<const ARGS: usize, const VARS: usize>(
     watchdog::parse(launch.var(b"WATCHDOG_USEC"), launch.var(b"WATCHDOG_PID"), own)
 }
 
-/// The inode number of a process's pidfd, for [`Assignment::MainPidfdId`]; `None` before Linux 6.9.
+/// The inode number of a process's pidfd, for [`Assignment::MainPidfdId`]; `None` before Linux 6.9, and on 32 bits.
 #[must_use]
 pub fn pidfd_id(pidfd: BorrowedFd<'_>) -> Option<u64> {
     pidfd::id(pidfd)

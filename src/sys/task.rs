@@ -32,17 +32,17 @@ impl Task {
     }
 
     /// The inode number of the pidfd of this process, whose PID is `pid`, if the kernel keeps pidfds on a file system of
-    /// their own.
+    /// their own; the one that [`pidfd::id`](crate::pidfd::id) tells.
     pub(crate) fn pidfd_id(&self, pid: u32) -> Option<u64> {
+        if cfg!(target_pointer_width = "32") {
+            return None;
+        }
         let pidfd = self.call(nr::PIDFD_OPEN, [pid as usize, 0, 0, 0, 0, 0]).ok()?;
-        // `struct statfs` on 64 bits, 120 bytes; else `struct statfs64`, whose size is an argument: 84 bytes,
-        // without the padding that it has on some. The type of the file system is the first word of both.
-        let mut statfs = [0_usize; 22];
-        let buffer = statfs.as_mut_ptr() as usize;
-        let [first, second] = if cfg!(target_pointer_width = "64") { [buffer, 0] } else { [84, buffer] };
-        self.call(nr::FSTATFS, [pidfd, first, second, 0, 0, 0]).ok()?;
+        // `struct statfs` of 64 bits: 120 bytes, the type of the file system first.
+        let mut statfs = [0_u64; 15];
+        self.call(nr::FSTATFS, [pidfd, statfs.as_mut_ptr() as usize, 0, 0, 0, 0]).ok()?;
         let [file_system, ..] = statfs;
-        if file_system as u64 != PIDFS_MAGIC {
+        if file_system != PIDFS_MAGIC {
             return None;
         }
         const STATX_INO: usize = 0x100;

@@ -289,11 +289,12 @@ impl Process {
         .next()
     }
 
-    /// The inode number of its pidfd, if that says who it is: before Linux 6.9 all had the same.
+    /// The inode number of its pidfd, if that says who it is: before Linux 6.9 all had the same, and 32 bits are too few.
     pub(crate) fn pidfd_id(&self) -> Option<u64> {
         const PIDFS_MAGIC: i64 = 0x5049_4446;
         let on_pidfs = rustix::fs::fstatfs(&self.pidfd).unwrap().f_type as i64 == PIDFS_MAGIC;
-        on_pidfs.then(|| rustix::fs::fstat(&self.pidfd).unwrap().st_ino)
+        (on_pidfs && cfg!(target_pointer_width = "64"))
+            .then(|| rustix::fs::fstat(&self.pidfd).unwrap().st_ino)
     }
 }
 
