@@ -294,9 +294,10 @@ struct Listener {
 
 enum Phase {
     Serving,
-    /// A successor is in flight.
+    /// A successor is in flight. It is looked at when it shows something, and at this moment.
     Restarting {
-        deadline: Instant,
+        ready_by: Instant,
+        look_at: Instant,
     },
     /// Accepts no more, and leaves when the last connection is done.
     Draining {
@@ -467,9 +468,13 @@ impl Server {
 
     fn run(&mut self) -> Result<ExitCode, Box<dyn Error>> {
         loop {
-            if let Phase::Restarting { deadline } = self.phase {
-                if deadline <= Instant::now() {
-                    self.check_successor(|successor| successor.wait_ready(Duration::ZERO).map(|()| true));
+            if let Phase::Restarting { ready_by, look_at } = self.phase {
+                let now = Instant::now();
+                if look_at <= now {
+                    self.check_successor(|successor| match successor.poll()? {
+                        false if ready_by <= now => successor.wait_ready(Duration::ZERO).map(|()| true),
+                        is_ready => Ok(is_ready),
+                    });
                 }
             }
             if let Phase::Draining { deadline, then } = self.phase {
@@ -483,7 +488,8 @@ impl Server {
             self.feed_watchdog();
             let deadline = match self.phase {
                 Phase::Serving => None,
-                Phase::Restarting { deadline } | Phase::Draining { deadline, .. } => Some(deadline),
+                Phase::Restarting { look_at, .. } => Some(look_at),
+                Phase::Draining { deadline, .. } => Some(deadline),
             };
             let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog.next);
             let deadline = deadline.into_iter().chain(watchdog).min();
@@ -551,7 +557,7 @@ impl Server {
             self.restart_failed("no successor outlives PID 1; SIGHUP restarts in place");
             return;
         }
-        let deadline = Instant::now() + self.config.ready_timeout;
+        let ready_by = Instant::now() + self.config.ready_timeout;
         match self.net.start_process(&mut self.launch) {
             Ok(successor) => {
                 for fd in successor.fds() {
@@ -559,9 +565,9 @@ impl Server {
                         say!("restart: watch the successor: {error}");
                     }
                 }
-                self.phase = Phase::Restarting { deadline };
+                self.phase = Phase::Restarting { ready_by, look_at: ready_by };
             }
-            // In this moment.
+            // One that was in flight got ready in this moment.
             Err(gracenet::Error::HandedOver) => self.check_successor(Successor::poll),
             Err(error) => self.restart_failed(error),
         }
@@ -577,7 +583,14 @@ impl Server {
         let looked = look(successor);
         let is_in_flight = successor.is_in_flight();
         match looked {
-            Ok(false) => {}
+            Ok(false) => {
+                let now = Instant::now();
+                if let Phase::Restarting { look_at, .. } = &mut self.phase {
+                    if *look_at <= now {
+                        *look_at = now + RETRY;
+                    }
+                }
+            }
             Ok(true) => {
                 self.is_main = false;
                 self.watchdog = None;
@@ -585,9 +598,12 @@ impl Server {
             }
             Err(failure) if is_in_flight => {
                 // It could not be looked at, or both serve, and the service manager does not know: to leave now would
-                // look like the end of the service.
+                // look like the end of the service. What shows now may show for ever, so it is not waited for.
                 say!("restart: {failure}");
-                self.phase = Phase::Restarting { deadline: Instant::now() + RETRY };
+                self.forget_successor();
+                if let Phase::Restarting { look_at, .. } = &mut self.phase {
+                    *look_at = Instant::now() + RETRY;
+                }
             }
             Err(failure) => {
                 self.forget_successor();

@@ -301,8 +301,8 @@ impl<'env, const N: usize> Net<'env, N> {
     ///
     /// # Errors
     ///
-    /// What this call opened is closed again, and nothing else has changed, but that a stale path which was to be
-    /// replaced is gone.
+    /// What this call opened is closed again, and nothing else has changed; but a stale path that was to be replaced may
+    /// be gone.
     ///
     /// - [`Error::UnknownNetwork`], [`Error::Address`]: what was asked for cannot be read.
     /// - [`Error::Capacity`]: the table of active sockets, or of their names, is full; nothing was opened.
@@ -698,8 +698,8 @@ impl<'env, const N: usize> Net<'env, N> {
 
     /// The whole of a restart, for a program that has nothing else to do meanwhile: [`Net::spawn`] and
     /// [`Successor::wait_ready`]. If this succeeds, the successor serves, and is the main process to the
-    /// service manager: drain, and exit. A successor that is in flight still, after [`Failure::Manager`] or
-    /// [`Failure::Error`], is the one that is waited for; no other is started.
+    /// service manager: drain, and exit. One that is in flight already, after [`Failure::Manager`] or
+    /// [`Failure::Error`] or because [`Net::spawn`] started it, is waited for; no other is started.
     ///
     /// # Errors
     ///
@@ -710,13 +710,11 @@ impl<'env, const N: usize> Net<'env, N> {
         restart: &Restart<'_>,
         timeout: Duration,
     ) -> Result<(), Failure> {
-        match self.spawn(launch, restart) {
-            Ok(_) | Err(Error::InFlight) => {}
-            // It got ready since.
-            Err(Error::HandedOver) => return Ok(()),
-            Err(error) => return Err(Failure::NotStarted(error)),
-        }
-        let successor = self.successor.as_mut().ok_or(Failure::NotStarted(Error::InFlight))?;
+        let successor = if self.successor.as_ref().is_some_and(Successor::is_in_flight) {
+            self.successor.as_mut().ok_or(Failure::NotStarted(Error::InFlight))?
+        } else {
+            self.spawn(launch, restart).map_err(Failure::NotStarted)?
+        };
         successor.wait_ready(timeout)
     }
 

@@ -43,8 +43,8 @@ pub(crate) enum Exit {
 }
 
 /// How a process ended that is not a child of this one: waits for `patience` at most, until it has ended and its parent
-/// has collected it, which is when the kernel writes it down. `None` if nobody tells by then: before Linux 6.15, or if
-/// the parent does not collect it.
+/// has collected it, which is when the kernel has a status to tell. `None` if there is none by then: before Linux 6.15,
+/// or if the parent does not collect it.
 ///
 /// # References
 ///

@@ -43,9 +43,8 @@ impl Deadline {
     }
 }
 
-/// Polls until something is found or the deadline has passed; signals do not end it. That it has passed is written down,
-/// and does not depend on the clock, which a filter may refuse: libc asks the vDSO, so whoever made the filter may not
-/// have thought of the call.
+/// Polls until something is found or the deadline has passed; signals do not end it. A deadline that has passed is marked
+/// so: a filter may refuse to read the clock, since libc does that without a call, and then no deadline would ever pass.
 pub(crate) fn poll_until<const N: usize>(
     fds: [(BorrowedFd<'_>, PollFlags); N],
     deadline: &mut Deadline,

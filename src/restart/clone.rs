@@ -182,7 +182,7 @@ fn execute(task: &Task, image: &Image<'_>, program_fd: Option<RawFd>) -> Error {
 #[inline(never)]
 fn search(name: &[u8], path: &[u8], execute: impl Fn(&CStr) -> Errno) -> Error {
     if name.is_empty() {
-        // Behind a directory it would be that.
+        // Behind a directory's name it would name the directory.
         return Error::call(Call::Execve, Errno::NOENT);
     }
     let mut candidate = Vec::<u8, PATH_MAX>::new();

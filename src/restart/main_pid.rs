@@ -45,8 +45,8 @@ impl MainPid {
         Ok(Some(Self { notifier: notifier.clone(), ours, theirs: Some(theirs), announced: false }))
     }
 
-    /// Tells the manager who the main process is now, by the deadline or the notifier's own. Called again after an
-    /// error, it goes on where it was.
+    /// Tells the manager who the main process is now, by the earlier of this deadline and the notifier's own. Called
+    /// again after an error, it goes on where it was.
     pub(crate) fn announce(
         &mut self,
         pid: Pid,

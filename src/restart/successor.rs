@@ -25,10 +25,12 @@ pub(super) const LAST_BREATH: Duration = Duration::from_millis(100);
 const DEATH: Duration = Duration::from_secs(1);
 
 /// Why a successor did not get ready. Whatever the reason, it has ended and was collected, but for
-/// [`Failure::Manager`] and [`Failure::Error`], which [`Successor::is_in_flight`] tells from the others; the
-/// predecessor has everything it had before. (One that was killed and does not end within a second, because the kernel
-/// is in the middle of something for it, a disk that does not answer, runs nothing of its own any more. The next restart
-/// collects it, or [`Successor::poll`].)
+/// [`Failure::Manager`] and [`Failure::Error`], after which it is in flight still; the predecessor has everything it had
+/// before.
+///
+/// A killed process may take long to end, while the kernel waits for a disk on its behalf. It runs nothing of its own any
+/// more, so it is waited for a second at most. Later [`Successor::poll`] collects it, or the next restart, if it has
+/// ended by then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Failure {
@@ -192,9 +194,8 @@ impl Successor {
     }
 
     /// Everything that an event loop polls, for reading, to know when to call [`Successor::poll`]: the pidfd,
-    /// the readiness socket, the manager's barrier. The same until that has said how it ends, but for the readiness
-    /// socket, which is closed once a successor has said that it gives up: ask again after each [`Successor::poll`], if
-    /// you register descriptors by number.
+    /// the readiness socket, the manager's barrier. The readiness socket is closed once the successor has said that it
+    /// gives up: where descriptors are registered by number, ask again after each [`Successor::poll`].
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         [Some(self.pidfd()), self.socket(), self.barrier()].into_iter().flatten()
     }
@@ -382,7 +383,7 @@ impl Successor {
                 (State::Waiting, Some(socket), _) => {
                     poll_until([pidfd, (socket.as_fd(), PollFlags::IN)], deadline).map(drop)?;
                 }
-                (State::Proving(proven), ..) => poll_until([pidfd], deadline.earlier(proven)).map(drop)?,
+                (State::Proving(proven), ..) => poll_until([pidfd], proven.earlier(deadline)).map(drop)?,
                 (State::Confirming, _, Some(main_pid)) => {
                     poll_until([(main_pid.barrier(), PollFlags::empty())], deadline).map(drop)?;
                 }
@@ -467,7 +468,7 @@ impl Successor {
         }
         match self.has_ended(DEATH) {
             Ok(true) => self.collect(failure),
-            // In the middle of what no signal interrupts, which may take as long as the disk is away.
+            // The kernel does something for it that no signal interrupts.
             Ok(false) => self.settle(failure.unwrap_or(Failure::Vanished)),
             Err(error) => Failure::Error(error),
         }
@@ -509,13 +510,19 @@ impl Successor {
     #[cold]
     #[inline(never)]
     fn wait_for_child(&self) -> Result<Option<Exit>, Error> {
-        loop {
-            match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
-                Ok(status) => {
-                    return Ok(status.and_then(|status| match status.exit_status() {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        for _ in 0..LAST_BREATH.as_millis() {
+            match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
+                Ok(Some(status)) => {
+                    return Ok(match status.exit_status() {
                         Some(status) => Some(Exit::Status(status)),
                         None => status.terminating_signal().map(Exit::Signal),
-                    }));
+                    });
+                }
+                // A tracer collects it first, and no descriptor shows when.
+                Ok(None) => {
+                    let mut moment = Deadline::after(Duration::from_millis(1));
+                    poll_until([(self.pidfd.as_fd(), PollFlags::empty())], &mut moment)?;
                 }
                 Err(Errno::INTR) => {}
                 // Somebody else was first.
@@ -523,5 +530,6 @@ impl Successor {
                 Err(errno) => return Err(Error::call_on(Call::Waitid, self.pidfd.as_raw_fd(), errno)),
             }
         }
+        Ok(None)
     }
 }

@@ -92,7 +92,7 @@ impl Task {
     }
 
     /// Sets `FD_CLOEXEC` on every descriptor from `first` on: with one call, or one by one where the kernel
-    /// has no such call, as `/proc` lists them, or where that is missing each number that one can have.
+    /// has no such call, as `/proc` lists them, or where that is missing each number below the kernel's default limit.
     pub(crate) fn close_on_exec_from(&self, first: RawFd) -> Result<(), Errno> {
         match close_range(first as u32, u32::MAX) {
             Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => self.close_on_exec_each(first),
