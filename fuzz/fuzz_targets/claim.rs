@@ -337,7 +337,7 @@ fuzz_target!(|input: Input| {
     let mut table: Vec<_> = lines.iter().map(|line| line.as_ptr()).collect();
     table.push(ptr::null());
     // SAFETY: no arguments, and a table of strings that ends with a null pointer and outlives the launch.
-    let launch = unsafe { Launch::<1, 8>::new(0, [ptr::null()].as_ptr(), table.as_ptr()) };
+    let launch = unsafe { Launch::<3, 8>::new(0, [ptr::null()].as_ptr(), table.as_ptr()) };
     let mut launch = launch.expect("room for the variables");
     let mut net = Net::<N>::new();
     // SAFETY: the numbers were given to nobody else, and the strings outlive the tables.
@@ -426,14 +426,15 @@ fn take_step(step: &Step, net: &mut Net<'static, N>, model: &mut Model) {
 }
 
 /// A restart of a program that does not exist leaves everything as it was.
-fn spawn(reported: bool, launch: &mut Launch<1, 8>, net: &mut Net<'static, N>) {
+fn spawn(reported: bool, launch: &mut Launch<3, 8>, net: &mut Net<'static, N>) {
     let fds = |net: &Net<'static, N>| -> Vec<RawFd> {
         net.active().map(|(_, socket)| socket.as_fd().as_raw_fd()).collect()
     };
     let before = fds(net);
     let readiness = if reported { Readiness::Reported } else { Readiness::Executed };
     let nothing = Executable::Path(c"/dev/null/nothing");
-    let failed = net.spawn(launch, &Restart::new().executable(nothing).readiness(readiness));
+    let failed =
+        net.spawn(launch, &Restart::new().executable(nothing).args(&[c"nothing"]).readiness(readiness));
     let error = Error::Call { call: Call::Execve, fd: None, errno: Errno::NOTDIR };
     assert_eq!(failed.map(drop), Err(error));
     assert_eq!(fds(net), before);
