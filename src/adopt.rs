@@ -33,8 +33,9 @@ pub(crate) struct Adopted {
 pub(crate) unsafe fn variables<'env>(table: &VecView<Option<CStrPtr>>) -> Variables<'env> {
     let value = |variable: Variable| {
         let name = variable.name().as_bytes();
+        let string = crate::environ::find(table, name)?.behind(name.len() + 1)?;
         // SAFETY: the caller's promise.
-        unsafe { crate::environ::find(table, name)?.detach() }.get(name.len() + 1..)
+        Some(unsafe { string.detach() })
     };
     Variables {
         pid: value(Variable::Pid),
