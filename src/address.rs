@@ -517,8 +517,8 @@ fn read_inet(network: Network, text: &[u8]) -> Option<Address<'_>> {
     Some(Address::Inet(SocketAddr::new(ip.into(), read_port(port)?)))
 }
 
-/// An IPv4 address that a colon ends, and what follows it. As std's parser has it, which wants to be sure first that
-/// this is UTF-8.
+/// An IPv4 address that a colon ends, and what follows the colon. It takes what std's parser takes; that one wants text,
+/// which would have to be checked for UTF-8 first.
 fn read_ipv4(mut text: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
     let mut ip = 0;
     for end in b"...:" {
@@ -528,7 +528,7 @@ fn read_ipv4(mut text: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
             digits += 1;
             text = rest;
         }
-        // The least that takes so many digits: what begins with 0 may be meant as octal.
+        // The least number that is written with so many digits: one with a leading 0 may be meant as octal.
         let least = *[256, 0, 10, 100].get(digits)?;
         if !(least..256).contains(&octet) {
             return None;

@@ -189,7 +189,7 @@ pub(crate) struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    /// `scope` is [`scope`]'s answer.
+    /// `scope` is the index of the endpoint's zone, as [`scope`] finds it.
     pub(crate) fn new(endpoint: &'a Endpoint<'a>, scope: u32, options: &Options<'a, '_>) -> Self {
         Self { endpoint, name: options.name, v6only: options.v6only, keys: endpoint.keys(scope) }
     }
