@@ -32,33 +32,31 @@ pub fn spawn(bin: &Path, contender: &Contender) -> (usize, usize) {
         let mut server = Server::start(bin, contender, &start);
         // The first restart brings the listeners into the order of the addresses.
         server.restart();
-        // What the one before it does on its way out is not counted.
-        std::thread::sleep(std::time::Duration::from_millis(200));
         server.restart();
         drop(server);
-        let log = std::fs::read_to_string(log).unwrap();
-        let last = log.rfind("\"start\"").unwrap();
-        let line = log[..last].rfind('\n').unwrap();
-        between(&log[line..], "start", "started")
+        between(&std::fs::read_to_string(log).unwrap(), "start", "started")
     };
     let (one, more) = (count(1), count(65));
     (one, more.saturating_sub(one).div_ceil(64))
 }
 
-/// The calls between two marks, in all processes, but not those of a program that was executed in between.
+/// The calls between two marks, the last of their kind, of the process that leaves them and of those that it makes
+/// meanwhile, but not those of a program that was executed in between. Others may be on their way to wait for it, or out.
 fn between(log: &str, from: &str, to: &str) -> usize {
     let is_mark = |line: &str, mark: &str| line.contains("write(") && line.contains(&format!("\"{mark}\""));
+    let lines: Vec<_> = log.lines().map(|line| line.split_once(' ').unwrap()).collect();
+    let mark = lines.iter().rposition(|(_, call)| is_mark(call, from)).unwrap();
+    let (own, _) = lines[mark];
+    let others: HashSet<_> = lines[..mark].iter().map(|(pid, _)| *pid).filter(|pid| *pid != own).collect();
     let mut executed = HashSet::new();
     let mut calls = 0;
-    let lines = log.lines().skip_while(|line| !is_mark(line, from)).skip(1);
-    for line in lines.take_while(|line| !is_mark(line, to)) {
-        let (pid, call) = line.split_once(' ').unwrap();
+    for (pid, call) in lines[mark + 1..].iter().take_while(|(_, call)| !is_mark(call, to)) {
         let call = call.trim_start();
         if call.starts_with("<... execve resumed>") && call.ends_with("= 0") {
             executed.insert(pid);
         }
         // What goes on, a signal, an exit.
-        if call.starts_with(['<', '-', '+']) || executed.contains(pid) {
+        if call.starts_with(['<', '-', '+']) || others.contains(pid) || executed.contains(pid) {
             continue;
         }
         calls += 1;

@@ -109,7 +109,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(readme) = readme {
         report::quote(&readme, &measured)?;
     }
-    print!("{}", report::summary(&measured));
+    print!("{}", report::summary(&measured, quick));
     step("done");
     if bars::all(&measured).iter().any(|bar| bar.is_counted && !bar.is_held) {
         return Err("a bar is missed that does not depend on time".into());

@@ -391,12 +391,12 @@ fn plots(out: &Path, measured: &Measured) -> Result<(), Box<dyn Error>> {
     draw("heap.svg", "MiB of dirty heap", "microseconds of the start call, median", &start)
 }
 
-/// The bars and the medians, to print.
-pub fn summary(measured: &Measured) -> String {
-    let mut text = table(measured);
-    text.push('\n');
-    for bar in bars::all(measured) {
-        let Bar { what, bound, reached, .. } = &bar;
+/// The bars and the medians, to print; of a quick run those bars alone that do not depend on time, for which it has
+/// too few samples.
+pub fn summary(measured: &Measured, quick: bool) -> String {
+    let mut text = if quick { String::new() } else { table(measured) + "\n" };
+    for bar in bars::all(measured).iter().filter(|bar| bar.is_counted || !quick) {
+        let Bar { what, bound, reached, .. } = bar;
         let _ = writeln!(text, "{:6}  {what}: {reached} ({bound})", bar.verdict());
     }
     text
