@@ -54,7 +54,8 @@ const CONNECTIONS: usize = 64;
 /// How many descriptors the loop waits for at most: these, the signals, the timer, and the successor's three.
 const POLLED: usize = LISTENERS + CONNECTIONS + 5;
 
-/// How many seconds a successor has to get ready, and connections have to end.
+/// How many seconds a successor has to get ready, and connections have to end: all of them when it drains, and one
+/// where there is room for no more.
 const PATIENCE: i64 = 30;
 
 /// SIGPIPE is one that nothing comes of, instead of the end: whoever reads what is said may leave.
@@ -102,6 +103,8 @@ struct Server<'s> {
     terminated: bool,
     /// Whether a connection could not be accepted for want of something: then none is for a moment.
     exhausted: bool,
+    /// Whether it serves, and has room for no more connections.
+    crowded: bool,
     signals: Signals,
     /// Runs out when the phase has lasted too long. Made when the program is ready: without it none lasts too long,
     /// and that is no reason to end for one whose predecessor has left.
@@ -130,6 +133,7 @@ impl<'s> Server<'s> {
             phase: Phase::Serving,
             terminated: false,
             exhausted: false,
+            crowded: false,
             signals,
             timer: None,
         })
@@ -154,6 +158,7 @@ impl<'s> Server<'s> {
                     _ => {}
                 }
             }
+            self.watch_crowd();
             let shown = &mut Vec::new();
             let listeners = self.wait(shown)?;
             self.exhausted = false;
@@ -179,6 +184,16 @@ impl<'s> Server<'s> {
             {
                 return Ok(());
             }
+        }
+    }
+
+    /// Sets a time for one connection to end where there is room for no more: clients that say nothing would keep all
+    /// others out.
+    fn watch_crowd(&mut self) {
+        let serves = self.phase == Phase::Serving;
+        let crowded = serves && self.connections.is_full();
+        if core::mem::replace(&mut self.crowded, crowded) != crowded && serves {
+            self.set_timer(if crowded { PATIENCE } else { 0 });
         }
     }
 
