@@ -155,7 +155,7 @@ pub const NUMBER_LINE: usize = 15 + 1 + DIGITS + 1;
 /// - [`Error::Capacity`]: `line` is too short; [`NUMBER_LINE`] bytes never are.
 pub fn render_number(variable: Variable, value: u64, line: &mut [u8]) -> Result<usize, Error> {
     let mut digits = [0; DIGITS];
-    let mut line = Line { bytes: line, len: 0 };
+    let mut line = Writer { bytes: line, len: 0 };
     line.append(variable.name().as_bytes())?;
     line.append(b"=")?;
     line.append(decimal(value, &mut digits))?;
@@ -172,7 +172,7 @@ pub const NAMES_PREFIX: usize = "LISTEN_FDNAMES=".len();
 ///
 /// - [`Error::Capacity`]: `line` is too short.
 pub fn render_names<'n>(names: impl Iterator<Item = &'n str>, line: &mut [u8]) -> Result<usize, Error> {
-    let mut line = Line { bytes: line, len: 0 };
+    let mut line = Writer { bytes: line, len: 0 };
     line.append(b"LISTEN_FDNAMES=")?;
     for (position, name) in names.enumerate() {
         if position > 0 {
@@ -250,12 +250,12 @@ const fn valid_in_name(byte: u8) -> bool {
 }
 
 /// A buffer and how much of it is written.
-struct Line<'b> {
+struct Writer<'b> {
     bytes: &'b mut [u8],
     len: usize,
 }
 
-impl Line<'_> {
+impl Writer<'_> {
     fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let end = self.len + bytes.len();
         let capacity = self.bytes.len();
