@@ -43,7 +43,6 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
-use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -56,8 +55,10 @@ use std::time::{Duration, Instant};
 use gracenet::address::Kind;
 use gracenet::error::Variable;
 use gracenet::notify::{self, Assignment};
-use gracenet::{Endpoint, Failure, Id, Launch, Net, Notifier, Options, Reason, Restart, Signals, Successor};
-use rustix::event::{EventfdFlags, Timespec, epoll};
+use gracenet::{
+    Endpoint, Failure, Id, Launch, Net, Notifier, Options, Predecessor, Reason, Restart, Signals, Successor,
+};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags};
@@ -242,48 +243,23 @@ fn collect_orphans() {
     while let Ok(Some(_)) = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {}
 }
 
-/// What the loop waits for, beside the listeners, whose keys are their positions.
-mod key {
-    pub(super) const SIGNALS: u64 = u64::MAX;
-    pub(super) const SUCCESSOR: u64 = u64::MAX - 1;
-    pub(super) const PREDECESSOR: u64 = u64::MAX - 2;
-    pub(super) const LAST_CONNECTION: u64 = u64::MAX - 3;
+/// What the loop waits for.
+#[derive(Clone, Copy)]
+enum Event {
+    Signal,
+    /// The last connection is done.
+    LastConnection,
+    /// The predecessor has ended.
+    Predecessor,
+    Successor,
+    /// On the listener at this position.
+    Connection(u16),
 }
 
-/// The descriptors that the loop waits for.
-struct Watch(OwnedFd);
+type Events = heapless::Vec<Event, WATCHED>;
 
-impl Watch {
-    fn new() -> io::Result<Self> {
-        Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
-    }
-
-    fn add(&self, fd: impl AsFd, key: u64) -> io::Result<()> {
-        Ok(epoll::add(&self.0, fd, epoll::EventData::new_u64(key), epoll::EventFlags::IN)?)
-    }
-
-    /// One that is not watched is what was wanted.
-    fn remove(&self, fd: impl AsFd) {
-        let _ = epoll::delete(&self.0, fd);
-    }
-
-    /// What is ready now, or by the deadline.
-    fn wait<'e>(
-        &self,
-        events: &'e mut [MaybeUninit<epoll::Event>],
-        deadline: Option<Instant>,
-    ) -> io::Result<&'e [epoll::Event]> {
-        let timeout = deadline.map(|deadline| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
-        });
-        match epoll::wait(&self.0, events, timeout.as_ref()) {
-            Ok((events, _)) => Ok(events),
-            Err(Errno::INTR) => Ok(&[]),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
+/// How many descriptors the loop waits for at most: the listeners, the successor's three, and one of each other kind.
+const WATCHED: usize = CAPACITY + 6;
 
 struct Listener {
     id: Id,
@@ -294,10 +270,11 @@ struct Listener {
 
 enum Phase {
     Serving,
-    /// A successor is in flight. It is looked at when it shows something, and at this moment.
+    /// A successor is in flight. It is looked at when it shows something, if that is watched, and at this moment.
     Restarting {
         ready_by: Instant,
         look_at: Instant,
+        watched: bool,
     },
     /// Accepts no more, and leaves when the last connection is done.
     Draining {
@@ -320,7 +297,6 @@ struct Server {
     claimed: usize,
     generation: Option<Generation>,
     signals: Signals,
-    watch: Watch,
     connections: Arc<Connections>,
     phase: Phase,
     terminations: usize,
@@ -348,7 +324,7 @@ impl Server {
         signals: Signals,
     ) -> Result<Self, (Sockets, Box<dyn Error>)> {
         match Self::open(config, &launch, &mut net) {
-            Ok((listeners, generation, watchdog, watch, connections)) => Ok(Self {
+            Ok((listeners, generation, watchdog, connections)) => Ok(Self {
                 config,
                 launch,
                 claimed: listeners.iter().filter(|listener| !listener.fresh).count(),
@@ -357,7 +333,6 @@ impl Server {
                 listeners,
                 generation,
                 signals,
-                watch,
                 connections: Arc::new(connections),
                 phase: Phase::Serving,
                 terminations: 0,
@@ -372,8 +347,7 @@ impl Server {
         config: &'static Config,
         launch: &Launch<4096>,
         net: &mut Net<'static, CAPACITY>,
-    ) -> Result<(Vec<Listener>, Option<Generation>, Option<Watchdog>, Watch, Connections), Box<dyn Error>>
-    {
+    ) -> Result<(Vec<Listener>, Option<Generation>, Option<Watchdog>, Connections), Box<dyn Error>> {
         let listeners = (0..config.addresses.len())
             .map(|position| listen(net, config, position))
             .collect::<Result<Vec<_>, _>>()?;
@@ -382,17 +356,11 @@ impl Server {
             let interval = time / 2;
             Watchdog { interval, next: Instant::now() + interval }
         });
-        Ok((listeners, generation, watchdog, Watch::new()?, Connections::new()?))
+        Ok((listeners, generation, watchdog, Connections::new()?))
     }
 
-    /// Begins to accept and says so.
+    /// Says that it can accept.
     fn ready(&mut self) -> Result<(), Box<dyn Error>> {
-        self.watch.add(&self.signals, key::SIGNALS)?;
-        self.watch.add(&self.connections.last, key::LAST_CONNECTION)?;
-        if let Some(predecessor) = self.net.predecessor() {
-            self.watch.add(predecessor, key::PREDECESSOR)?;
-        }
-        self.accept_from_all()?;
         if let Some(generation) = &self.generation {
             generation.begin(&self.net)?;
         }
@@ -459,16 +427,56 @@ impl Server {
         }
     }
 
-    fn accept_from_all(&self) -> Result<(), Box<dyn Error>> {
-        for (position, listener) in self.listeners.iter().enumerate() {
-            self.watch.add(self.net.fd(listener.id)?, position as u64)?;
+    /// Waits until something shows that there is to wait for in this phase, or until the deadline; `events` is what does.
+    ///
+    /// The descriptors are looked at anew each time, by poll(2): 60 ns for each, where epoll takes more than a microsecond
+    /// for each before a successor is ready. Up to a hundred listeners nobody sees the difference while it serves; a server
+    /// of many more, and always busy, does better with epoll.
+    fn wait(&self, events: &mut Events, deadline: Option<Instant>) -> io::Result<()> {
+        events.clear();
+        let mut fds = heapless::Vec::<_, WATCHED>::new();
+        let mut watch = |fd, event| {
+            let _fits = fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            let _fits = events.push(event);
+        };
+        watch(self.signals.as_fd(), Event::Signal);
+        watch(self.connections.last.as_fd(), Event::LastConnection);
+        if let Some(predecessor) = self.net.predecessor() {
+            watch(predecessor.as_fd(), Event::Predecessor);
+        }
+        if let (Phase::Restarting { watched: true, .. }, Some(successor)) =
+            (&self.phase, self.net.successor())
+        {
+            successor.fds().for_each(|fd| watch(fd, Event::Successor));
+        }
+        if !matches!(self.phase, Phase::Draining { .. }) {
+            for (position, listener) in (0..).zip(&self.listeners) {
+                if let Ok(fd) = self.net.fd(listener.id) {
+                    watch(fd, Event::Connection(position));
+                }
+            }
+        }
+        let timeout = deadline.map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => {
+                let mut fds = fds.iter();
+                events.retain(|_| fds.next().is_some_and(|fd| !fd.revents().is_empty()));
+            }
+            Err(Errno::INTR) => events.clear(),
+            // More than the limit of open files, which was lowered. None of them blocks, so each can be tried.
+            Err(Errno::INVAL) => thread::sleep(Duration::from_millis(10)),
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }
 
     fn run(&mut self) -> Result<ExitCode, Box<dyn Error>> {
+        let mut events = Events::new();
         loop {
-            if let Phase::Restarting { ready_by, look_at } = self.phase {
+            if let Phase::Restarting { ready_by, look_at, .. } = self.phase {
                 let now = Instant::now();
                 if look_at <= now {
                     self.check_successor(|successor| match successor.poll()? {
@@ -481,7 +489,7 @@ impl Server {
                 if self.connections.open.load(Ordering::SeqCst) == 0 || deadline <= Instant::now() {
                     match then {
                         Leave::Exit => return Ok(ExitCode::SUCCESS),
-                        Leave::Exec => self.exec()?,
+                        Leave::Exec => self.exec(),
                     }
                 }
             }
@@ -493,26 +501,29 @@ impl Server {
             };
             let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog.next);
             let deadline = deadline.into_iter().chain(watchdog).min();
-            let mut events = [MaybeUninit::uninit(); 64];
-            for event in self.watch.wait(&mut events, deadline)? {
-                match event.data.u64() {
-                    key::SIGNALS => {
+            self.wait(&mut events, deadline)?;
+            for event in &events {
+                match *event {
+                    Event::Signal => {
                         if let Some(code) = self.handle_signals() {
                             return Ok(code);
                         }
                     }
-                    key::SUCCESSOR => self.check_successor(Successor::poll),
-                    key::PREDECESSOR => {
-                        if let Some(predecessor) = self.net.take_predecessor() {
-                            self.watch.remove(predecessor);
-                        }
-                        self.become_main();
-                    }
-                    key::LAST_CONNECTION => self.connections.acknowledge(),
-                    position => self.accept(position as usize),
+                    Event::Successor => self.check_successor(Successor::poll),
+                    Event::Predecessor => self.look_at_predecessor()?,
+                    Event::LastConnection => self.connections.acknowledge(),
+                    Event::Connection(position) => self.accept(position.into()),
                 }
             }
         }
+    }
+
+    fn look_at_predecessor(&mut self) -> Result<(), Box<dyn Error>> {
+        if self.net.predecessor().map(Predecessor::has_exited).transpose()? == Some(true) {
+            drop(self.net.take_predecessor());
+            self.become_main();
+        }
+        Ok(())
     }
 
     fn handle_signals(&mut self) -> Option<ExitCode> {
@@ -543,7 +554,7 @@ impl Server {
         None
     }
 
-    /// Starts a successor and watches it.
+    /// Starts a successor.
     fn spawn(&mut self) {
         // One that got ready since is one restart, and not the first of two.
         self.check_successor(Successor::poll);
@@ -559,14 +570,7 @@ impl Server {
         }
         let ready_by = Instant::now() + self.config.ready_timeout;
         match self.net.start_process(&mut self.launch) {
-            Ok(successor) => {
-                for fd in successor.fds() {
-                    if let Err(error) = self.watch.add(fd, key::SUCCESSOR) {
-                        say!("restart: watch the successor: {error}");
-                    }
-                }
-                self.phase = Phase::Restarting { ready_by, look_at: ready_by };
-            }
+            Ok(_) => self.phase = Phase::Restarting { ready_by, look_at: ready_by, watched: true },
             // One that was in flight got ready in this moment.
             Err(gracenet::Error::HandedOver) => self.check_successor(Successor::poll),
             Err(error) => self.restart_failed(error),
@@ -600,13 +604,12 @@ impl Server {
                 // It could not be looked at, or both serve, and the service manager does not know: to leave now would
                 // look like the end of the service. What shows now may show for ever, so it is not waited for.
                 say!("restart: {failure}");
-                self.forget_successor();
-                if let Phase::Restarting { look_at, .. } = &mut self.phase {
+                if let Phase::Restarting { look_at, watched, .. } = &mut self.phase {
                     *look_at = Instant::now() + RETRY;
+                    *watched = false;
                 }
             }
             Err(failure) => {
-                self.forget_successor();
                 self.phase = Phase::Serving;
                 self.restart_failed(failure);
             }
@@ -627,10 +630,7 @@ impl Server {
             return;
         };
         match successor.kill() {
-            Ok(true) => {
-                self.forget_successor();
-                say!("restart failed: terminated");
-            }
+            Ok(true) => say!("restart failed: terminated"),
             // It was ready, and serves. The manager may have to be told, or be about to say that it knows.
             Ok(false) => {
                 self.check_successor(|successor| successor.wait(RETRY));
@@ -651,14 +651,6 @@ impl Server {
         }
     }
 
-    fn forget_successor(&mut self) {
-        if let Some(successor) = self.net.successor_mut() {
-            for fd in successor.fds() {
-                self.watch.remove(fd);
-            }
-        }
-    }
-
     /// Stops accepting: what comes from now on waits in the queues, for whoever has the listeners next.
     fn drain(&mut self, then: Leave) {
         let deadline = Instant::now() + self.config.drain;
@@ -669,23 +661,16 @@ impl Server {
             }
             return;
         }
-        for listener in &self.listeners {
-            if let Ok(fd) = self.net.fd(listener.id) {
-                self.watch.remove(fd);
-            }
-        }
-        self.forget_successor();
         self.connections.draining.store(true, Ordering::SeqCst);
         self.phase = Phase::Draining { deadline, then };
     }
 
     /// Executes in place; if that fails, serves on.
-    fn exec(&mut self) -> Result<(), Box<dyn Error>> {
+    fn exec(&mut self) {
         let Err(error) = self.net.exec(&mut self.launch, &Restart::new());
         self.restart_failed(error);
         self.connections.draining.store(false, Ordering::SeqCst);
         self.phase = Phase::Serving;
-        self.accept_from_all()
     }
 
     fn accept(&self, position: usize) {

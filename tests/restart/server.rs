@@ -4,7 +4,10 @@ use crate::common;
 use libtest_mimic::{Failed, Trial};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, kill_process_group, pidfd_open,
+    prlimit,
+};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -27,6 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("serve_restarts_while_predecessor_drains", restarts_while_draining),
         trial("serve_survives_a_failing_successor", survives),
         common::trial("serve_tries_again_to_end_a_successor", &[("strace", common::strace)], tries_again),
+        trial("serve_serves_on_where_the_limit_of_open_files_was_lowered", lowered_limit),
         trial("serve_terminates", terminates),
         trial("serve_drains_for_no_longer_than_it_is_told", drains),
         trial("serve_unix_and_abstract", unix_and_abstract),
@@ -205,9 +209,9 @@ fn restarts_200_times() -> Outcome {
     let address = free_address();
     let mut server = Server::start(&[&address]);
     server.restart(Signal::USR2);
-    // The standard three, the listener, the launch directory, signals, epoll, and the last connection's eventfd: less
-    // by one than while the predecessor is still watched.
-    let second = server.fds_settled_at(8);
+    // The standard three, the listener, the launch directory, signals, and the last connection's eventfd: less by
+    // one than while the predecessor is still watched.
+    let second = server.fds_settled_at(7);
     for _ in 0..198 {
         assert!(server.restart(Signal::USR2).ends_with("inherited=1 listeners=1"));
     }
@@ -367,6 +371,22 @@ fn tries_again() -> Outcome {
     assert!(said.starts_with("restart: watching the successor: pidfd_send_signal"), "{said}");
     let said = next_line(&stderr);
     assert!(said.starts_with("restart failed: successor"), "{said}");
+    assert_eq!(asked(&address), server.pid);
+    Ok(())
+}
+
+/// To fewer than the loop waits for, which poll refuses then.
+fn lowered_limit() -> Outcome {
+    let address = free_address();
+    let (server, stderr) = start_heard(Command::new(std::env::current_exe()?), &[&address]);
+    let set = |limit| prlimit(Some(server.pid), Resource::Nofile, limit).unwrap();
+    let before = set(Rlimit { current: Some(2), maximum: getrlimit(Resource::Nofile).maximum });
+    for _ in 0..2 {
+        server.signal(Signal::USR2);
+        let said = next_line(&stderr);
+        assert!(said.starts_with("restart failed: socketpair: "), "{said}");
+    }
+    set(before);
     assert_eq!(asked(&address), server.pid);
     Ok(())
 }
