@@ -132,22 +132,26 @@ impl Access {
 /// A message's bytes.
 pub(super) type Bytes = Vec<u8, MESSAGE_MAX>;
 
-/// Writes the message that goes with `fds` descriptors; `now` is the time on the monotonic clock.
+/// Writes the message that goes with `fds` descriptors behind what is in `bytes`, for which there is one place on the
+/// stack so; `now` is the time on the monotonic clock.
 ///
 /// # Errors
 ///
 /// - [`Error::Message`]: it is not one that the manager would take at its word.
-pub(super) fn render(assignments: &[Assignment<'_>], fds: usize, now: Duration) -> Result<Bytes, Error> {
+pub(super) fn render(
+    assignments: &[Assignment<'_>],
+    fds: usize,
+    now: Duration,
+    bytes: &mut Bytes,
+) -> Result<(), Error> {
     if assignments.is_empty() {
         return Err(MessageFault::Empty.at(0));
     }
-    let mut bytes = Bytes::new();
     for (position, assignment) in assignments.iter().enumerate() {
-        let line = Line { bytes: &mut bytes, first: position == 0 };
+        let line = Line { bytes, first: position == 0 };
         line.write(assignment, now).map_err(|fault| fault.at(position))?;
     }
-    check_company(assignments, fds)?;
-    Ok(bytes)
+    check_company(assignments, fds)
 }
 
 /// Whether the descriptors and the assignments that are about descriptors go together.
@@ -277,7 +281,8 @@ mod tests {
     const NOW: Duration = Duration::new(12, 345_678_999);
 
     fn text(assignments: &[Assignment<'_>], fds: usize) -> Result<String, Error> {
-        render(assignments, fds, NOW).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
+        let mut bytes = Bytes::new();
+        render(assignments, fds, NOW, &mut bytes).map(|()| String::from_utf8(bytes.to_vec()).unwrap())
     }
 
     #[test]

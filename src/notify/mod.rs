@@ -335,7 +335,8 @@ fn send(
     fds: &[BorrowedFd<'_>],
     deadline: &mut Deadline,
 ) -> Result<(), Error> {
-    let message = message::render(assignments, fds.len(), now())?;
+    let mut message = message::Bytes::new();
+    message::render(assignments, fds.len(), now(), &mut message)?;
     let invalid = |errno| Error::call(Call::Connect, errno);
     match Target::parse(value)? {
         Target::Path(path) => {
