@@ -49,7 +49,7 @@ impl Signals {
             match rustix::io::read(&self.fd, &mut info) {
                 Ok(_) => {
                     let number = info.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
-                    return Ok(Signal::from_named_raw(number));
+                    return Ok(sys::signal(number));
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(None),

@@ -20,12 +20,15 @@ fn raise(signal: Signal) {
 
 #[test]
 fn a_signal_is_shown_once_and_never_waited_for() {
-    let signals = Signals::new(&[Signal::USR1, Signal::USR2]).unwrap();
+    // How containers are asked to end.
+    // SAFETY: a real-time signal that neither libc keeps for itself.
+    let real_time = unsafe { Signal::from_raw_unchecked(libc::SIGRTMIN() + 3) };
+    let signals = Signals::new(&[Signal::USR1, Signal::USR2, real_time]).unwrap();
     assert_eq!(rustix::io::fcntl_getfd(&signals), Ok(FdFlags::CLOEXEC));
     assert!(rustix::fs::fcntl_getfl(&signals).unwrap().contains(OFlags::NONBLOCK));
     assert!(!is_readable(&signals));
     assert_eq!(signals.take(), Ok(None));
-    for signal in [Signal::USR2, Signal::USR1] {
+    for signal in [Signal::USR2, Signal::USR1, real_time] {
         raise(signal);
         assert!(is_readable(&signals));
         assert_eq!(signals.take(), Ok(Some(signal)));

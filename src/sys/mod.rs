@@ -110,6 +110,13 @@ impl Mask {
     pub(crate) const ALL: Self = Self(!(1 << (Signal::SYS.as_raw() - 1)));
 }
 
+/// The signal of this number, which the kernel has just told; a real-time one has no name.
+pub(crate) fn signal(number: c_int) -> Option<Signal> {
+    let is_one = (1..=SIGNALS as c_int).contains(&number);
+    // SAFETY: a number that the kernel delivered, of a signal that the caller blocked.
+    is_one.then(|| unsafe { Signal::from_raw_unchecked(number) })
+}
+
 impl Mask {
     /// These.
     pub(crate) fn of(signals: &[Signal]) -> Self {
