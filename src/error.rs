@@ -25,7 +25,7 @@ pub enum Error {
     Capacity {
         /// Which table.
         table: Table,
-        /// How many entries, or bytes, it would have to hold.
+        /// How many entries, or bytes, it would have to hold for the first that does not fit: more may follow.
         needed: usize,
         /// How many it holds.
         capacity: usize,
@@ -76,6 +76,8 @@ pub enum Error {
     Untrusted,
     /// A successor is in flight.
     InFlight,
+    /// This process has not reported to its predecessor that it is ready: a successor of its own would serve beside that.
+    NotReported,
     /// There is no first argument, which tells the program's name.
     NoArguments,
     /// A change of the environment is not of the form `NAME=value`, or is one of the crate's own variables.
@@ -536,6 +538,7 @@ impl fmt::Display for Error {
             Self::Killed { signal } => write!(f, "signal {signal} came before the program was executed"),
             Self::Untrusted => f.write_str("a set-user-ID start does not say which program to run"),
             Self::InFlight => f.write_str("a successor is in flight"),
+            Self::NotReported => f.write_str("the predecessor has not been told that this process is ready"),
             Self::NoArguments => f.write_str("no argument names the program"),
             Self::InvalidChange { position } => {
                 write!(f, "environment change {position} is not NAME=value or is reserved")

@@ -210,7 +210,10 @@ impl<'a> Wanted<'a> {
                 self.keys.exact.is_none() || inherited.named(name).filter(is_namesake).nth(1).is_none();
             for position in inherited.named(name).filter(|_| decides) {
                 if let Some(slot) = inherited.slots.get_mut(position) {
-                    if slot.name == name && self.fits(slot, self.v6only)? {
+                    // Nothing of IPv6 comes to the wildcard of IPv4.
+                    let is_v4 = matches!(slot.key, Some(Key::V4 { ip: [0, 0, 0, 0], .. }));
+                    let agrees = !is_v4 || self.v6only != Some(true);
+                    if slot.name == name && agrees && self.fits(slot, self.v6only)? {
                         return Ok(Some(position));
                     }
                 }

@@ -50,6 +50,8 @@ pub struct Net<'env, const N: usize> {
     reported: bool,
     /// Whether a successor before the present one got ready.
     handed_over: bool,
+    /// Whether this process has told its predecessor that it gives up, or been given up itself by then.
+    refused: bool,
 }
 
 /// Zeros when it is fresh, for the reason that [`Slot`] has.
@@ -67,6 +69,7 @@ pub struct Inherit {
     strict: bool,
     keep: bool,
     listeners_only: bool,
+    even_if_secure: bool,
     first_fd: RawFd,
 }
 
@@ -80,7 +83,7 @@ impl Inherit {
     /// `LISTEN_PID` may be absent, the variables are consumed, anything may be inherited, from 3 on.
     #[must_use]
     pub const fn new() -> Self {
-        Self { strict: false, keep: false, listeners_only: false, first_fd: FIRST_FD }
+        Self { strict: false, keep: false, listeners_only: false, even_if_secure: false, first_fd: FIRST_FD }
     }
 
     /// Without `LISTEN_PID` nothing is inherited, as libsystemd has it. The Go original sets none.
@@ -94,6 +97,15 @@ impl Inherit {
     #[must_use]
     pub const fn keep(mut self, keep: bool) -> Self {
         self.keep = keep;
+        self
+    }
+
+    /// Believes the variables of a secure start too, as libsystemd does: for a program with file capabilities that nobody
+    /// but a service manager starts. A start is secure if it gave the program more than whoever made it has, by a
+    /// set-user-ID bit, file capabilities or a security module: [`Launch::is_secure`].
+    #[must_use]
+    pub const fn even_if_secure(mut self, even_if_secure: bool) -> Self {
+        self.even_if_secure = even_if_secure;
         self
     }
 
@@ -190,12 +202,14 @@ impl<'env, const N: usize> Net<'env, N> {
             notifier: Notifier::none(),
             reported: false,
             handed_over: false,
+            refused: false,
         }
     }
 
     /// Adopts the descriptors that a service manager or a predecessor hands over, and returns how many there
-    /// are: none, if the variables are absent or meant for another process. Call it once, first thing in
-    /// `main`, before anything else could use their numbers.
+    /// are: none, if the variables are absent or meant for another process, and none after a secure start, where
+    /// the environment is not to be believed: see [`Inherit::even_if_secure`]. Call it once, first thing in `main`,
+    /// before anything else could use their numbers.
     ///
     /// The variables are consumed from `launch`, on errors too. `FD_CLOEXEC` is set on all descriptors with
     /// one call, so no child of the program gets them but the successor.
@@ -256,9 +270,6 @@ impl<'env, const N: usize> Net<'env, N> {
             Ok(_) => State::Inherited,
             Err(error) => State::Failed(error),
         };
-        if !options.keep {
-            launch.consume()?;
-        }
         result
     }
 
@@ -271,11 +282,14 @@ impl<'env, const N: usize> Net<'env, N> {
         launch: &mut Launch<ARGS, VARS>,
         options: Inherit,
     ) -> Result<usize, Error> {
-        if launch.is_secure() {
-            return Ok(0);
-        }
         // SAFETY: the strings stay for 'env.
         let variables = unsafe { adopt::variables(launch.view().vars) };
+        if !options.keep {
+            launch.consume()?;
+        }
+        if launch.is_secure() && !options.even_if_secure {
+            return Ok(0);
+        }
         let pid = getpid().as_raw_nonzero().get() as u32;
         let activation = Activation::parse(&variables, options.strict, pid, pidfd::own_id)?;
         let own_fd = launch.view().directory.fd().map(|fd| fd.as_raw_fd());
@@ -283,6 +297,8 @@ impl<'env, const N: usize> Net<'env, N> {
         let adopted = unsafe {
             adopt::adopt(&activation, options.first_fd, options.listeners_only, own_fd, &mut self.inherited)
         }?;
+        // Whoever said so before spoke to nobody.
+        self.reported &= adopted.readiness.is_none();
         self.readiness = adopted.readiness.into();
         self.predecessor = adopted.predecessor.into();
         Ok(activation.count)
@@ -500,12 +516,12 @@ impl<'env, const N: usize> Net<'env, N> {
     /// - [`Error::StaleId`]: it was closed or taken.
     /// - [`Error::InFlight`]: a successor may be about to serve it.
     /// - [`Error::HandedOver`]: a successor got ready, now or before, and serves it.
-    /// - [`Error::NoPath`]: it has no path, or this process was started with it and has not reported yet, so
-    ///   the path is still the predecessor's.
+    /// - [`Error::NoPath`]: it has no path, or this process was started with it and has not said yet that it is
+    ///   ready ([`Net::ready`]), so the path is still the predecessor's.
     /// - [`Error::Call`]: the path could not be removed.
     pub fn close_and_unlink(&mut self, id: Id) -> Result<(), Error> {
         let slot = self.active.find(id)?;
-        if self.readiness.as_ref().is_some() {
+        if !self.reported && self.came_with(slot.fd.as_fd()) {
             return Err(Error::NoPath);
         }
         if let Some(successor) = self.successor.as_ref() {
@@ -518,6 +534,12 @@ impl<'env, const N: usize> Net<'env, N> {
         }
         listener::unlink(slot.fd.as_fd())?;
         self.close(id)
+    }
+
+    /// Whether this process was started with a socket of this one's address. Not known once it is ready.
+    fn came_with(&self, fd: BorrowedFd<'_>) -> bool {
+        let own = listener::own_key(fd).ok().flatten();
+        own.is_some() && self.inherited.slots().iter().any(|slot| slot.key == own)
     }
 
     /// The active sockets, in the order in which a successor gets them.
@@ -548,8 +570,8 @@ impl<'env, const N: usize> Net<'env, N> {
     ///
     /// Nothing was closed.
     ///
-    /// - [`Error::GivenUp`]: the predecessor does not wait for this process any more, and serves on. Exit, and
-    ///   accept nothing.
+    /// - [`Error::GivenUp`]: the predecessor does not wait for this process any more, or was told not to by
+    ///   [`Net::refuse`], and serves on. Exit, and accept nothing.
     /// - [`Error::Call`]: the report could not be sent, within the notifier's timeout. A predecessor that has
     ///   ended is no error, nor is one that dropped its [`Net`].
     /// - The error of [`Net::inherit`], if that failed.
@@ -559,6 +581,9 @@ impl<'env, const N: usize> Net<'env, N> {
         self.usable()?;
         if self.reported {
             return Ok(());
+        }
+        if self.refused {
+            return Err(Error::GivenUp);
         }
         if let Some(socket) = self.readiness.as_ref() {
             if !ready::send(socket.as_fd(), Report::Ready)? && self.is_given_up(socket.as_fd())? {
@@ -600,7 +625,8 @@ impl<'env, const N: usize> Net<'env, N> {
     /// - [`Error::Call`]: the report could not be sent.
     pub fn refuse(&mut self, reason: Reason) -> Result<(), Error> {
         if let Some(socket) = self.readiness.as_ref() {
-            ready::send(socket.as_fd(), Report::Refused(reason))?;
+            let socket = socket.as_fd();
+            self.refused = ready::send(socket, Report::Refused(reason))? || self.is_given_up(socket)?;
         }
         self.readiness = Slot::Empty;
         Ok(())
@@ -739,6 +765,7 @@ impl<'env, const N: usize> Net<'env, N> {
     /// - [`Error::InFlight`]: one is in flight already.
     /// - [`Error::HandedOver`]: one that was in flight is ready, and nobody had looked: drain. (Called again,
     ///   this starts another.)
+    /// - [`Error::NotReported`]: the predecessor waits for this process's [`Net::ready`], or was told not to.
     /// - [`Error::Untrusted`]: a set-user-ID start does not say which program to run.
     /// - [`Error::Killed`]: a signal killed the successor on the way to the program.
     /// - [`Error::Call`]: a system call failed, here or on the way to the successor: `execve` with `ENOENT`
@@ -757,6 +784,10 @@ impl<'env, const N: usize> Net<'env, N> {
         restart: &Restart<'_>,
     ) -> Result<&mut Successor, Error> {
         self.check_idle()?;
+        // The predecessor, which may give this process up, knows nothing of its successor.
+        if self.readiness.as_ref().is_some() || self.refused {
+            return Err(Error::NotReported);
+        }
         let (sources, names) = self.scratch.parts(self.active.names_len());
         let hand_over = HandOver { active: self.active.slots(), readiness: None, sources, names };
         let main_pid = MainPid::begin(&self.notifier)?;
@@ -792,7 +823,8 @@ impl<'env, const N: usize> Net<'env, N> {
     ///
     /// - [`Error::Call`] with [`Errno::INTR`](rustix::io::Errno::INTR): a signal came first.
     /// - [`Error::Killed`]: a filter killed the thread that was to execute the program.
-    /// - Those of [`Net::spawn`].
+    /// - [`Error::HandedOver`]: a successor got ready, now or before, and serves: the new image would beside it.
+    /// - The others of [`Net::spawn`], but for [`Error::NotReported`].
     ///
     /// # References
     ///
@@ -804,6 +836,9 @@ impl<'env, const N: usize> Net<'env, N> {
         restart: &Restart<'_>,
     ) -> Result<Infallible, Error> {
         self.check_idle()?;
+        if self.handed_over || self.successor.as_ref().is_some_and(Successor::is_ready) {
+            return Err(Error::HandedOver);
+        }
         let (sources, names) = self.scratch.parts(self.active.names_len());
         let hand_over = HandOver {
             active: self.active.slots(),
@@ -812,7 +847,7 @@ impl<'env, const N: usize> Net<'env, N> {
             names,
         };
         // One that owes a predecessor the report is not the main process: the predecessor speaks.
-        let is_main = self.readiness.as_ref().is_none();
+        let is_main = self.readiness.as_ref().is_none() && !self.refused;
         if is_main && self.notifier.is_present() {
             self.notifier.send(&[Assignment::Reloading])?;
         }

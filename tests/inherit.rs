@@ -545,11 +545,13 @@ fn a_second_inherit_through_a_consumed_launch_finds_nothing() {
 }
 
 #[test]
-fn a_set_user_id_start_ignores_the_variables() {
+fn a_secure_start_ignores_the_variables_unless_told_otherwise() {
     const AT_NULL: usize = 0;
     const AT_PAGESZ: usize = 6;
     const AT_SECURE: usize = 23;
-    for (secure, count) in [(0, 1), (1, 0)] {
+    for (secure, options, count) in
+        [(0, Inherit::new(), 1), (1, Inherit::new(), 0), (1, Inherit::new().even_if_secure(true), 1)]
+    {
         let auxv = [[AT_PAGESZ, 4096], [AT_SECURE, secure], [AT_NULL, 0]];
         // SAFETY: laid out as a stack is, and leaked.
         let mut launch: Launch =
@@ -558,7 +560,7 @@ fn a_set_user_id_start_ignores_the_variables() {
         assert_eq!(launch.is_secure(), secure == 1);
         let passed = Passed::new();
         let mut net = Net::<4>::new();
-        assert_eq!(inherit_from(&mut net, &mut launch, passed.first, Inherit::new()), Ok(count));
+        assert_eq!(inherit_from(&mut net, &mut launch, passed.first, options), Ok(count));
         assert_eq!(vars(&launch), ["A=1"]);
         if count == 0 {
             passed.assert_untouched();

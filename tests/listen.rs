@@ -14,10 +14,10 @@ mod common;
 
 use common::{
     bound, cookie, cookie_of, errno, inherit_from, inherited, inherited_as, inode, ipv6, ipv6_freebind,
-    launch, local, local_of, on_one_port, place_at, reserve,
+    launch, local, local_of, on_one_port, place_at, reclaim, reserve,
 };
 use gracenet::error::{AddressFault, Call, NameFault, Table};
-use gracenet::{Endpoint, Error, Id, Inherit, Net, Network, Options};
+use gracenet::{Endpoint, Error, Id, Inherit, Net, Network, Options, Reason, Restart};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, FdFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
@@ -102,6 +102,7 @@ common::trials! {
     close_and_unlink_removes_the_path,
     close_and_unlink_leaves_what_is_not_its_path,
     a_path_is_not_removed_by_a_process_that_has_not_reported_yet,
+    a_process_that_is_not_ready_takes_nothing_from_its_predecessor,
     dropping_the_net_removes_no_path,
     both_tables_are_listed_with_name_family_type_and_address,
     a_failed_listen_removes_the_path_that_it_made,
@@ -602,6 +603,10 @@ fn v6only_as_an_option_is_never_agreed_on_by_ipv4() {
     let address = format!(":{}", local(&socket).port());
     let endpoint = Endpoint::parse("tcp", &address).unwrap();
     assert_eq!(net.claim_at(&endpoint, &Options::new().v6only(true)), Err(Error::NotInherited));
+    // Nor by a name, which decides whatever the address.
+    let named = Options::new().name("unknown");
+    let another = Endpoint::parse("tcp", ":1").unwrap();
+    assert_eq!(net.claim_at(&another, &named.v6only(true)), Err(Error::NotInherited));
     net.claim_at(&endpoint, &Options::new().v6only(false)).unwrap();
 }
 
@@ -1503,6 +1508,53 @@ fn a_path_is_not_removed_by_a_process_that_has_not_reported_yet() {
     (&ours).read_exact(&mut report).unwrap();
     net.close_and_unlink(id).unwrap();
     assert!(!Path::new(&path).exists());
+}
+
+/// Until it is ready, the sockets that it was started with are its predecessor's, their paths too, and nobody knows of
+/// a successor; also once it has given up, and where nothing waits for its report.
+fn a_process_that_is_not_ready_takes_nothing_from_its_predecessor() {
+    for reports in [true, false] {
+        let dir = Dir::new();
+        let path = dir.path("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let first = reserve(2);
+        place_at(listener.as_fd(), first);
+        place_at(theirs.as_fd(), first + 1);
+        drop(theirs);
+        let pid = format!("LISTEN_PID={}", std::process::id());
+        let ready = format!("LISTEN_READY_FD={}", first + 1);
+        let vars = ["LISTEN_FDS=1", &pid, &ready];
+        let mut launch = launch(if reports { &vars } else { &vars[..1] });
+        let mut net = Net::<2>::new();
+        inherit_from(&mut net, &mut launch, first, Inherit::new()).unwrap();
+        let _unclaimed = (!reports).then(|| reclaim(first + 1, 1));
+        let claimed = net.claim("unix", &path).unwrap();
+        for refused in [false, true] {
+            if refused {
+                net.refuse(Reason::Code(7)).unwrap();
+            }
+            assert_eq!(net.close_and_unlink(claimed), Err(Error::NoPath));
+            assert!(Path::new(&path).exists());
+            let fresh = net.listen("unix", &dir.path("fresh")).unwrap();
+            net.close_and_unlink(fresh).unwrap();
+            assert!(!Path::new(&dir.path("fresh")).exists());
+            if reports {
+                let spawned = net.spawn(&mut launch, &Restart::new());
+                assert_eq!(spawned.map(drop), Err(Error::NotReported));
+            }
+        }
+        if reports {
+            let mut report = [0; 16];
+            assert_eq!((&ours).read(&mut report).unwrap(), 6);
+            assert_eq!(&report[..6], b"CODE=7");
+            assert_eq!(net.ready(), Err(Error::GivenUp));
+        } else {
+            net.ready().unwrap();
+            net.close_and_unlink(claimed).unwrap();
+            assert!(!Path::new(&path).exists());
+        }
+    }
 }
 
 fn dropping_the_net_removes_no_path() {

@@ -5,10 +5,11 @@ use crate::reporter::find;
 use crate::stage::*;
 use gracenet::error::{Call, Table};
 use gracenet::{
-    Change, Error, Executable, Failure, Launch, Net, Options, Parentage, Readiness, Reason, Restart,
+    Change, Error, Executable, Failure, Launch, Net, Notifier, Options, Parentage, Readiness, Reason, Restart,
 };
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
@@ -278,8 +279,15 @@ fn no_more_stack_than_is_stated() {
             let Err(_) = net.exec(launch, &Restart::new());
         },
     ];
-    for way in ways {
+    // A manager that hears what it is told.
+    let manager = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).unwrap();
+    let name = format!("gracenet-stack-{}", std::process::id());
+    rustix::net::bind(&manager, &SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap()).unwrap();
+    let notifier = Notifier::parse(format!("@{name}").as_bytes()).unwrap();
+    for (way, notifier) in ways.into_iter().flat_map(|way| [(way, Notifier::none()), (way, notifier.clone())])
+    {
         let mut net = Box::new(Net::new());
+        net.set_notifier(notifier);
         for number in 0..20 {
             net.add(fresh_listener(), if number % 2 == 0 { "one" } else { "another" }).unwrap();
         }
@@ -1282,14 +1290,14 @@ fn restart_by_other_means(stage: &mut Stage) {
         assert!(unsafe { libc::dup2(leaked.as_raw_fd(), number) } == number);
     }
     let before = Before::of(stage);
-    let report = stage.succeed();
-    assert_eq!(reported_fds(&report).into_keys().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
-    assert_eq!(find(&report, "inherited"), "Ok(2)");
-    assert_eq!(find(&report, "predecessor"), "alive");
     let restart = Restart::new().executable(Executable::Path(c"/nonexistent"));
     assert_eq!(stage.start(&restart, "ready"), Err(execve(Errno::NOENT)));
     let Err(error) = stage.net.exec(&mut stage.launch, &restart);
     assert_eq!(error, execve(Errno::NOENT));
+    let report = stage.succeed();
+    assert_eq!(reported_fds(&report).into_keys().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(find(&report, "inherited"), "Ok(2)");
+    assert_eq!(find(&report, "predecessor"), "alive");
     assert_eq!(before.masks, Before::of(stage).masks);
 }
 
