@@ -26,7 +26,8 @@ use rustix::io::Errno;
 /// room if a restart is to replace them.
 ///
 /// The working directory is held open, so that it is found again when it has been renamed. A program that means to
-/// shut itself in with chroot(2) captures its launch after that: its successor would begin outside.
+/// shut itself in with chroot(2) captures its launch after that: its successor would begin outside. One that gives up
+/// privileges captures it after that too, or begins in a directory that it may enter then: else no restart may.
 #[derive(Debug)]
 pub struct Launch<const ARGS: usize = 1024, const VARS: usize = 2048> {
     args: Vec<Option<CStrPtr>, ARGS>,

@@ -681,8 +681,9 @@ impl<'env, const N: usize> Net<'env, N> {
         self.notifier.store(slot.name, &[slot.fd.as_fd()], true)
     }
 
-    /// The process that started this one and was still alive when the sockets were inherited; it may drain
-    /// for some time yet. `None` also where a filter lets nobody open pidfds, on a kernel before 6.5.
+    /// The process that started this one, by [`Net::spawn`]; it may drain for some time yet, or have ended
+    /// ([`Predecessor::has_exited`]), as one that ended first has on new kernels; older ones do not know it any more.
+    /// `None` also where a filter lets nobody open pidfds, on a kernel before 6.5.
     #[must_use]
     pub const fn predecessor(&self) -> Option<&Predecessor> {
         self.predecessor.as_ref()

@@ -577,6 +577,8 @@ fn the_readiness_socket_is_validated_before_anything_is_owned() {
     let pid = own_pid();
     let attempt = |fds: &str, number: RawFd, first: RawFd| {
         let mut net = Net::<4>::new();
+        // Too early, and so to nobody.
+        net.ready().unwrap();
         let line = format!("LISTEN_READY_FD={number}");
         let mut launch = launch(&[fds, &pid, &line]);
         let result = inherit_from(&mut net, &mut launch, first, Inherit::new());

@@ -291,7 +291,10 @@ fn a_program_in_path_that_may_not_be_executed_is_passed_over_and_told() {
         let mut launch: Launch = launch_of(&[b"gracenet-prog"], &[path.as_bytes()]).unwrap();
         assert_eq!(errno(output(&mut launch, &Restart::new())), Errno::ACCESS, "{path}");
     }
-    let path = format!("PATH={plain}:{right}");
+    // So is a link that leads nowhere.
+    let around = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("gracenet-prog", around.path().join("gracenet-prog")).unwrap();
+    let path = format!("PATH={}:{plain}:{right}", around.path().display());
     let mut launch: Launch = launch_of(&[b"gracenet-prog"], &[path.as_bytes()]).unwrap();
     assert_eq!(text(output(&mut launch, &Restart::new()).unwrap()), "found");
 }

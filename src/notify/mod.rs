@@ -91,7 +91,8 @@ impl Notifier {
     }
 
     /// The manager that this process was started by, or none: as `NOTIFY_SOCKET` says, which stays in the
-    /// launch's table for the successor. A set-user-ID start has none.
+    /// launch's table for the successor. A secure start has none, but for who takes [`Launch::var`] at its word, with
+    /// [`Notifier::parse`].
     ///
     /// # Errors
     ///

@@ -200,7 +200,8 @@ fn search(name: &[u8], path: &[u8], execute: impl Fn(&CStr) -> Errno) -> Error {
             continue;
         };
         match execute(candidate) {
-            Errno::NOENT | Errno::NOTDIR => {}
+            // Nothing there, or nothing to be had: a network's file system may be away.
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NODEV | Errno::STALE | Errno::TIMEDOUT => {}
             Errno::ACCESS => found = Errno::ACCESS,
             errno => return Error::call(Call::Execve, errno),
         }

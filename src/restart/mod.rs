@@ -53,7 +53,8 @@ pub enum Executable<'a> {
     /// This open file. A script cannot be run from a descriptor with `FD_CLOEXEC`, which it gets.
     #[doc(alias = "fexecve")]
     Fd(BorrowedFd<'a>),
-    /// The very image this process runs, also if its file has been replaced or deleted: `/proc/self/exe`.
+    /// The very image this process runs, also if its file has been replaced or deleted: `/proc/self/exe`. Its name in
+    /// `/proc/PID/comm`, by which pgrep(1) finds processes, becomes `exe`.
     SameImage,
 }
 
