@@ -40,7 +40,7 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::fmt::Display;
+use std::fmt::{Arguments, Display};
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -65,11 +65,20 @@ use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags};
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 use socket2::Socket;
 
-/// A line on stderr. Nobody has to read that: a server does not end because its messages have no reader.
+/// A line on stderr.
 macro_rules! say {
-    ($($argument:tt)*) => {{
-        let _ = writeln!(io::stderr(), $($argument)*);
-    }};
+    ($($argument:tt)*) => {
+        print(io::stderr(), format_args!($($argument)*))
+    };
+}
+
+/// A line for whoever reads it. Nobody has to: a server neither ends because its messages have no reader, nor waits for
+/// one.
+fn print(mut to: impl Write + AsFd, line: Arguments<'_>) {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if poll(&mut [PollFd::new(&to, PollFlags::OUT)], Some(&now)).is_ok_and(|shown| shown > 0) {
+        let _ = writeln!(to, "{line}");
+    }
 }
 
 /// How many addresses it takes, less one.
@@ -303,6 +312,8 @@ struct Server {
     /// Whether this is the main process of the service, as far as it knows: not before the predecessor has ended,
     /// and not once a successor has taken over.
     is_main: bool,
+    /// Whether a successor has taken over.
+    has_handed_over: bool,
     /// Until a successor has taken over. Not by the main process alone: while the predecessor drains, only the
     /// successor can say that the service is alive, and is the main process to the manager.
     watchdog: Option<Watchdog>,
@@ -329,6 +340,7 @@ impl Server {
                 launch,
                 claimed: listeners.iter().filter(|listener| !listener.fresh).count(),
                 is_main: net.predecessor().is_none(),
+                has_handed_over: false,
                 net,
                 listeners,
                 generation,
@@ -364,7 +376,11 @@ impl Server {
         if let Some(generation) = &self.generation {
             generation.begin(&self.net)?;
         }
-        self.net.ready()?;
+        match self.net.ready() {
+            // Nobody else would serve.
+            Err(error @ gracenet::Error::Call { .. }) if self.is_main => say!("service manager: {error}"),
+            result => result?,
+        }
         self.write_pid_file();
         if self.is_main {
             self.become_main();
@@ -374,8 +390,7 @@ impl Server {
             collect_orphans();
         }
         let (pid, claimed, listeners) = (std::process::id(), self.claimed, self.listeners.len());
-        // Nobody has to read it.
-        let _ = writeln!(io::stdout(), "ready pid={pid} inherited={claimed} listeners={listeners}");
+        print(io::stdout(), format_args!("ready pid={pid} inherited={claimed} listeners={listeners}"));
         Ok(())
     }
 
@@ -521,7 +536,9 @@ impl Server {
     fn look_at_predecessor(&mut self) -> Result<(), Box<dyn Error>> {
         if self.net.predecessor().map(Predecessor::has_exited).transpose()? == Some(true) {
             drop(self.net.take_predecessor());
-            self.become_main();
+            if !self.has_handed_over {
+                self.become_main();
+            }
         }
         Ok(())
     }
@@ -573,6 +590,8 @@ impl Server {
             Ok(_) => self.phase = Phase::Restarting { ready_by, look_at: ready_by, watched: true },
             // One that was in flight got ready in this moment.
             Err(gracenet::Error::HandedOver) => self.check_successor(Successor::poll),
+            // The one that is under way is not over, and may get ready yet, or be.
+            Err(error @ gracenet::Error::InFlight) => say!("restart failed: {error}"),
             Err(error) => self.restart_failed(error),
         }
     }
@@ -596,6 +615,7 @@ impl Server {
                 }
             }
             Ok(true) => {
+                self.has_handed_over = true;
                 self.is_main = false;
                 self.watchdog = None;
                 self.drain(Leave::Exit);
@@ -635,7 +655,8 @@ impl Server {
             Ok(false) => {
                 self.check_successor(|successor| successor.wait(RETRY));
                 // It is the main process, also where the manager has yet to say that it knows.
-                self.is_main &= !matches!(self.phase, Phase::Restarting { .. });
+                self.has_handed_over |= matches!(self.phase, Phase::Restarting { .. });
+                self.is_main &= !self.has_handed_over;
             }
             Err(error) => say!("restart: {error}"),
         }

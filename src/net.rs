@@ -643,6 +643,9 @@ impl<'env, const N: usize> Net<'env, N> {
     /// Speaks to the service manager from now on: [`Net::ready`], [`Net::spawn`], [`Net::exec`] and what becomes
     /// of a successor tell it what it has to know. By default there is [`Notifier::none`].
     ///
+    /// While a successor is in flight, a process that this one forks and that executes nothing holds up what the
+    /// manager answers by: [`Failure::Manager`] until it ends.
+    ///
     /// ```
     /// # fn main() -> Result<(), gracenet::Error> {
     /// # let launch: gracenet::Launch = unsafe { gracenet::Launch::from_libc() }?;
@@ -815,7 +818,9 @@ impl<'env, const N: usize> Net<'env, N> {
     /// with `EINTR`, and its handler has run: look at what it asks for, then try again. One that the calling
     /// thread blocks waits for the new image, which gets the mask; so block what the new image must not miss,
     /// or must not meet before it has its handlers, and let it unblock them. This is so for signals to the
-    /// process; one to a thread alone, by raise(3) or pthread_kill(3), ends with the thread.
+    /// process; one to a thread alone, by raise(3) or pthread_kill(3), ends with the thread. And it is so where all
+    /// other threads block the signal: one that does not may handle it at the last moment, and what its handler
+    /// notes ends with the image. [`Signals`](crate::Signals), made before a second thread exists, sees to that.
     ///
     /// # Errors
     ///

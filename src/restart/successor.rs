@@ -193,11 +193,15 @@ impl Successor {
         self.main_pid.as_ref().map(MainPid::barrier)
     }
 
-    /// Everything that an event loop polls, for reading, to know when to call [`Successor::poll`]: the pidfd,
-    /// the readiness socket, the manager's barrier. The readiness socket is closed once the successor has said that it
-    /// gives up: where descriptors are registered by number, ask again after each [`Successor::poll`].
+    /// Everything that an event loop polls, for reading, to know when to call [`Successor::poll`]: of the pidfd,
+    /// the readiness socket and the manager's barrier those that have something to tell yet. What has told all shows
+    /// for ever: ask again after each [`Successor::poll`].
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        [Some(self.pidfd()), self.socket(), self.barrier()].into_iter().flatten()
+        let is_waiting = matches!(self.state, State::Waiting);
+        // Once the manager has been told, it is the manager that speaks, also of a successor that ends.
+        let is_confirming = matches!(self.state, State::Confirming);
+        let pidfd = (!is_confirming).then(|| self.pidfd());
+        [pidfd, self.socket().filter(|_| is_waiting), self.barrier()].into_iter().flatten()
     }
 
     /// Whether it is neither ready, with the service manager knowing it, nor known to have failed.
@@ -392,8 +396,8 @@ impl Successor {
         }
     }
 
-    /// Kills a successor that is in flight, and collects it; tells whether it did. One that has failed is left
-    /// alone, and so is one that is ready, also where nobody has looked yet or the service manager does not
+    /// Kills a successor that is in flight, and collects it; tells whether it did. (One that has just ended by itself is
+    /// collected, and failed for its own reason.) One that is known to have failed is left alone, and so is one that is ready, also where nobody has looked yet or the service manager does not
     /// know: look with [`Successor::poll`].
     ///
     /// # Errors
@@ -451,7 +455,8 @@ impl Successor {
     #[inline(never)]
     fn end(&mut self, failure: Option<Failure>) -> Failure {
         match self.has_ended(Duration::ZERO) {
-            Ok(true) => return self.collect(failure),
+            // By itself, which has a reason of its own.
+            Ok(true) => return self.collect(None),
             Ok(false) => {}
             Err(error) => return Failure::Error(error),
         }

@@ -13,7 +13,7 @@ use gracenet::notify::{self, Assignment};
 use gracenet::{
     Error, Executable, Failure, Launch, Net, Notifier, Options, Parentage, Readiness, Reason, Restart,
 };
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
@@ -354,7 +354,15 @@ fn a_manager_that_does_not_answer_keeps_the_predecessor() {
     end(&mut stage);
     assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
     assert!(manager.is_silent());
+    // An event loop that polls what it is told to does not spin meanwhile.
+    let shown = |stage: &Stage| {
+        let fds = stage.net.successor().unwrap().fds();
+        let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap()
+    };
+    assert_eq!(shown(&stage), 0);
     drop(barrier);
+    assert_eq!(shown(&stage), 1);
     assert_eq!(stage.wait_ready(), Ok(()));
     assert!(manager.is_silent());
 }

@@ -5,6 +5,7 @@ use libtest_mimic::Trial;
 use rustix::fd::AsFd;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
+use std::io::{PipeWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -260,21 +261,34 @@ fn terminated_while_confirming() -> Outcome {
 }
 
 /// Neither a ready line nor a complaint that cannot be written ends a server, or keeps it from restarting.
+/// Neither where they have left, nor where they are there and read nothing.
 fn unread() -> Outcome {
+    let gone = || std::io::pipe().unwrap().1;
+    unread_on(gone(), gone())?;
+    let (full, silent): (Vec<_>, Vec<_>) = (0..2)
+        .map(|_| {
+            let (reader, mut writer) = std::io::pipe().unwrap();
+            let size = rustix::pipe::fcntl_getpipe_size(&writer).unwrap();
+            writer.write_all(&vec![b'x'; size]).unwrap();
+            (writer, reader)
+        })
+        .unzip();
+    let [stdout, stderr] = <[_; 2]>::try_from(full).unwrap();
+    unread_on(stdout, stderr)?;
+    drop(silent);
+    Ok(())
+}
+
+fn unread_on(stdout: PipeWriter, stderr: PipeWriter) -> Outcome {
     let directory = tempfile::tempdir()?;
     let (file, program) = (directory.path().join("pid"), directory.path().join("serve"));
     std::os::unix::fs::symlink(std::env::current_exe()?, &program)?;
     let address = free_address();
     let mut command = Command::new(&program);
     command.args(["role", "serve", "--pid-file", file.to_str().unwrap(), &address]);
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .env("RUST_BACKTRACE", "0")
-        .spawn()?;
-    drop(child.stdout.take());
-    drop(child.stderr.take());
+    let mut child =
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).env("RUST_BACKTRACE", "0").spawn()?;
+    drop(command);
     let wait_for_another = |last: u64| {
         let begin = Instant::now();
         while !std::fs::metadata(&file).is_ok_and(|metadata| metadata.ino() != last) {

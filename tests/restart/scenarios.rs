@@ -517,6 +517,13 @@ fn one_in_flight() {
     stage.net.successor_mut().unwrap().kill().unwrap();
     assert_eq!(stage.wait_ready(), Err(Failure::Cancelled));
     assert_no_children();
+    // One that ended by itself was not killed.
+    stage.start(&Restart::new(), "exit 7").unwrap();
+    stage.report();
+    assert!(readable(stage.net.successor().unwrap().pidfd()));
+    assert_eq!(stage.net.successor_mut().unwrap().kill(), Ok(true));
+    assert_eq!(stage.wait_ready(), Err(Failure::Exited(7)));
+    assert_no_children();
     // One that died unnoticed is not in flight.
     stage.start(&Restart::new(), "exit 3").unwrap();
     stage.report();
