@@ -44,6 +44,8 @@ struct server {
     size_t listeners, claimed;
     enum phase phase;
     bool then_exec; /* what comes after draining */
+    bool exhausted; /* a connection could not be accepted for want of something: then none is for a moment */
+    bool crowded;   /* it serves, and has room for no more connections: one has to end in time */
     time_t deadline;
     struct connection connections[CONNECTIONS];
 };
@@ -108,6 +110,9 @@ static bool begin(int argc, char **argv)
         return false;
     }
 
+    /* Whoever reads what is said may leave. */
+    signal(SIGPIPE, SIG_IGN);
+
     /* From here on these wait until they are read. */
     sigset_t set;
     sigemptyset(&set);
@@ -135,12 +140,16 @@ static bool begin(int argc, char **argv)
     for (size_t i = 0; i < CONNECTIONS; i++)
         server.connections[i].fd = -1;
 
-    if (gracenet_ready(server.net) < 0) {
-        complain("ready");
-        return false;
-    }
+    /* Before it reports: whoever reads this may be slow, and the predecessor serves on meanwhile. */
     printf("ready pid=%ld inherited=%zu listeners=%zu\n", (long)getpid(), server.claimed, server.listeners);
     fflush(stdout);
+    bool is_successor = gracenet_predecessor(server.net) >= 0;
+    if (gracenet_ready(server.net) < 0) {
+        complain("ready");
+        /* Where it is the service manager that has not heard, nobody else would serve. */
+        if (is_successor)
+            return false;
+    }
     return true;
 }
 
@@ -173,6 +182,9 @@ static void look_at_successor(bool late)
     int fds[3];
     if (ready == 1) {
         drain(false);
+    } else if (ready == 0 && late) {
+        /* It is ready, and the service manager has yet to say that it knows. */
+        server.deadline = now() + 1;
     } else if (ready < 0) {
         complain("restart failed");
         /* One that cannot be watched, or that the service manager does not know of, is in flight still. */
@@ -264,6 +276,8 @@ static void accept_from(int listener)
         return;
     connection->fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     connection->len = 0;
+    if (connection->fd < 0)
+        server.exhausted = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
 }
 
 static size_t busy(void)
@@ -287,6 +301,12 @@ static int run(void)
             server.phase = SERVING;
         }
 
+        /* Clients that say nothing would keep all others out. */
+        bool crowded = server.phase == SERVING && busy() == CONNECTIONS;
+        if (crowded && !server.crowded)
+            server.deadline = now() + PATIENCE;
+        server.crowded = crowded;
+
         nfds_t count = 0;
         fds[count++] = (struct pollfd){ .fd = server.signals, .events = POLLIN };
         int successor[3];
@@ -300,12 +320,15 @@ static int run(void)
                 fds[count++] = (struct pollfd){ .fd = server.connections[i].fd, .events = POLLIN };
             }
         nfds_t first_listener = count;
-        if (server.phase != DRAINING && free_connection())
+        if (server.phase != DRAINING && !server.exhausted && free_connection())
             for (size_t i = 0; i < server.listeners; i++)
                 fds[count++] = (struct pollfd){ .fd = gracenet_active(server.net, i), .events = POLLIN };
 
-        int timeout = server.phase == SERVING ? -1 : (int)(server.deadline - now()) * 1000;
-        if (poll(fds, count, timeout < 0 && server.phase != SERVING ? 0 : timeout) < 0) {
+        bool waits = crowded || server.phase != SERVING;
+        time_t left = server.deadline - now();
+        int timeout = server.exhausted ? 100 : !waits ? -1 : left > 0 ? (int)left * 1000 : 0;
+        server.exhausted = false;
+        if (poll(fds, count, timeout) < 0) {
             if (errno == EINTR)
                 continue;
             perror("poll");
@@ -318,13 +341,13 @@ static int run(void)
         for (nfds_t i = first_listener; i < count; i++)
             if (fds[i].revents)
                 accept_from(fds[i].fd);
-        bool late = server.phase != SERVING && now() >= server.deadline;
+        bool late = waits && now() >= server.deadline;
         bool moved = false;
         for (nfds_t i = 1; i < first_connection; i++)
             moved |= fds[i].revents != 0;
         if (server.phase == RESTARTING && (moved || late))
             look_at_successor(late);
-        else if (server.phase == DRAINING && late)
+        else if (late)
             for (size_t i = 0; i < CONNECTIONS; i++)
                 if (server.connections[i].fd >= 0) {
                     close(server.connections[i].fd);

@@ -11,10 +11,11 @@
  *         for (;;) {
  *             serve_until_told_to_restart(http);                         // poll, accept
  *             int pid = gracenet_restart(net);
- *             if (pid == -EALREADY || (pid > 0 && gracenet_wait(net, 30000) == 1))
+ *             if (pid > 0 && gracenet_wait(net, 30000) != 1)
+ *                 gracenet_cancel(net);                                  // one that is ready by now stays
+ *             if (pid == -EALREADY || (pid > 0 && gracenet_wait(net, 0) == 1))
  *                 drain_and_exit();                                      // the successor serves
- *             gracenet_cancel(net);                                      // nothing has changed here
- *         }
+ *         }                                                              // else nothing has changed here
  *     }
  *
  * Memory. The caller gives it, and everything is in it: there is no allocation, no thread, no signal handler and no
@@ -137,7 +138,7 @@ int gracenet_refuse(struct gracenet *net, int reason);
  * successor's PID. Both processes run until the successor is ready and this one has drained. A file that was replaced
  * since starts the new program.
  *
- *   -EBUSY       a successor is in flight
+ *   -EBUSY       a successor is in flight, or the predecessor still waits for this process's gracenet_ready
  *   -EALREADY    one that was in flight is ready, and nobody had looked: drain
  *   -ENOENT ...  of the system call that failed: execve and no such file
  */
@@ -149,6 +150,7 @@ int gracenet_restart(struct gracenet *net);
  *
  *   -ECHILD      it ended, or gave up (GRACENET_EXITED, _KILLED, _REFUSED, _CLOSED, _VANISHED): it is collected, and
  *                this process serves on as before
+ *   -ECANCELED   gracenet_cancel killed it (GRACENET_CANCELLED), with the same outcome
  *   -ESRCH       none was started
  *   other        watching it failed, or it is ready and the service manager could not be told (GRACENET_MANAGER): it
  *                is still in flight; wait again
@@ -172,6 +174,7 @@ int gracenet_cancel(struct gracenet *net);
  * new image gets what a successor gets, and the signal mask of this thread.
  *
  *   -EINTR       a signal came first, and its handler has run
+ *   -EALREADY    a successor is ready, and serves
  *   -ENOENT ...  as for gracenet_restart
  */
 int gracenet_exec(struct gracenet *net);

@@ -111,7 +111,7 @@ fn errno(error: &Error) -> Errno {
         Error::UnknownNetwork(_) => Errno::PROTONOSUPPORT,
         Error::NotInherited | Error::NoArguments | Error::RelativePath => Errno::NOENT,
         Error::GivenUp => Errno::CANCELED,
-        Error::InFlight => Errno::BUSY,
+        Error::InFlight | Error::NotReported => Errno::BUSY,
         Error::Killed { .. } => Errno::CHILD,
         Error::Untrusted => Errno::PERM,
         _ => Errno::INVAL,
