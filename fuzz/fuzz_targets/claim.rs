@@ -246,9 +246,17 @@ impl Model {
         let by_name = |name| {
             let mut namesakes = (0..).zip(&self.inherited).filter(|(_, slot)| slot.name == name);
             let alone = namesakes.clone().count() == 1;
+            // Nothing of IPv6 comes to the wildcard of IPv4.
+            let is_too_narrow = |socket: &Truth| {
+                let is_v4 =
+                    matches!(socket.bound, Bound::Inet(SocketAddr::V4(at)) if at.ip().is_unspecified());
+                v6only == Some(true) && is_v4
+            };
             namesakes.find(|(_, slot)| {
                 (alone || wanted.is_none())
-                    && slot.is_of(endpoint).is_some_and(|socket| agrees(socket, v6only))
+                    && slot
+                        .is_of(endpoint)
+                        .is_some_and(|socket| agrees(socket, v6only) && !is_too_narrow(socket))
             })
         };
         let named = name.and_then(|name| by_address(Some(name)).or_else(|| Some(by_name(name)?.0)));
