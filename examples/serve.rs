@@ -55,9 +55,7 @@ use std::time::{Duration, Instant};
 use gracenet::address::Kind;
 use gracenet::error::Variable;
 use gracenet::notify::{self, Assignment};
-use gracenet::{
-    Endpoint, Failure, Id, Launch, Net, Notifier, Options, Predecessor, Reason, Restart, Signals, Successor,
-};
+use gracenet::{Endpoint, Failure, Id, Launch, Net, Notifier, Options, Reason, Restart, Signals, Successor};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, OFlags};
 use rustix::io::Errno;
@@ -314,6 +312,10 @@ struct Server {
     is_main: bool,
     /// Whether a successor has taken over.
     has_handed_over: bool,
+    /// When the service manager is told again what it did not hear.
+    report_at: Option<Instant>,
+    /// Whether a connection could not be accepted for want of something: then none is for a moment.
+    exhausted: bool,
     /// Until a successor has taken over. Not by the main process alone: while the predecessor drains, only the
     /// successor can say that the service is alive, and is the main process to the manager.
     watchdog: Option<Watchdog>,
@@ -341,6 +343,8 @@ impl Server {
                 claimed: listeners.iter().filter(|listener| !listener.fresh).count(),
                 is_main: net.predecessor().is_none(),
                 has_handed_over: false,
+                report_at: None,
+                exhausted: false,
                 net,
                 listeners,
                 generation,
@@ -373,13 +377,12 @@ impl Server {
 
     /// Says that it can accept.
     fn ready(&mut self) -> Result<(), Box<dyn Error>> {
+        self.report()?;
         if let Some(generation) = &self.generation {
-            generation.begin(&self.net)?;
-        }
-        match self.net.ready() {
-            // Nobody else would serve.
-            Err(error @ gracenet::Error::Call { .. }) if self.is_main => say!("service manager: {error}"),
-            result => result?,
+            // It serves: no reason to end.
+            if let Err(error) = generation.begin(&self.net) {
+                say!("generation: {error}");
+            }
         }
         self.write_pid_file();
         if self.is_main {
@@ -394,9 +397,28 @@ impl Server {
         Ok(())
     }
 
+    /// Says to whom it concerns that this process is ready, and closes what nobody claimed. Where it is the service manager
+    /// that did not hear it, nobody else would serve, and it is told again in a moment.
+    fn report(&mut self) -> Result<(), Box<dyn Error>> {
+        self.report_at = match self.net.ready() {
+            Err(error @ gracenet::Error::Call { .. }) if self.is_main => {
+                say!("service manager: {error}");
+                Some(Instant::now() + RETRY)
+            }
+            result => result.map(|()| None)?,
+        };
+        Ok(())
+    }
+
     /// From now on the service manager hears this process.
     fn become_main(&mut self) {
         self.is_main = true;
+        self.store_fresh();
+        self.tell(&[Assignment::Status(&self.status())]);
+    }
+
+    /// Has the service manager keep what was opened here.
+    fn store_fresh(&self) {
         if self.config.fd_store {
             let opened = self.listeners.iter().filter(|listener| listener.fresh).map(|listener| listener.id);
             let state = self.generation.iter().filter(|state| state.fresh).map(|state| state.id);
@@ -406,7 +428,6 @@ impl Server {
                 }
             }
         }
-        self.tell(&[Assignment::Status(&self.status())]);
     }
 
     /// A line for `systemctl status`.
@@ -508,6 +529,9 @@ impl Server {
                     }
                 }
             }
+            if self.report_at.is_some_and(|at| at <= Instant::now()) {
+                self.report()?;
+            }
             self.feed_watchdog();
             let deadline = match self.phase {
                 Phase::Serving => None,
@@ -515,7 +539,7 @@ impl Server {
                 Phase::Draining { deadline, .. } => Some(deadline),
             };
             let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog.next);
-            let deadline = deadline.into_iter().chain(watchdog).min();
+            let deadline = deadline.into_iter().chain(watchdog).chain(self.report_at).min();
             self.wait(&mut events, deadline)?;
             for event in &events {
                 match *event {
@@ -525,22 +549,24 @@ impl Server {
                         }
                     }
                     Event::Successor => self.check_successor(Successor::poll),
-                    Event::Predecessor => self.look_at_predecessor()?,
+                    Event::Predecessor => self.look_at_predecessor(),
                     Event::LastConnection => self.connections.acknowledge(),
                     Event::Connection(position) => self.accept(position.into()),
                 }
             }
+            if std::mem::take(&mut self.exhausted) {
+                thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 
-    fn look_at_predecessor(&mut self) -> Result<(), Box<dyn Error>> {
-        if self.net.predecessor().map(Predecessor::has_exited).transpose()? == Some(true) {
+    fn look_at_predecessor(&mut self) {
+        if self.net.predecessor().is_some_and(|predecessor| predecessor.has_exited() == Ok(true)) {
             drop(self.net.take_predecessor());
             if !self.has_handed_over {
                 self.become_main();
             }
         }
-        Ok(())
     }
 
     fn handle_signals(&mut self) -> Option<ExitCode> {
@@ -688,13 +714,17 @@ impl Server {
 
     /// Executes in place; if that fails, serves on.
     fn exec(&mut self) {
+        if !self.is_main {
+            // The new image finds all of it inherited, and no predecessor whose end to wait for.
+            self.store_fresh();
+        }
         let Err(error) = self.net.exec(&mut self.launch, &Restart::new());
         self.restart_failed(error);
         self.connections.draining.store(false, Ordering::SeqCst);
         self.phase = Phase::Serving;
     }
 
-    fn accept(&self, position: usize) {
+    fn accept(&mut self, position: usize) {
         // An event that came with the signal to drain.
         if let Phase::Draining { .. } = self.phase {
             return;
@@ -705,13 +735,14 @@ impl Server {
             answer_datagram(fd);
             return;
         }
+        if self.exhausted {
+            return;
+        }
         // Another process may have been faster: then there is nothing to accept, and nothing waits, because
         // every listener is non-blocking.
         match rustix::net::accept_with(fd, SocketFlags::CLOEXEC) {
             Ok(connection) => Connections::handle(&self.connections, connection),
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                thread::sleep(Duration::from_millis(10));
-            }
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => self.exhausted = true,
             Err(_) => {}
         }
     }

@@ -61,8 +61,8 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     /// # Errors
     ///
     /// - [`Error::Capacity`]: more arguments or variables than fit, with their number.
-    /// - [`Error::Call`]: the initial stack was not found and `/proc/self/stat` cannot be read, or the working
-    ///   directory cannot be opened.
+    /// - [`Error::Call`]: the initial stack was not found, and `/proc/self/stat` cannot be read or tells another
+    ///   program's; or there is no descriptor, or no memory, left to open the working directory.
     ///
     /// # Safety
     ///
@@ -106,10 +106,15 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
             safe fn getauxval(kind: c_ulong) -> c_ulong;
         }
         self.clear();
+        let random = getauxval(AT_RANDOM as c_ulong) as usize;
         // SAFETY: as the kernel told libc, and libc tells this.
-        let stack = match unsafe { find_stack(getauxval(AT_RANDOM as c_ulong) as usize) } {
+        let stack = match unsafe { find_stack(random) } {
             Some(stack) => stack,
-            None => initial_stack()?,
+            // SAFETY: as above; the variable is libc's own.
+            None => match unsafe { find_stack_of(environ, random) } {
+                Some(stack) => stack,
+                None => initial_stack(random)?,
+            },
         };
         // SAFETY: the kernel put the number of arguments where it says the stack began.
         let argc = unsafe { stack.read() };
@@ -127,7 +132,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     /// # Errors
     ///
     /// - [`Error::Capacity`]: more arguments or variables than fit, with their number.
-    /// - [`Error::Call`]: the working directory cannot be opened.
+    /// - [`Error::Call`]: there is no descriptor, or no memory, left to open the working directory.
     ///
     /// # Safety
     ///
@@ -151,7 +156,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     /// # Errors
     ///
     /// - [`Error::Capacity`]: more arguments or variables than fit, with their number.
-    /// - [`Error::Call`]: the working directory cannot be opened.
+    /// - [`Error::Call`]: there is no descriptor, or no memory, left to open the working directory.
     ///
     /// # Safety
     ///
@@ -340,9 +345,12 @@ impl Directory {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = match rustix::fs::open(c".", flags, Mode::empty()) {
             Ok(fd) => Some(fd),
-            // Not searchable: the successor begins where this process is when it restarts.
-            Err(Errno::ACCESS) => None,
-            Err(errno) => return Err(Error::call(Call::OpenDirectory, errno)),
+            Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
+                return Err(Error::call(Call::OpenDirectory, errno));
+            }
+            // Not searchable, or on a file system that is gone: the successor begins where this process is when it
+            // restarts.
+            Err(_) => None,
         };
         let path = pwd.and_then(|pwd| pwd.behind("PWD=".len()));
         let path = path.filter(|path| path.to_bytes().starts_with(b"/") && same(fd.as_ref(), path));
@@ -445,12 +453,40 @@ unsafe fn find_stack(random: usize) -> Option<*const usize> {
     fits.then(|| at(argc))
 }
 
-/// The address of the initial stack, as the kernel tells it.
-fn initial_stack() -> Result<*const usize, Error> {
+/// How far the tables and strings of the initial stack reach at most, in bytes: the kernel grants 6 MiB.
+const STACK_MAX: usize = 32 << 20;
+
+/// The same where the bytes are not next to the tables, as under gVisor and valgrind: from libc's `environ`, as long as
+/// that is the table that the auxiliary vector follows.
+///
+/// # Safety
+///
+/// - As for [`find_stack`]; `environ` is libc's.
+#[cold]
+#[inline(never)]
+unsafe fn find_stack_of(environ: *const *const c_char, random: usize) -> Option<*const usize> {
+    let table = environ.cast::<usize>();
+    let room = random.checked_sub(table.addr()).filter(|room| *room < STACK_MAX)? / size_of::<usize>();
+    // SAFETY: up to the bytes, which are on the same stack, and from the entry that has their address down to where the
+    // arguments' number is.
+    let read = |at: isize| unsafe { table.wrapping_offset(at).read() };
+    (0..room as isize - 1).find(|at| read(*at) == AT_RANDOM && read(*at + 1) == random)?;
+    // From here on down: a null pointer, the arguments from the last to the first, and how many those are, which is no
+    // string's address.
+    let args = (0..).find(|count| read(-2 - *count) <= *count as usize)?;
+    let fits = read(-1) == 0 && args > 0 && read(-2 - args) == args as usize;
+    fits.then(|| table.wrapping_offset(-2 - args))
+}
+
+/// The address of the initial stack, as the kernel tells it. It is another program's where the bytes at `random` are
+/// far from it: the one that plays the kernel for this one.
+fn initial_stack(random: usize) -> Result<*const usize, Error> {
     let error = |errno| Error::call(Call::ReadStat, errno);
     let mut buffer = [0; 1024];
     let stat = read_file(c"/proc/self/stat", &mut buffer).map_err(error)?;
-    stack_field(stat).map(core::ptr::with_exposed_provenance).ok_or(error(Errno::INVAL))
+    let is_own = |stack: &usize| random == 0 || random.checked_sub(*stack).is_some_and(|far| far < STACK_MAX);
+    let stack = stack_field(stat).filter(is_own).ok_or(error(Errno::INVAL))?;
+    Ok(core::ptr::with_exposed_provenance(stack))
 }
 
 /// Field 28 of a process's stat line. The second is the program's name, which may hold anything.
@@ -621,7 +657,36 @@ mod tests {
         // SAFETY: libc's own.
         let random = unsafe { libc::getauxval(libc::AT_RANDOM) };
         // SAFETY: what libc tells.
-        assert_eq!(unsafe { find_stack(random as usize) }, Some(initial_stack().unwrap()));
+        assert_eq!(unsafe { find_stack(random as usize) }, Some(initial_stack(random as usize).unwrap()));
+        // Another program's.
+        assert!(initial_stack(random as usize + STACK_MAX + (8 << 20)).is_err());
+        assert!(initial_stack(1).is_err());
+    }
+
+    #[test]
+    fn finds_the_stack_below_the_environment() {
+        let vector = [[6, 4096], [AT_RANDOM, 0], [8, 0], [0, 0]];
+        for args in [&[c"prog"][..], &[c"prog", c"", c"b"]] {
+            for vars in [&[][..], &[c"A=1"], &[c"A=1", c"B"]] {
+                let mut words = StdVec::from(BELOW);
+                words.extend(stack(args, vars, &vector));
+                let (words, random) = with_random(words, 4000);
+                let environ = BELOW.len() + 1 + args.len() + 1;
+                let find = |environ: usize| {
+                    let environ = (&raw const words[environ]).cast();
+                    // SAFETY: all that is read is in `words`.
+                    unsafe { find_stack_of(environ, random) }
+                };
+                assert_eq!(find(environ), Some(&raw const words[BELOW.len()]));
+                // Not the whole table, or not on this stack.
+                assert_eq!(find(environ + 1), None);
+                // SAFETY: nothing is read.
+                assert_eq!(unsafe { find_stack_of(core::ptr::null(), random) }, None);
+                let elsewhere: *const *const c_char = core::ptr::without_provenance(random + 64);
+                // SAFETY: as above.
+                assert_eq!(unsafe { find_stack_of(elsewhere, random) }, None);
+            }
+        }
     }
 
     #[test]

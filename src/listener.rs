@@ -9,7 +9,7 @@ use crate::address::{
     Address, Endpoint, Equivalent, Family, Key, Keys, Kind, Network, UNIX_MAX, Zone, scoped,
 };
 use crate::error::{Call, Error};
-use crate::sys::SocketName;
+use crate::sys::{self, SocketName};
 use crate::table::{Inherited, InheritedView};
 use core::ffi::CStr;
 use core::fmt;
@@ -83,7 +83,10 @@ impl<'env, 'c> Options<'env, 'c> {
         self
     }
 
-    /// Lets further sockets be bound to the same address and shares the connections among them.
+    /// Lets further sockets be bound to the same address and shares the connections among them. A successor claims as
+    /// many of them as its predecessor had: what waits in one that nobody claims is reset when the last who has it
+    /// closes it, and that is [`Net::ready`](crate::Net::ready)'s doing and the predecessor's. Where there have to be
+    /// fewer, the sysctl `net.ipv4.tcp_migrate_req` of Linux 5.14 hands it to the others.
     #[must_use]
     #[doc(alias = "SO_REUSEPORT")]
     pub const fn reuse_port(mut self, reuse_port: bool) -> Self {
@@ -212,7 +215,7 @@ impl<'a> Wanted<'a> {
                 if let Some(slot) = inherited.slots.get_mut(position) {
                     // Nothing of IPv6 comes to the wildcard of IPv4.
                     let is_v4 = matches!(slot.key, Some(Key::V4 { ip: [0, 0, 0, 0], .. }));
-                    let agrees = !is_v4 || self.v6only != Some(true);
+                    let agrees = !is_v4 || self.v6only != Some(true) || !self.may_be_v6();
                     if slot.name == name && agrees && self.fits(slot, self.v6only)? {
                         return Ok(Some(position));
                     }
@@ -220,6 +223,14 @@ impl<'a> Wanted<'a> {
             }
         }
         self.find_address(inherited, None)
+    }
+
+    /// Whether a fresh socket could be one of IPv6.
+    const fn may_be_v6(&self) -> bool {
+        match self.endpoint.address {
+            Address::Inet(address) => address.is_ipv6(),
+            _ => self.endpoint.network.allows(Family::V6),
+        }
     }
 
     /// The same among the sockets of one name, or among all.
@@ -258,8 +269,9 @@ impl<'a> Wanted<'a> {
     }
 
     /// Whether the slot's socket is of the family and the type asked for, and listens if it is a stream. A
-    /// listener of an internet family is TCP's, MPTCP included: nothing else that this crate opens or a
-    /// manager hands over listens there.
+    /// listener of an internet family is taken for TCP's, or MPTCP's: nothing else that this crate opens listens
+    /// there, and to ask for the protocol would be one more call for each. (A manager may hand over SCTP's, if told to
+    /// by `SocketProtocol=`: claim that by its name.)
     fn is_kind(&self, slot: &mut Inherited<'_>) -> Result<bool, Error> {
         let (Some(fd), Some(key)) = (&slot.fd, &slot.key) else {
             return Ok(false);
@@ -515,6 +527,7 @@ fn fresh(
     let mut flags = SocketFlags::CLOEXEC;
     flags.set(SocketFlags::NONBLOCK, options.nonblocking);
     rustix::net::socket_with(family, socket_type(endpoint.network), flags, None)
+        .and_then(sys::above_stdio)
         .map_err(|errno| Error::call(Call::Socket, errno))
 }
 

@@ -298,7 +298,7 @@ impl<'env, const N: usize> Net<'env, N> {
             adopt::adopt(&activation, options.first_fd, options.listeners_only, own_fd, &mut self.inherited)
         }?;
         // Whoever said so before spoke to nobody.
-        self.reported &= adopted.readiness.is_none();
+        self.reported &= adopted.readiness.is_none() && activation.count == 0;
         self.readiness = adopted.readiness.into();
         self.predecessor = adopted.predecessor.into();
         Ok(activation.count)
@@ -830,7 +830,8 @@ impl<'env, const N: usize> Net<'env, N> {
     /// - [`Error::Call`] with [`Errno::INTR`](rustix::io::Errno::INTR): a signal came first.
     /// - [`Error::Killed`]: a filter killed the thread that was to execute the program.
     /// - [`Error::HandedOver`]: a successor got ready, now or before, and serves: the new image would beside it.
-    /// - The others of [`Net::spawn`], but for [`Error::NotReported`].
+    /// - [`Error::NotReported`]: the predecessor was told that this process is not ready, by [`Net::refuse`].
+    /// - The others of [`Net::spawn`].
     ///
     /// # References
     ///
@@ -842,6 +843,9 @@ impl<'env, const N: usize> Net<'env, N> {
         restart: &Restart<'_>,
     ) -> Result<Infallible, Error> {
         self.check_idle()?;
+        if self.refused {
+            return Err(Error::NotReported);
+        }
         if self.handed_over || self.successor.as_ref().is_some_and(Successor::is_ready) {
             return Err(Error::HandedOver);
         }
@@ -853,7 +857,7 @@ impl<'env, const N: usize> Net<'env, N> {
             names,
         };
         // One that owes a predecessor the report is not the main process: the predecessor speaks.
-        let is_main = self.readiness.as_ref().is_none() && !self.refused;
+        let is_main = self.readiness.as_ref().is_none();
         if is_main && self.notifier.is_present() {
             self.notifier.send(&[Assignment::Reloading])?;
         }

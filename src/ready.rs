@@ -89,6 +89,7 @@ impl Report {
 pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
     let flags = SocketFlags::CLOEXEC;
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        .and_then(|(ours, theirs)| Ok((sys::above_stdio(ours)?, sys::above_stdio(theirs)?)))
         .map_err(|errno| Error::call(Call::Socketpair, errno))
 }
 

@@ -608,6 +608,12 @@ fn v6only_as_an_option_is_never_agreed_on_by_ipv4() {
     let another = Endpoint::parse("tcp", ":1").unwrap();
     assert_eq!(net.claim_at(&another, &named.v6only(true)), Err(Error::NotInherited));
     net.claim_at(&endpoint, &Options::new().v6only(false)).unwrap();
+    // It says nothing of who asks for IPv4, and keeps its port over a restart.
+    for (network, address) in [("tcp4", ":0"), ("tcp", "0.0.0.0:0"), ("tcp4", ":1")] {
+        let mut net: Net<'_, 1> = inherited(&[&socket]);
+        let endpoint = Endpoint::parse(network, address).unwrap();
+        net.claim_at(&endpoint, &named.v6only(true)).unwrap();
+    }
 }
 
 /// What is bound to one IPv6 address has no use for the option, whatever it says.
@@ -1542,6 +1548,10 @@ fn a_process_that_is_not_ready_takes_nothing_from_its_predecessor() {
             if reports {
                 let spawned = net.spawn(&mut launch, &Restart::new());
                 assert_eq!(spawned.map(drop), Err(Error::NotReported));
+            }
+            if reports && refused {
+                let Err(error) = net.exec(&mut launch, &Restart::new());
+                assert_eq!(error, Error::NotReported);
             }
         }
         if reports {

@@ -94,7 +94,7 @@ fn main() -> ExitCode {
     init(&mut report, program);
     // What collects one server's generations would collect another's.
     let (server, seconds) = crowd.join().unwrap();
-    report.at_most("seconds that idle clients keep others out", seconds, 60);
+    report.at_most("seconds that idle clients keep others out", seconds, 40);
     server.stop();
     latency(&mut report, program, ratio);
     if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }

@@ -31,6 +31,7 @@ static void holds(size_t size, int sockets, char **argv)
     for (int i = 0; i < sockets; i++) {
         int fd = open("/dev/null", O_RDONLY);
         CHECK(gracenet_add(net, fd, NULL) == fd);
+        CHECK(gracenet_add(net, fd, NULL) == -EINVAL);
         CHECK(fcntl(fd, F_GETFD) & FD_CLOEXEC);
         CHECK(gracenet_active(net, (size_t)i) == fd);
     }

@@ -46,6 +46,7 @@ struct server {
     bool then_exec; /* what comes after draining */
     bool exhausted; /* a connection could not be accepted for want of something: then none is for a moment */
     bool crowded;   /* it serves, and has room for no more connections: one has to end in time */
+    bool unheard;   /* the service manager has yet to hear that this process is ready */
     time_t deadline;
     struct connection connections[CONNECTIONS];
 };
@@ -144,11 +145,13 @@ static bool begin(int argc, char **argv)
     printf("ready pid=%ld inherited=%zu listeners=%zu\n", (long)getpid(), server.claimed, server.listeners);
     fflush(stdout);
     bool is_successor = gracenet_predecessor(server.net) >= 0;
-    if (gracenet_ready(server.net) < 0) {
+    int told = gracenet_ready(server.net);
+    if (told < 0) {
         complain("ready");
-        /* Where it is the service manager that has not heard, nobody else would serve. */
-        if (is_successor)
+        /* Where it is the service manager that has not heard, nobody else would serve: it is told again. */
+        if (is_successor || told == -ECANCELED)
             return false;
+        server.unheard = true;
     }
     return true;
 }
@@ -326,14 +329,25 @@ static int run(void)
 
         bool waits = crowded || server.phase != SERVING;
         time_t left = server.deadline - now();
-        int timeout = server.exhausted ? 100 : !waits ? -1 : left > 0 ? (int)left * 1000 : 0;
+        int timeout = !waits ? -1 : left > 0 ? (int)left * 1000 : 0;
+        if (server.exhausted)
+            timeout = 100;
+        else if (server.unheard && (timeout < 0 || timeout > 1000))
+            timeout = 1000;
         server.exhausted = false;
-        if (poll(fds, count, timeout) < 0) {
+        int shown = poll(fds, count, timeout);
+        if (shown < 0) {
             if (errno == EINTR)
                 continue;
+            if (errno == EINVAL) { /* more than the limit of open files, which was lowered since */
+                poll(NULL, 0, 100);
+                continue;
+            }
             perror("poll");
             return 1;
         }
+        if (shown == 0 && server.unheard)
+            server.unheard = gracenet_ready(server.net) < 0;
 
         for (nfds_t i = first_connection; i < first_listener; i++)
             if (fds[i].revents)

@@ -246,11 +246,13 @@ impl Model {
         let by_name = |name| {
             let mut namesakes = (0..).zip(&self.inherited).filter(|(_, slot)| slot.name == name);
             let alone = namesakes.clone().count() == 1;
-            // Nothing of IPv6 comes to the wildcard of IPv4.
+            // Nothing of IPv6 comes to the wildcard of IPv4, which is for who asks for IPv4 all the same.
+            let may_be_v6 = endpoint.network().allows(Family::V6)
+                && !matches!(endpoint.address(), Address::Inet(address) if address.is_ipv4());
             let is_too_narrow = |socket: &Truth| {
                 let is_v4 =
                     matches!(socket.bound, Bound::Inet(SocketAddr::V4(at)) if at.ip().is_unspecified());
-                v6only == Some(true) && is_v4
+                v6only == Some(true) && is_v4 && may_be_v6
             };
             namesakes.find(|(_, slot)| {
                 (alone || wanted.is_none())

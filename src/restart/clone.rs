@@ -127,7 +127,11 @@ fn keep(task: &Task, fd: RawFd) -> Result<(), Error> {
 }
 
 fn duplicate(task: &Task, from: RawFd, to: RawFd) -> Result<(), Error> {
-    task.duplicate_onto(from, to).map_err(|errno| Error::call_on(Call::Dup, from, errno))
+    task.duplicate_onto(from, to).map_err(|errno| {
+        // Said of a target beyond the limit of open files, too, which was lowered then.
+        let is_open = errno == Errno::BADF && task.is_close_on_exec(from).is_ok();
+        Error::call_on(Call::Dup, from, if is_open { Errno::MFILE } else { errno })
+    })
 }
 
 /// Sees to it that 0, 1 and 2 are open in the successor. What is closed there, or has `FD_CLOEXEC` and so is
@@ -178,7 +182,6 @@ fn execute(task: &Task, image: &Image<'_>, program_fd: Option<RawFd>) -> Error {
 /// Tries `name` in each directory of `path`, as a shell would, but for those that are not absolute.
 ///
 /// Out of line, so that only a search takes the stack for a path.
-#[cold]
 #[inline(never)]
 fn search(name: &[u8], path: &[u8], execute: impl Fn(&CStr) -> Errno) -> Error {
     if name.is_empty() {

@@ -193,15 +193,18 @@ impl Successor {
         self.main_pid.as_ref().map(MainPid::barrier)
     }
 
-    /// Everything that an event loop polls, for reading, to know when to call [`Successor::poll`]: of the pidfd,
-    /// the readiness socket and the manager's barrier those that have something to tell yet. What has told all shows
-    /// for ever: ask again after each [`Successor::poll`].
+    /// What an event loop polls, for reading, to know when to call [`Successor::poll`]: of the pidfd, the readiness
+    /// socket and the manager's barrier those that have something to tell yet. What has told all shows for ever, so
+    /// ask again after each [`Successor::poll`]; of one that is not in flight there is nothing left.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let is_waiting = matches!(self.state, State::Waiting);
-        // Once the manager has been told, it is the manager that speaks, also of a successor that ends.
-        let is_confirming = matches!(self.state, State::Confirming);
-        let pidfd = (!is_confirming).then(|| self.pidfd());
-        [pidfd, self.socket().filter(|_| is_waiting), self.barrier()].into_iter().flatten()
+        let fds = match self.state {
+            State::Waiting => [Some(self.pidfd()), self.socket()],
+            State::Proving(_) | State::Refused(_) | State::Announcing => [Some(self.pidfd()), None],
+            // The manager has been told, and speaks of a successor that ends, too.
+            State::Confirming => [self.barrier(), None],
+            State::Ready | State::Failed(_) => [None, None],
+        };
+        fds.into_iter().flatten()
     }
 
     /// Whether it is neither ready, with the service manager knowing it, nor known to have failed.
@@ -332,7 +335,7 @@ impl Successor {
     fn announce_main_pid(&mut self, deadline: &mut Deadline) -> Result<bool, Failure> {
         if let State::Announcing = self.state {
             if self.has_ended(Duration::ZERO)? {
-                // The manager knows nothing of it yet, so this process stays the main one.
+                // The manager knows nothing of it yet, or of one that has ended: this process stays the main one.
                 return Err(self.collect(None));
             }
             if let Some(main_pid) = &mut self.main_pid {
@@ -455,8 +458,7 @@ impl Successor {
     #[inline(never)]
     fn end(&mut self, failure: Option<Failure>) -> Failure {
         match self.has_ended(Duration::ZERO) {
-            // By itself, which has a reason of its own.
-            Ok(true) => return self.collect(None),
+            Ok(true) => return self.collect(failure),
             Ok(false) => {}
             Err(error) => return Failure::Error(error),
         }
@@ -490,10 +492,13 @@ impl Successor {
             Ok(exit) => exit,
             Err(error) => return Failure::Error(error),
         };
-        self.settle(match (failure, exit) {
-            (Some(failure), _) => failure,
-            (None, Some(Exit::Status(status))) => Failure::Exited(status),
-            (None, Some(Exit::Signal(signal))) => Failure::Killed(signal),
+        const KILL: i32 = Signal::KILL.as_raw();
+        self.settle(match (exit, failure) {
+            // Which is what it was killed for.
+            (Some(Exit::Signal(KILL)) | None, Some(failure)) => failure,
+            // It ended by itself, if at the last moment.
+            (Some(Exit::Status(status)), _) => Failure::Exited(status),
+            (Some(Exit::Signal(signal)), _) => Failure::Killed(signal),
             (None, None) => Failure::Vanished,
         })
     }

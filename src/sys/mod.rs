@@ -100,6 +100,13 @@ fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     result(ret).map(drop)
 }
 
+/// `fd`, or a duplicate of it where it got the number of a stdin, stdout or stderr that is closed: whatever somebody
+/// prints would go there.
+#[inline]
+pub(crate) fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+    if fd.as_raw_fd() > 2 { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(&fd, 3) }
+}
+
 /// A signal mask of the kernel's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mask(u64);

@@ -278,7 +278,7 @@ fn the_manager_hears_of_each_step() {
         assert!(manager.is_silent(), "nobody has looked");
         let expected = announcement(&mut stage, &report);
         let successor = stage.net.successor_mut().unwrap();
-        assert_eq!(successor.fds().count(), 3);
+        assert_eq!(successor.fds().count(), 2);
         assert_eq!(successor.poll(), Ok(false));
         assert_eq!(manager.next(), expected);
         let barrier = manager.barrier();
@@ -622,7 +622,7 @@ fn a_sibling_by_default_and_a_child_on_demand() {
         let successor = stage.net.successor_mut().unwrap();
         assert_eq!(successor.parentage(), expected);
         assert_eq!(successor.barrier().is_some(), is_present);
-        assert_eq!(successor.fds().count(), if is_present { 3 } else { 2 });
+        assert_eq!(successor.fds().count(), 2);
         // It is this process that has to collect a child, and this process cannot collect a sibling.
         end(&mut stage);
         assert!(matches!(stage.wait_ready(), Err(Failure::Killed(9) | Failure::Vanished)));

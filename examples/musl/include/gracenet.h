@@ -15,7 +15,7 @@
  *                 gracenet_cancel(net);                                  // one that is ready by now stays
  *             if (pid == -EALREADY || (pid > 0 && gracenet_wait(net, 0) == 1))
  *                 drain_and_exit();                                      // the successor serves
- *         }                                                              // else nothing has changed here
+ *         }                                                              // else this one serves on
  *     }
  *
  * Memory. The caller gives it, and everything is in it: there is no allocation, no thread, no signal handler and no
@@ -104,6 +104,8 @@ int gracenet_claim(struct gracenet *net, const char *network, const char *addres
 /*
  * Hands `fd` to the next process under this name, whatever it is: a connected socket, a memfd with state. From success
  * on the handle owns it, and it is close-on-exec. NULL for no name. Returns fd.
+ *
+ *   -EINVAL   it is the handle's already
  */
 int gracenet_add(struct gracenet *net, int fd, const char *name);
 

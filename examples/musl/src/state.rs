@@ -5,7 +5,7 @@ use core::ffi::{c_char, c_int};
 use core::time::Duration;
 use gracenet::error::Variable;
 use gracenet::launch::consume_from_libc;
-use gracenet::{Error, Launch, Net, Notifier, Options, Reason, Rejected, Restart};
+use gracenet::{Error, Launch, Net, Notifier, Options, Reason, Rejected, Restart, Socket};
 use rustix::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use rustix::io::Errno;
 
@@ -108,6 +108,13 @@ impl<const N: usize> Door for State<N> {
     }
 
     fn add(&mut self, fd: OwnedFd, name: &'static str) -> Result<c_int, Last> {
+        let is_it = |socket: Socket<'_>| socket.as_fd().as_raw_fd() == fd.as_raw_fd();
+        let is_active = self.net.active().any(|(_, socket)| is_it(socket));
+        if is_active || self.net.inherited().any(|(_, socket)| is_it(socket)) {
+            // Not the caller's to give.
+            let _ = fd.into_raw_fd();
+            return Err(Last::Argument);
+        }
         let id = self.net.add(fd, name).map_err(|Rejected { fd, error }| {
             // The caller's again.
             let _ = fd.into_raw_fd();

@@ -221,6 +221,8 @@ impl<'s> Server<'s> {
         match poll(&mut fds, self.exhausted.then_some(&moment)) {
             Ok(_) => shown.extend(fds.iter().map(|fd| !fd.revents().is_empty())),
             Err(Errno::INTR) => {}
+            // More than the limit of open files, which was lowered since.
+            Err(Errno::INVAL) => _ = poll(&mut [], Some(&moment)),
             Err(errno) => return Err(errno.into()),
         }
         Ok(listeners)
@@ -302,7 +304,7 @@ impl<'s> Server<'s> {
         if self.phase == Phase::Restarting {
             self.end_successor();
             self.look_at_successor();
-        } else {
+        } else if self.phase != Phase::Serving || self.connections.is_full() {
             self.connections.clear();
         }
     }
