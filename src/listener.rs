@@ -303,6 +303,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// Whether the slot's address is the one asked for, where its key holds only part of it.
+    #[cold]
     #[inline(never)]
     fn is_address(&self, slot: &Inherited<'_>) -> Result<bool, Error> {
         let Some(fd) = &slot.fd else {
