@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use std::ffi::{CStr, CString, OsStr, OsString, c_char};
 use std::fs::{File, Permissions};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -49,6 +49,7 @@ common::trials! {
     a_set_user_id_start_says_neither_program_nor_directory_nor_manager,
     consume_from_libc_hides_the_variables_from_every_later_child,
     consume_from_libc_takes_out_every_one_of_a_name,
+    what_is_opened_gets_no_number_of_stdio,
     a_path_that_a_successor_serves_is_never_removed,
     a_failed_successor_leaves_the_path_to_this_process,
 }
@@ -413,6 +414,31 @@ fn the_working_directory_is_pwd_if_that_names_it_and_the_directory_itself_if_not
     // Nor does being launched in one.
     let mut nowhere = shell("printf %s started >&3", &[b"PWD=/nonexistent"]);
     assert_eq!(text(output(&mut nowhere, &Restart::new()).unwrap()), "started");
+}
+
+/// Where whoever started this left one closed: what somebody prints would go there.
+fn what_is_opened_gets_no_number_of_stdio() {
+    const NAME: &str = "what_is_opened_gets_no_number_of_stdio";
+    if !in_child(NAME, |_| ()) {
+        return;
+    }
+    let mut launch = shell("printf %s \"$LISTEN_READY_FD $(readlink /proc/self/fd/0)\" >&3", &[]);
+    // SAFETY: nothing in this process reads stdin.
+    assert_eq!(unsafe { libc::close(0) }, 0);
+    let mut net = Net::<2>::new();
+    for (network, address) in [("tcp", "127.0.0.1:0"), ("udp", "127.0.0.1:0")] {
+        let id = net.listen(network, address).unwrap();
+        assert!(net.fd(id).unwrap().as_raw_fd() > 2);
+        net.close(id).unwrap();
+    }
+    let (mut said, theirs) = std::io::pipe().unwrap();
+    net.add(theirs.into(), "pipe").unwrap();
+    let successor = net.spawn(&mut launch, &Restart::new()).unwrap();
+    assert!(successor.socket().unwrap().as_raw_fd() > 2);
+    let mut text = String::new();
+    drop(net);
+    said.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "4 /dev/null");
 }
 
 fn from_libc_sees_what_std_sees() {

@@ -38,6 +38,7 @@ common::trials! {
     a_restart_costs_twenty_calls_at_most if strace,
     cloexec_is_set_one_by_one_where_there_is_no_close_range if strace,
     a_pidfd_id_is_not_compared_where_there_is_no_pidfd if strace,
+    a_directory_that_is_gone_stops_no_start if strace,
     the_wildcard_is_ipv4s_where_there_is_no_ipv6 if strace,
     a_vsock_is_spoken_to_in_its_four_forms if strace,
     a_vsock_stream_is_over_when_the_other_end_closes if strace,
@@ -269,6 +270,25 @@ fn a_pidfd_id_is_not_compared_where_there_is_no_pidfd() {
     // On 32 bits it is never asked for.
     let injected = trace.calls().iter().any(|(_, call)| call.contains("(INJECTED)"));
     assert_eq!(injected, cfg!(target_pointer_width = "64"));
+}
+
+/// As where it is on a file system that is not there any more. What it does not open for want of room is an error.
+fn a_directory_that_is_gone_stops_no_start() {
+    const NAME: &str = "a_directory_that_is_gone_stops_no_start";
+    const EXPECTED: &str = "GRACENET_TEST_EXPECTED";
+    if is_role(NAME) {
+        // SAFETY: nobody changes the environment.
+        let launch = unsafe { gracenet::Launch::<64>::from_libc() };
+        assert_eq!(format!("{:?}", launch.map(drop)), std::env::var(EXPECTED).unwrap());
+        return;
+    }
+    let trace = Trace::new();
+    let full = Error::Call { call: Call::OpenDirectory, fd: None, errno: Errno::MFILE };
+    for (error, expected) in [("ESTALE", Ok(())), ("ENOTCONN", Ok(())), ("EMFILE", Err(full))] {
+        let expected = format!("-E{EXPECTED}={expected:?}");
+        trace.run_role(&[&expected, "-P", ".", "-e", &format!("inject=?open,openat:error={error}")], NAME);
+        assert!(trace.calls().iter().any(|(_, call)| call.contains("(INJECTED)")), "{error}");
+    }
 }
 
 fn the_wildcard_is_ipv4s_where_there_is_no_ipv6() {
