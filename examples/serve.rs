@@ -265,8 +265,8 @@ enum Event {
 
 type Events = heapless::Vec<Event, WATCHED>;
 
-/// How many descriptors the loop waits for at most: the listeners, the successor's three, and one of each other kind.
-const WATCHED: usize = CAPACITY + 6;
+/// How many descriptors the loop waits for at most: the listeners, the successor's two, and one of each other kind.
+const WATCHED: usize = CAPACITY + 5;
 
 struct Listener {
     id: Id,

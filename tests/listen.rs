@@ -17,7 +17,7 @@ use common::{
     launch, local, local_of, on_one_port, place_at, reclaim, reserve,
 };
 use gracenet::error::{AddressFault, Call, NameFault, Table};
-use gracenet::{Endpoint, Error, Id, Inherit, Net, Network, Options, Reason, Restart};
+use gracenet::{Endpoint, Error, Id, Inherit, Launch, Net, Network, Options, Reason, Restart};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, FdFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
@@ -1492,10 +1492,10 @@ fn close_and_unlink_leaves_what_is_not_its_path() {
     net.fd(id).unwrap();
 }
 
-fn a_path_is_not_removed_by_a_process_that_has_not_reported_yet() {
-    let dir = Dir::new();
-    let path = dir.path("socket");
-    let listener = UnixListener::bind(&path).unwrap();
+/// Started with a listener on this path, by a predecessor that waits for the report or not; and the other end of the
+/// readiness socket.
+fn started_with(path: &str, reports: bool) -> (Net<'static, 2>, Launch, UnixStream) {
+    let listener = UnixListener::bind(path).unwrap();
     let (ours, theirs) = UnixStream::pair().unwrap();
     let first = reserve(2);
     place_at(listener.as_fd(), first);
@@ -1503,9 +1503,20 @@ fn a_path_is_not_removed_by_a_process_that_has_not_reported_yet() {
     drop(theirs);
     let pid = format!("LISTEN_PID={}", std::process::id());
     let ready = format!("LISTEN_READY_FD={}", first + 1);
-    let mut net = Net::<1>::new();
-    let mut launch = launch(&["LISTEN_FDS=1", &pid, &ready]);
+    let vars = ["LISTEN_FDS=1", &pid, &ready];
+    let mut launch = launch(if reports { &vars } else { &vars[..1] });
+    let mut net = Net::new();
     inherit_from(&mut net, &mut launch, first, Inherit::new()).unwrap();
+    if !reports {
+        reclaim(first + 1, 1);
+    }
+    (net, launch, ours)
+}
+
+fn a_path_is_not_removed_by_a_process_that_has_not_reported_yet() {
+    let dir = Dir::new();
+    let path = dir.path("socket");
+    let (mut net, _, ours) = started_with(&path, true);
     let id = net.claim("unix", &path).unwrap();
     assert_eq!(net.close_and_unlink(id), Err(Error::NoPath));
     assert!(Path::new(&path).exists());
@@ -1522,19 +1533,7 @@ fn a_process_that_is_not_ready_takes_nothing_from_its_predecessor() {
     for reports in [true, false] {
         let dir = Dir::new();
         let path = dir.path("socket");
-        let listener = UnixListener::bind(&path).unwrap();
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let first = reserve(2);
-        place_at(listener.as_fd(), first);
-        place_at(theirs.as_fd(), first + 1);
-        drop(theirs);
-        let pid = format!("LISTEN_PID={}", std::process::id());
-        let ready = format!("LISTEN_READY_FD={}", first + 1);
-        let vars = ["LISTEN_FDS=1", &pid, &ready];
-        let mut launch = launch(if reports { &vars } else { &vars[..1] });
-        let mut net = Net::<2>::new();
-        inherit_from(&mut net, &mut launch, first, Inherit::new()).unwrap();
-        let _unclaimed = (!reports).then(|| reclaim(first + 1, 1));
+        let (mut net, mut launch, ours) = started_with(&path, reports);
         let claimed = net.claim("unix", &path).unwrap();
         for refused in [false, true] {
             if refused {

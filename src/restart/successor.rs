@@ -400,8 +400,8 @@ impl Successor {
     }
 
     /// Kills a successor that is in flight, and collects it; tells whether it did. (One that has just ended by itself is
-    /// collected, and failed for its own reason.) One that is known to have failed is left alone, and so is one that is ready, also where nobody has looked yet or the service manager does not
-    /// know: look with [`Successor::poll`].
+    /// collected, and failed for its own reason.) One that is known to have failed is left alone, and so is one that is
+    /// ready, also where nobody has looked yet or the service manager does not know: look with [`Successor::poll`].
     ///
     /// # Errors
     ///

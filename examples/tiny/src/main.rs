@@ -51,8 +51,8 @@ const LISTENERS: usize = match option_env!("TINY_LISTENERS") {
 /// How many connections it serves at a time; more wait in the queues.
 const CONNECTIONS: usize = 64;
 
-/// How many descriptors the loop waits for at most: these, the signals, the timer, and the successor's three.
-const POLLED: usize = LISTENERS + CONNECTIONS + 5;
+/// How many descriptors the loop waits for at most: these, the signals, the timer, and the successor's two.
+const POLLED: usize = LISTENERS + CONNECTIONS + 4;
 
 /// How many seconds a successor has to get ready, and connections have to end: all of them when it drains, and one
 /// where there is room for no more.
