@@ -522,16 +522,17 @@ fn read_inet(network: Network, text: &[u8]) -> Option<Address<'_>> {
 fn read_ipv4(mut text: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
     let mut ip = 0;
     for end in b"...:" {
-        let (mut octet, mut digits) = (0_u32, 0_usize);
+        let [first @ b'0'..=b'9', rest @ ..] = text else { return None };
+        let mut octet = u32::from(first - b'0');
+        text = rest;
         while let [digit @ b'0'..=b'9', rest @ ..] = text {
-            octet = octet.wrapping_mul(10).wrapping_add((digit - b'0').into());
-            digits += 1;
+            // One with a leading 0 may be meant as octal.
+            let longer = octet * 10 + u32::from(digit - b'0');
+            if octet == 0 || longer > 255 {
+                return None;
+            }
+            octet = longer;
             text = rest;
-        }
-        // The least number that is written with so many digits: one with a leading 0 may be meant as octal.
-        let least = *[256, 0, 10, 100].get(digits)?;
-        if !(least..256).contains(&octet) {
-            return None;
         }
         ip = ip << 8 | octet;
         text = text.strip_prefix(&[*end])?;

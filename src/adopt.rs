@@ -93,6 +93,9 @@ unsafe fn inspect<'env, const N: usize>(
     own_fd: Option<RawFd>,
     table: &mut InheritedTable<'env, N>,
 ) -> Result<Option<Predecessor>, Error> {
+    // Whether all sockets so far are listeners. While they are, each is asked for it here and not when it is claimed:
+    // a second call on a socket costs half as much while what the kernel has of it is in the caches.
+    let mut all_listen = true;
     for (fd, name) in (first..=RawFd::MAX).zip(activation.names()) {
         if own_fd == Some(fd) {
             return Err(Error::NotOpen { fd });
@@ -108,10 +111,14 @@ unsafe fn inspect<'env, const N: usize>(
             }
             Err(_) => None,
         };
-        if listeners_only && !listener::is_listener(borrowed) {
+        let listens = (listeners_only || all_listen && key.is_some()) && listener::is_listener(borrowed);
+        if listeners_only && !listens {
             return Err(Error::NotAListener { fd });
         }
-        let slot = Inherited { fd: None, name, key, listening: None, kind: None, v6only: None };
+        all_listen &= listens || key.is_none();
+        // What does not listen yet may do so when it is claimed.
+        let listening = listens.then_some(true);
+        let slot = Inherited { fd: None, name, key, listening, kind: None, v6only: None };
         // The count was compared with the capacity.
         let _full = table.push(slot);
     }

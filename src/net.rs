@@ -312,8 +312,8 @@ impl<'env, const N: usize> Net<'env, N> {
     /// a stream has to be listening. Nothing about it is changed.
     ///
     /// What the kernel tells of a socket is asked once, however many calls follow: 2 system calls for each TCP or
-    /// UDP socket, with the one that read its address, and 3 for a Unix one. One more is for `IPV6_V6ONLY` where
-    /// that decides, and one for a Unix address of more than 28 bytes.
+    /// UDP socket, with the one that read its address, and 3 for a Unix one. One more is for the first that does not
+    /// listen, one for `IPV6_V6ONLY` where that decides, and one for a Unix address of more than 28 bytes.
     ///
     /// # Errors
     ///
@@ -397,7 +397,9 @@ impl<'env, const N: usize> Net<'env, N> {
         }
         // The endpoint's own lifetime is shorter than the names', and they only have to meet here.
         let wanted = Wanted::new(endpoint, listener::scope(endpoint)?, options);
-        let position = wanted.find(&mut self.inherited.view())?;
+        let mut inherited =
+            if options.name.is_some() { self.inherited.view_with_names() } else { self.inherited.view() };
+        let position = wanted.find(&mut inherited)?;
         self.activate(position.ok_or(Error::NotInherited)?, options.name)
     }
 
@@ -413,7 +415,7 @@ impl<'env, const N: usize> Net<'env, N> {
     #[doc(alias = "sd_listen_fds_with_names")]
     pub fn claim_name(&mut self, name: &str) -> Result<Id, Error> {
         self.usable()?;
-        let view = self.inherited.view();
+        let view = self.inherited.view_with_names();
         let position = view.named(name).find(|position| {
             view.slots.get(*position).is_some_and(|slot| slot.name == name && slot.fd.is_some())
         });

@@ -116,7 +116,7 @@ pub(crate) struct Inherited<'env> {
     pub(crate) name: &'env str,
     /// Its own address, if it is a socket that has one of a family known here.
     pub(crate) key: Option<Key>,
-    /// `SO_ACCEPTCONN`, once it was asked for.
+    /// `SO_ACCEPTCONN`, once it was asked for, which may be while it is adopted.
     pub(crate) listening: Option<bool>,
     /// `SO_TYPE`, or what `SO_PROTOCOL` says of it, once it was asked for; the inner `None` is one not known here.
     pub(crate) kind: Option<Option<Kind>>,
@@ -129,13 +129,15 @@ pub(crate) struct Inherited<'env> {
 #[derive(Debug)]
 pub(crate) struct InheritedTable<'env, const N: usize> {
     slots: Vec<Inherited<'env>, N>,
-    /// As many as slots, or none.
-    rows: Vec<Row, N>,
+    by_address: [Link; N],
+    by_name: [Link; N],
+    /// Whether they are in `by_name`, as they are from the first time on that somebody asks for a name.
+    named: bool,
 }
 
 impl<'env, const N: usize> InheritedTable<'env, N> {
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), rows: Vec::new() }
+        Self { slots: Vec::new(), by_address: [Link::EMPTY; N], by_name: [Link::EMPTY; N], named: false }
     }
 
     /// Adds a descriptor behind the others. The caller checked that there is room.
@@ -143,27 +145,35 @@ impl<'env, const N: usize> InheritedTable<'env, N> {
         self.slots.push(slot)
     }
 
-    /// Makes what was pushed findable.
+    /// Makes what was pushed findable by address. To be called once.
     pub(crate) fn index(&mut self) {
-        self.rows.clear();
-        let _full = self.rows.resize(self.slots.len(), [Link::EMPTY; 2]);
-        // From the last to the first, because each goes to the front of its chain.
-        for (position, slot) in self.slots.iter().enumerate().rev() {
-            if let Some(key) = &slot.key {
-                insert(&mut self.rows, By::Address, key.hash(), position);
-            }
-            insert(&mut self.rows, By::Name, name_hash(slot.name), position);
-        }
+        let hashes = self.slots.iter().map(|slot| slot.key.as_ref().map(Key::hash));
+        fill(self.by_address.get_mut(..self.slots.len()).unwrap_or_default(), hashes);
     }
 
     /// Drops, and so closes, all of them.
     pub(crate) fn clear(&mut self) {
-        self.rows.clear();
         self.slots.clear();
     }
 
+    /// What finds them by address.
     pub(crate) fn view(&mut self) -> InheritedView<'_, 'env> {
-        InheritedView { slots: self.slots.as_mut_view(), rows: &self.rows }
+        let len = self.slots.len();
+        InheritedView {
+            slots: self.slots.as_mut_view(),
+            by_address: self.by_address.get(..len).unwrap_or_default(),
+            by_name: self.by_name.get(..len).unwrap_or_default(),
+        }
+    }
+
+    /// What finds them by name too.
+    pub(crate) fn view_with_names(&mut self) -> InheritedView<'_, 'env> {
+        if !self.named {
+            let hashes = self.slots.iter().map(|slot| Some(name_hash(slot.name)));
+            fill(self.by_name.get_mut(..self.slots.len()).unwrap_or_default(), hashes);
+            self.named = true;
+        }
+        self.view()
     }
 
     pub(crate) fn slots(&self) -> &VecView<Inherited<'env>> {
@@ -175,67 +185,54 @@ impl<'env, const N: usize> InheritedTable<'env, N> {
 #[derive(Debug)]
 pub(crate) struct InheritedView<'t, 'env> {
     pub(crate) slots: &'t mut VecView<Inherited<'env>>,
-    rows: &'t [Row],
+    by_address: &'t [Link],
+    by_name: &'t [Link],
 }
 
 impl<'t> InheritedView<'t, '_> {
     /// The positions whose address may be `key`, in their order: those of one chain, not compared yet.
     pub(crate) fn near(&self, key: &Key) -> impl Iterator<Item = usize> + use<'t> {
-        chain(self.rows, By::Address, key.hash())
+        chain(self.by_address, key.hash())
     }
 
     /// The positions whose name may be `name`, in their order: those of one chain, not compared yet.
     pub(crate) fn named(&self, name: &str) -> impl Iterator<Item = usize> + use<'t> {
-        chain(self.rows, By::Name, name_hash(name))
+        chain(self.by_name, name_hash(name))
     }
 }
 
-/// Two hash tables of positions, by address and by name, row by row. Each has as many chains as there are positions,
-/// so that of a large table no more memory is touched than what is in it takes, and of a small one a page for both.
-type Row = [Link; 2];
-
-/// Which of the two.
-#[derive(Clone, Copy)]
-enum By {
-    Address,
-    Name,
-}
-
-/// What chain number `n` and position number `n` share a row for.
+/// A row of a hash table of positions, which has as many chains as there are positions, so that no more memory is
+/// touched than what is in it takes: row number `n` is of chain `n`, and of position `n`.
 #[derive(Clone, Copy, Debug)]
 struct Link {
-    /// The first position of the chain.
+    /// The first position of the chain, counted from 1, or 0 if there is none.
     first: u32,
-    /// The position behind this one.
+    /// The position behind this one, likewise.
     next: u32,
 }
 
 impl Link {
-    /// The end of a chain.
-    const NONE: u32 = u32::MAX;
-
-    const EMPTY: Self = Self { first: Self::NONE, next: Self::NONE };
+    const EMPTY: Self = Self { first: 0, next: 0 };
 }
 
-/// Puts a position in front of its chain.
-fn insert(rows: &mut [Row], by: By, hash: u32, position: usize) {
-    let behind = link_mut(rows, by, chain_of(hash, rows.len()))
-        .map_or(Link::NONE, |link| core::mem::replace(&mut link.first, position as u32));
-    if let Some(link) = link_mut(rows, by, position) {
-        link.next = behind;
+/// Puts the positions into an empty hash table by their hashes; one without a hash is not found.
+fn fill(links: &mut [Link], hashes: impl ExactSizeIterator<Item = Option<u32>> + DoubleEndedIterator) {
+    let chains = links.len();
+    // From the last to the first, because each goes to the front of its chain.
+    for (position, hash) in hashes.enumerate().rev() {
+        let Some(first) = hash.and_then(|hash| links.get_mut(chain_of(hash, chains))) else { continue };
+        let behind = core::mem::replace(&mut first.first, position as u32 + 1);
+        if let Some(link) = links.get_mut(position) {
+            link.next = behind;
+        }
     }
 }
 
-fn link_mut(rows: &mut [Row], by: By, at: usize) -> Option<&mut Link> {
-    rows.get_mut(at)?.get_mut(by as usize)
-}
-
 /// The positions in the chain of this hash, in their order.
-fn chain(rows: &[Row], by: By, hash: u32) -> impl Iterator<Item = usize> + use<'_> {
-    let link = move |at: usize| rows.get(at).and_then(|row| row.get(by as usize));
-    let to = |at: u32| Some(at as usize).filter(|_| at != Link::NONE);
-    let first = link(chain_of(hash, rows.len())).and_then(|link| to(link.first));
-    core::iter::successors(first, move |at| link(*at).and_then(|link| to(link.next)))
+fn chain(links: &[Link], hash: u32) -> impl Iterator<Item = usize> + use<'_> {
+    let position = |counted: u32| (counted as usize).checked_sub(1);
+    let first = links.get(chain_of(hash, links.len())).and_then(move |link| position(link.first));
+    core::iter::successors(first, move |at| links.get(*at).and_then(|link| position(link.next)))
 }
 
 /// Spreads the hash, whose upper bits say little, over the chains.
@@ -257,22 +254,22 @@ mod tests {
     #[test]
     fn chains_hold_every_position_once_and_in_order() {
         const HASHES: [u32; 9] = [7, 0, 7, u32::MAX, 1, 7, 0, 2, 3];
-        let mut rows = [[Link::EMPTY; 2]; HASHES.len()];
-        for by in [By::Address, By::Name] {
-            assert_eq!(chain(&rows, by, 7).count(), 0);
-            for (position, hash) in HASHES.iter().enumerate().rev() {
-                insert(&mut rows, by, *hash, position);
-            }
-            for hash in HASHES {
-                let found: std::vec::Vec<_> = chain(&rows, by, hash).collect();
-                assert!(found.is_sorted());
-                for (position, other) in HASHES.iter().enumerate() {
-                    let near = chain_of(*other, HASHES.len()) == chain_of(hash, HASHES.len());
-                    assert_eq!(found.iter().filter(|at| **at == position).count(), usize::from(near));
-                }
+        let mut links = [Link::EMPTY; HASHES.len() + 1];
+        assert_eq!(chain(&links, 7).count(), 0);
+        fill(
+            &mut links,
+            [None].into_iter().chain(HASHES.map(Some)).collect::<std::vec::Vec<_>>().into_iter(),
+        );
+        for hash in HASHES {
+            let found: std::vec::Vec<_> = chain(&links, hash).collect();
+            assert!(found.is_sorted());
+            assert!(!found.contains(&0));
+            for (position, other) in HASHES.iter().enumerate() {
+                let near = chain_of(*other, links.len()) == chain_of(hash, links.len());
+                assert_eq!(found.iter().filter(|at| **at == position + 1).count(), usize::from(near));
             }
         }
-        assert_eq!(chain(&[], By::Name, 7).count(), 0);
+        assert_eq!(chain(&[], 7).count(), 0);
     }
 
     #[test]

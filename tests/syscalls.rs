@@ -24,7 +24,7 @@ use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -34,6 +34,7 @@ use tempfile::TempDir;
 
 common::trials! {
     claiming_a_thousand_tcp_listeners_costs_two_calls_for_each if strace,
+    claiming_a_thousand_udp_sockets_costs_two_calls_for_each if strace,
     reading_the_addresses_of_a_thousand_unix_listeners_costs_two_calls_for_each if strace,
     a_restart_costs_twenty_calls_at_most if strace,
     cloexec_is_set_one_by_one_where_there_is_no_close_range if strace,
@@ -131,20 +132,40 @@ fn claim_all(first: RawFd, network: &str, addresses: &[String]) {
 }
 
 fn claiming_a_thousand_tcp_listeners_costs_two_calls_for_each() {
-    const NAME: &str = "claiming_a_thousand_tcp_listeners_costs_two_calls_for_each";
-    if is_role(NAME) {
+    claiming_costs_two_calls_for_each(
+        "claiming_a_thousand_tcp_listeners_costs_two_calls_for_each",
+        "tcp",
+        || {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            (listener.local_addr().unwrap(), listener.into())
+        },
+    );
+}
+
+fn claiming_a_thousand_udp_sockets_costs_two_calls_for_each() {
+    claiming_costs_two_calls_for_each(
+        "claiming_a_thousand_udp_sockets_costs_two_calls_for_each",
+        "udp",
+        || {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            (socket.local_addr().unwrap(), socket.into())
+        },
+    );
+}
+
+fn claiming_costs_two_calls_for_each(name: &str, network: &str, bind: impl Fn() -> (SocketAddr, OwnedFd)) {
+    if is_role(name) {
         let (first, count) = room();
         let bind = |number| {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            place_at(listener.as_fd(), number);
-            listener.local_addr().unwrap().to_string()
+            let (address, socket) = bind();
+            place_at(socket.as_fd(), number);
+            address.to_string()
         };
         let addresses: Vec<_> = (first..).take(count).map(bind).collect();
-        eprintln!("sockets={count}");
-        return claim_all(first, "tcp", &addresses);
+        return claim_all(first, network, &addresses);
     }
     let trace = Trace::new();
-    trace.run_role(&[], NAME);
+    trace.run_role(&[], name);
     let calls = trace.between_marks();
     let sockets = calls.iter().filter(|call| call.starts_with("getsockname(")).count();
     assert!(sockets >= 100, "{}", summary(&calls));
