@@ -239,37 +239,25 @@ impl<'a> Wanted<'a> {
         inherited: &mut InheritedView<'_, '_>,
         name: Option<&str>,
     ) -> Result<Option<usize>, Error> {
-        if let Some(key) = &self.keys.exact {
-            if let Some(position) = self.find_key(inherited, name, key, self.v6only)? {
-                return Ok(Some(position));
-            }
-        }
-        match &self.keys.equivalent {
-            _ if self.v6only == Some(true) => Ok(None),
-            Some(Equivalent::DualStack(key)) => self.find_key(inherited, name, key, Some(false)),
-            Some(Equivalent::V4(key)) => self.find_key(inherited, name, key, None),
-            None => Ok(None),
-        }
-    }
-
-    /// The same for one address.
-    fn find_key(
-        &self,
-        inherited: &mut InheritedView<'_, '_>,
-        name: Option<&str>,
-        key: &Key,
-        v6only: Option<bool>,
-    ) -> Result<Option<usize>, Error> {
-        for position in inherited.near(key) {
-            let Some(slot) = inherited.slots.get_mut(position) else {
-                continue;
-            };
-            if slot.key.as_ref() == Some(key)
-                && name.is_none_or(|name| slot.name == name)
-                && self.fits(slot, v6only)?
-                && (key.is_exact() || self.is_address(slot)?)
-            {
-                return Ok(Some(position));
+        let exact = self.keys.exact.as_ref().map(|key| (key, self.v6only));
+        let equivalent = match &self.keys.equivalent {
+            _ if self.v6only == Some(true) => None,
+            Some(Equivalent::DualStack(key)) => Some((key, Some(false))),
+            Some(Equivalent::V4(key)) => Some((key, None)),
+            None => None,
+        };
+        for (key, v6only) in exact.into_iter().chain(equivalent) {
+            for position in inherited.near(key) {
+                let Some(slot) = inherited.slots.get_mut(position) else {
+                    continue;
+                };
+                if slot.key.as_ref() == Some(key)
+                    && name.is_none_or(|name| slot.name == name)
+                    && self.fits(slot, v6only)?
+                    && (key.is_exact() || self.is_address(slot)?)
+                {
+                    return Ok(Some(position));
+                }
             }
         }
         Ok(None)

@@ -147,8 +147,7 @@ impl<'env, const N: usize> InheritedTable<'env, N> {
 
     /// Makes what was pushed findable by address. To be called once.
     pub(crate) fn index(&mut self) {
-        let hashes = self.slots.iter().map(|slot| slot.key.as_ref().map(Key::hash));
-        fill(self.by_address.get_mut(..self.slots.len()).unwrap_or_default(), hashes);
+        fill(&mut self.by_address, &self.slots, |slot| slot.key.as_ref().map(Key::hash));
     }
 
     /// Drops, and so closes, all of them.
@@ -169,8 +168,7 @@ impl<'env, const N: usize> InheritedTable<'env, N> {
     /// What finds them by name too.
     pub(crate) fn view_with_names(&mut self) -> InheritedView<'_, 'env> {
         if !self.named {
-            let hashes = self.slots.iter().map(|slot| Some(name_hash(slot.name)));
-            fill(self.by_name.get_mut(..self.slots.len()).unwrap_or_default(), hashes);
+            fill(&mut self.by_name, &self.slots, |slot| Some(name_hash(slot.name)));
             self.named = true;
         }
         self.view()
@@ -215,12 +213,12 @@ impl Link {
     const EMPTY: Self = Self { first: 0, next: 0 };
 }
 
-/// Puts the positions into an empty hash table by their hashes; one without a hash is not found.
-fn fill(links: &mut [Link], hashes: impl ExactSizeIterator<Item = Option<u32>> + DoubleEndedIterator) {
-    let chains = links.len();
+/// Puts the positions of `slots` into an empty hash table by their hashes; one without a hash is not found.
+fn fill<T>(links: &mut [Link], slots: &[T], hash: fn(&T) -> Option<u32>) {
     // From the last to the first, because each goes to the front of its chain.
-    for (position, hash) in hashes.enumerate().rev() {
-        let Some(first) = hash.and_then(|hash| links.get_mut(chain_of(hash, chains))) else { continue };
+    for (position, slot) in slots.iter().enumerate().rev() {
+        let first = hash(slot).and_then(|hash| links.get_mut(chain_of(hash, slots.len())));
+        let Some(first) = first else { continue };
         let behind = core::mem::replace(&mut first.first, position as u32 + 1);
         if let Some(link) = links.get_mut(position) {
             link.next = behind;
@@ -256,10 +254,8 @@ mod tests {
         const HASHES: [u32; 9] = [7, 0, 7, u32::MAX, 1, 7, 0, 2, 3];
         let mut links = [Link::EMPTY; HASHES.len() + 1];
         assert_eq!(chain(&links, 7).count(), 0);
-        fill(
-            &mut links,
-            [None].into_iter().chain(HASHES.map(Some)).collect::<std::vec::Vec<_>>().into_iter(),
-        );
+        let slots: std::vec::Vec<_> = [None].into_iter().chain(HASHES.map(Some)).collect();
+        fill(&mut links, &slots, |hash| *hash);
         for hash in HASHES {
             let found: std::vec::Vec<_> = chain(&links, hash).collect();
             assert!(found.is_sorted());

@@ -18,6 +18,7 @@ pub struct Contender {
 
 pub const LIMIT: &str = "limit";
 pub const HYGIENE: &str = "limit with hygiene";
+pub const LISTENING: &str = "limit that asks who listens";
 pub const NOLIBC: &str = "gracenet, no libc";
 pub const TINY: &str = "tiny";
 pub const STD: &str = "gracenet, std";
@@ -51,6 +52,7 @@ impl Contender {
         let mut all = vec![
             new(LIMIT, "limit", &[]),
             new(HYGIENE, "limit-hygiene", &[]),
+            Self { restarts: false, ..new(LISTENING, "limit-listening", &[]) },
             new(NOLIBC, "gracenet-nolibc", &[]),
             server(TINY, "tiny"),
             new(STD, "gracenet", &[]),

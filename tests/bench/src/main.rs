@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let claims = [1, 64, 1000, 4000].map(|count| {
         step(&format!("claim, {count} sockets"));
         let contenders = match count {
-            4000 => Contender::some(&bin, count, &[LIMIT, HYGIENE, NOLIBC]),
+            4000 => Contender::some(&bin, count, &[LIMIT, HYGIENE, LISTENING, NOLIBC]),
             _ => Contender::all(&bin, count),
         };
         (count, claim::measure(&bin, &contenders, count, rounds(41, 1)))

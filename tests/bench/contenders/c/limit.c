@@ -7,7 +7,8 @@
 // does not look who LISTEN_PID means, does not wait for its successor, and reports no error.
 //
 // Compiled with HYGIENE it keeps the sockets from its other children, as every careful program does: one
-// close_range when it begins, and one fcntl for each socket between vfork and execve.
+// close_range when it begins, and one fcntl for each socket between vfork and execve. Compiled with LISTENING it asks
+// each socket whether it listens, which a program has to know before it accepts from one.
 //
 // What it prints is what all contenders print, see ../README.md.
 #include <asm/unistd.h>
@@ -108,6 +109,13 @@ static void inherit(uint64_t count)
 		uint32_t len = sizeof address;
 		if (call(__NR_getsockname, fd, (long)&address, (long)&len, 0, 0, 0))
 			call(__NR_exit_group, 1, 0, 0, 0, 0, 0);
+#ifdef LISTENING
+		int listens = 0;
+		uint32_t size = sizeof listens;
+		// SOL_SOCKET, SO_ACCEPTCONN
+		if (call(__NR_getsockopt, fd, 1, 30, (long)&listens, (long)&size, 0) || !listens)
+			call(__NR_exit_group, 1, 0, 0, 0, 0, 0);
+#endif
 		size_t slot = slot_of(address.ip, address.port);
 		while (table[slot].fd)
 			slot = (slot + 1) % SLOTS;
