@@ -145,8 +145,10 @@ impl<'env, const N: usize> InheritedTable<'env, N> {
         self.slots.push(slot)
     }
 
-    /// Makes what was pushed findable by address. To be called once.
+    /// Makes what was pushed findable. To be called once.
     pub(crate) fn index(&mut self) {
+        // Somebody may have asked while there was nothing yet.
+        self.named = false;
         fill(&mut self.by_address, &self.slots, |slot| slot.key.as_ref().map(Key::hash));
     }
 

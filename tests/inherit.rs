@@ -512,6 +512,17 @@ fn an_inherit_error_stays() {
 }
 
 #[test]
+fn a_claim_before_inherit_finds_nothing_and_spoils_nothing() {
+    let passed = Passed::new();
+    let mut net = Net::<1>::new();
+    assert_eq!(net.claim_name("web"), Err(Error::NotInherited));
+    let mut launch = launch(&["LISTEN_FDS=1", "LISTEN_FDNAMES=web"]);
+    assert_eq!(inherit_from(&mut net, &mut launch, passed.first, Inherit::new()), Ok(1));
+    let id = net.claim_name("web").unwrap();
+    assert_eq!(cookie_of(&net, id), cookie(&passed.listener));
+}
+
+#[test]
 fn a_second_inherit_is_an_error_and_the_first_result_stands() {
     let first = Passed::new();
     let second = Passed::new();
