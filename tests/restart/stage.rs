@@ -23,7 +23,10 @@ pub(crate) struct Scenario {
 }
 
 macro_rules! scenarios {
-    ($($function:ident $(if $need:ident)?),* $(; $($name:literal: $fault:literal => $faulty:expr),* $(,)?)?) => {
+    (
+        $($function:ident $(if $need:ident)?),*
+        $(; $($(#[$where:meta])? $name:literal: $fault:literal => $faulty:expr),* $(,)?)?
+    ) => {
         pub(crate) const ALL: &[$crate::stage::Scenario] = &[
             $($crate::stage::Scenario {
                 name: stringify!($function),
@@ -31,7 +34,7 @@ macro_rules! scenarios {
                 needs: &[$((stringify!($need), $need))?],
                 inject: None,
             },)*
-            $($($crate::stage::Scenario {
+            $($($(#[$where])? $crate::stage::Scenario {
                 name: $name,
                 run: $faulty,
                 needs: &[("strace", $crate::common::strace)],
