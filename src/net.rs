@@ -309,7 +309,7 @@ impl<'env, const N: usize> Net<'env, N> {
     /// the addresses.
     ///
     /// An inherited socket is taken if its family, its type and the address that the kernel tells of it fit;
-    /// a stream has to be listening. Nothing about it is changed.
+    /// a stream has to be listening, which is asked when it is adopted, or else now. Nothing about it is changed.
     ///
     /// What the kernel tells of a socket is asked once, however many calls follow: 2 system calls for each TCP or
     /// UDP socket, with the one that read its address, and 3 for a Unix one. One more is for the first that does not

@@ -64,6 +64,7 @@ common::trials! {
     types_of_unix_sockets_are_not_taken_for_one_another,
     a_descriptor_is_claimed_by_name_or_by_position_whatever_it_is,
     a_name_is_claimed_as_a_whole,
+    a_socket_that_listens_late_is_claimed,
     claiming_opens_nothing,
     a_name_that_one_socket_alone_has_decides_whatever_the_address,
     a_name_that_nothing_was_inherited_under_leaves_it_to_the_address,
@@ -827,6 +828,18 @@ fn a_name_is_claimed_as_a_whole() {
     }
     let id = net.claim_name("web").unwrap();
     assert_eq!(cookie_of(&net, id), cookie(&listener));
+}
+
+/// What does not listen when it is adopted may do so when it is claimed.
+fn a_socket_that_listens_late_is_claimed() {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = local(&socket).to_string();
+    let mut net: Net<'_, 1> = inherited(&[&socket]);
+    claims_none(&mut net, "tcp", &address);
+    let mut net: Net<'_, 1> = inherited(&[&socket]);
+    socket.listen(1).unwrap();
+    claims(&mut net, "tcp", &address, &socket);
 }
 
 fn claiming_opens_nothing() {

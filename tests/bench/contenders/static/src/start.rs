@@ -125,7 +125,7 @@ mod memory {
         unsafe { memcmp(a, b, len) }
     }
 
-    /// 16 bytes at a time, as every libc's does: strings are what the program is told its addresses by.
+    /// 16 bytes at a time, as glibc's does: strings are what the program is told its addresses by.
     #[unsafe(no_mangle)]
     unsafe extern "C" fn strlen(string: *const u8) -> usize {
         use core::arch::x86_64::{_mm_cmpeq_epi8, _mm_load_si128, _mm_movemask_epi8, _mm_setzero_si128};
