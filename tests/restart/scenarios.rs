@@ -80,7 +80,7 @@ scenarios! {
     "fault_in_close_range": "close_range:error=ENOMEM:when=1" => || fault(Call::CloseRange, Errno::NOMEM),
     "signal_during_exec": "close_range:delay_exit=100000" => signal_during_exec,
     "signal_without_handler_during_exec": "close_range:delay_exit=100000" => signal_without_handler_during_exec,
-    "signal_after_a_failed_exec": "close_range:delay_enter=100000:when=2" => signal_after_a_failed_exec,
+    "signal_after_a_failed_exec": "close_range:delay_enter=500000:when=2" => signal_after_a_failed_exec,
     // No clone opens one on 32 bits, and before Linux 6.5 the successor does, to find its predecessor.
     #[cfg(target_pointer_width = "64")]
     "pidfd_open_fails": "pidfd_open:error=EMFILE:when=1" => without_pidfd_id,
