@@ -14,6 +14,7 @@ mod stats;
 
 use contender::*;
 use lexopt::prelude::*;
+use process::ProcessorTime;
 use report::{Calls, Measured};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -31,6 +32,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     let [bin, out] = <[PathBuf; 2]>::try_from(paths).map_err(|_| USAGE)?;
+    let (hook, all) = (std::panic::take_hook(), bin.clone());
+    std::panic::set_hook(Box::new(move |what| {
+        hook(what);
+        process::end_all(&all);
+    }));
     let begin = Instant::now();
     let step = |what: &str| eprintln!("{:4} s  {what}", begin.elapsed().as_secs());
     let rounds = |full, few| if quick { few } else { full };
@@ -39,6 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let is_ahead = process::run_ahead(2);
     let load = std::fs::read_to_string("/proc/loadavg")?;
     let load_before = load.split(' ').next().unwrap_or_default().to_owned();
+    let time_before = ProcessorTime::now();
     if !is_ahead {
         eprintln!("no real-time priority: whatever else runs here will show in the times");
     }
@@ -92,10 +99,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         contenders.iter().map(|contender| (contender.name, load::measure(&bin, contender, rounds(15, 1))));
     let loads = loads.collect();
 
+    let stolen = ProcessorTime::now().zip(time_before).map(|(now, before)| now.stolen_since(before));
+
     let (claims, restarts, heaps) = (claims.into(), restarts.into(), heaps.into());
     let measured = Measured {
         is_ahead,
         load_before,
+        stolen,
         claims,
         restarts,
         heaps,

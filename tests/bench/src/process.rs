@@ -16,8 +16,8 @@ use std::path::Path;
 use std::process::{ChildStderr, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long anything may take, in seconds.
-const PATIENCE: i64 = 20;
+/// How long anything may take, in seconds. Most takes none at all; 4 GiB of memory can be slow to come by.
+const PATIENCE: i64 = 60;
 
 /// Gives this thread a real-time priority, which is not handed on; whether that was granted. `launch` gives the
 /// contenders the lowest.
@@ -25,6 +25,45 @@ pub fn run_ahead(priority: i32) -> bool {
     let priority = libc::sched_param { sched_priority: priority };
     // SAFETY: it reads a structure of this frame.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &priority) == 0 }
+}
+
+/// Ends whatever is left of the contenders in `bin`, of all generations.
+pub fn end_all(bin: &Path) {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return };
+    for process in processes.flatten() {
+        let is_contender =
+            std::fs::read_link(process.path().join("exe")).is_ok_and(|exe| exe.starts_with(bin));
+        let pid = process.file_name().to_str().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+        if let Some(pid) = pid.filter(|_| is_contender) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// The processors' time since the machine began, in ticks: what it wanted of it, and what other machines on the same
+/// hardware had instead.
+#[derive(Clone, Copy)]
+pub struct ProcessorTime {
+    wanted: u64,
+    stolen: u64,
+}
+
+impl ProcessorTime {
+    /// From `/proc/stat`, see proc_stat(5).
+    pub fn now() -> Option<Self> {
+        let stat = std::fs::read_to_string("/proc/stat").ok()?;
+        let line = stat.lines().next()?.strip_prefix("cpu ")?;
+        let ticks: Result<Vec<u64>, _> = line.split_whitespace().map(str::parse).collect();
+        let [user, nice, system, _idle, _iowait, irq, softirq, stolen, ..] = ticks.ok()?[..] else {
+            return None;
+        };
+        Some(Self { wanted: user + nice + system + irq + softirq + stolen, stolen })
+    }
+
+    /// What share of the time that was wanted since then others had.
+    pub fn stolen_since(self, before: Self) -> f64 {
+        (self.stolen - before.stolen) as f64 / (self.wanted - before.wanted).max(1) as f64
+    }
 }
 
 /// How a contender is started.

@@ -21,6 +21,8 @@ pub struct Measured {
     pub is_ahead: bool,
     /// How many processes wanted a processor in the minute before.
     pub load_before: String,
+    /// What share of the processors' time other machines had, where that is told.
+    pub stolen: Option<f64>,
     /// By number of sockets.
     pub claims: Vec<(usize, Row<Claim>)>,
     pub restarts: Vec<(usize, Row<Restarts>)>,
@@ -167,6 +169,15 @@ fn machine(text: &mut Text, measured: &Measured) {
             ),
         ),
         ("load before", measured.load_before.clone()),
+        (
+            "taken by other machines",
+            measured.stolen.map_or("not told".to_owned(), |share| {
+                format!(
+                    "{:.1} % of the processors' time that was wanted (steal in /proc/stat)",
+                    100.0 * share
+                )
+            }),
+        ),
         (
             "contenders run",
             (if measured.is_ahead {
