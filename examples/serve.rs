@@ -43,6 +43,7 @@ use std::ffi::OsString;
 use std::fmt::{Arguments, Display};
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -56,7 +57,7 @@ use gracenet::address::Kind;
 use gracenet::error::Variable;
 use gracenet::notify::{self, Assignment};
 use gracenet::{Endpoint, Failure, Id, Launch, Net, Notifier, Options, Reason, Restart, Signals, Successor};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::{MemfdFlags, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags};
@@ -261,12 +262,67 @@ enum Event {
     Successor,
     /// On the listener at this position.
     Connection(u16),
+    /// On some of those that the crowd watches.
+    Connections,
 }
 
 type Events = heapless::Vec<Event, WATCHED>;
 
 /// How many descriptors the loop waits for at most: the listeners, the successor's two, and one of each other kind.
-const WATCHED: usize = CAPACITY + 5;
+const WATCHED: usize = CAPACITY + 6;
+
+/// The first listeners of a server that has many, watched by an epoll instance. What poll(2) watches it looks at anew each
+/// time, also when it is a signal that comes: 0.5 us for each listener. What epoll watches it is told of once, which takes
+/// more than a microsecond: so not before the server is ready, and a few at a time, between two looks at all of them.
+struct Crowd {
+    epoll: Option<OwnedFd>,
+    watched: usize,
+    /// Whether it is to be more.
+    grows: bool,
+}
+
+impl Crowd {
+    /// Up to so many, nobody sees the difference.
+    const FEW: usize = 64;
+
+    const fn of(listeners: usize) -> Self {
+        Self { epoll: None, watched: 0, grows: listeners > Self::FEW }
+    }
+
+    /// Watches some more. Where it may not, those that are left stay with poll(2).
+    fn grow(&mut self, listeners: &[Listener], net: &Net<'_, CAPACITY>) {
+        self.grows = self.watch_more(listeners, net).unwrap_or(false);
+    }
+
+    fn watch_more(
+        &mut self,
+        listeners: &[Listener],
+        net: &Net<'_, CAPACITY>,
+    ) -> Result<bool, Box<dyn Error>> {
+        let epoll = match &self.epoll {
+            Some(epoll) => epoll,
+            None => self.epoll.insert(epoll::create(epoll::CreateFlags::CLOEXEC)?),
+        };
+        for listener in listeners.iter().skip(self.watched).take(Self::FEW) {
+            let position = epoll::EventData::new_u64(self.watched as u64);
+            epoll::add(epoll, net.fd(listener.id)?, position, epoll::EventFlags::IN)?;
+            self.watched += 1;
+        }
+        Ok(self.watched < listeners.len())
+    }
+
+    /// Where somebody waits, as many as are told at once.
+    fn ready(&self) -> impl Iterator<Item = usize> + use<> {
+        let mut room = [const { MaybeUninit::uninit() }; Self::FEW];
+        let mut positions = heapless::Vec::<_, { Self::FEW }>::new();
+        if let Some(epoll) = &self.epoll {
+            if let Ok((ready, _)) = epoll::wait(epoll, &mut room, Some(&Timespec::default())) {
+                positions.extend(ready.iter().map(|event| event.data.u64() as usize));
+            }
+        }
+        positions.into_iter()
+    }
+}
 
 struct Listener {
     id: Id,
@@ -301,6 +357,7 @@ struct Server {
     launch: Launched,
     net: Sockets,
     listeners: Vec<Listener>,
+    crowd: Crowd,
     claimed: usize,
     generation: Option<Generation>,
     signals: Signals,
@@ -346,6 +403,7 @@ impl Server {
                 report_at: None,
                 exhausted: false,
                 net,
+                crowd: Crowd::of(listeners.len()),
                 listeners,
                 generation,
                 signals,
@@ -465,9 +523,7 @@ impl Server {
 
     /// Waits until something shows that there is to wait for in this phase, or until the deadline; `events` is what does.
     ///
-    /// The descriptors are looked at anew each time, by poll(2): 60 ns for each, where epoll takes more than a microsecond
-    /// for each before a successor is ready. Up to a hundred listeners nobody sees the difference while it serves; a server
-    /// of many more, and always busy, does better with epoll.
+    /// It only looks as long as more listeners are to join the crowd.
     fn wait(&self, events: &mut Events, deadline: Option<Instant>) -> io::Result<()> {
         events.clear();
         let mut fds = heapless::Vec::<_, WATCHED>::new();
@@ -486,12 +542,16 @@ impl Server {
             successor.fds().for_each(|fd| watch(fd, Event::Successor));
         }
         if !matches!(self.phase, Phase::Draining { .. }) {
-            for (position, listener) in (0..).zip(&self.listeners) {
+            if let Some(epoll) = &self.crowd.epoll {
+                watch(epoll.as_fd(), Event::Connections);
+            }
+            for (position, listener) in (0..).zip(&self.listeners).skip(self.crowd.watched) {
                 if let Ok(fd) = self.net.fd(listener.id) {
                     watch(fd, Event::Connection(position));
                 }
             }
         }
+        let deadline = if self.crowd_grows() { Some(Instant::now()) } else { deadline };
         let timeout = deadline.map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
@@ -552,12 +612,21 @@ impl Server {
                     Event::Predecessor => self.look_at_predecessor(),
                     Event::LastConnection => self.connections.acknowledge(),
                     Event::Connection(position) => self.accept(position.into()),
+                    Event::Connections => self.crowd.ready().for_each(|position| self.accept(position)),
                 }
+            }
+            if self.crowd_grows() {
+                self.crowd.grow(&self.listeners, &self.net);
             }
             if std::mem::take(&mut self.exhausted) {
                 thread::sleep(Duration::from_millis(10));
             }
         }
+    }
+
+    /// Not while there is something more urgent.
+    const fn crowd_grows(&self) -> bool {
+        self.crowd.grows && matches!(self.phase, Phase::Serving)
     }
 
     fn look_at_predecessor(&mut self) {

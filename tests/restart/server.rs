@@ -36,6 +36,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("serve_unix_and_abstract", unix_and_abstract),
         trial("serve_port_zero_keeps_its_port_by_name", port_zero),
         trial("serve_1000_addresses", thousand),
+        common::trial("serve_watches_on_where_epoll_refuses", &[("strace", common::strace)], epoll_refused),
         trial("serve_none_stuck_in_accept", none_stuck),
     ]
 }
@@ -488,9 +489,8 @@ fn thousand() -> Outcome {
     assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
     limit.rlim_cur = limit.rlim_max.min(4096);
     let count = usize::try_from(limit.rlim_cur)?.saturating_sub(50).min(1000);
-    let name = format!("gracenet-thousand-{}", std::process::id());
-    let addresses: Vec<_> = (0..count).map(|number| format!("@{name}-{number}")).collect();
-    let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+    let names = names("thousand", count);
+    let addresses: Vec<_> = names.iter().map(String::as_str).collect();
     let mut server = Server::start_with(&addresses, |command| {
         unsafe {
             command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
@@ -501,9 +501,58 @@ fn thousand() -> Outcome {
     });
     assert!(server.line.ends_with(&format!("inherited=0 listeners={count}")));
     for signal in [Signal::USR2, Signal::HUP] {
+        let predecessor = watch(server.pid);
         assert!(server.restart(signal).ends_with(&format!("inherited={count} listeners={count}")));
+        // Some of them while the server is about to have epoll watch them, and all once it has.
+        assert!(signal == Signal::HUP || has_left(&predecessor));
+        names.iter().step_by(50).for_each(|name| assert_answers(&server, name));
+        assert_eq!(watched_by_epoll(&server, count), count);
+        names.iter().for_each(|name| assert_answers(&server, name));
     }
     Ok(())
+}
+
+/// Some are watched by epoll then, and the others as before.
+fn epoll_refused() -> Outcome {
+    let names = names("refused", 100);
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=epoll_ctl:error=ENOSPC:when=70+"]);
+    strace.arg(std::env::current_exe()?);
+    let (mut server, _stderr) = start_heard(strace, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    for _ in 0..2 {
+        assert_eq!(watched_by_epoll(&server, 69), 69);
+        names.iter().for_each(|name| assert_answers(&server, name));
+        server.hand_over();
+    }
+    Ok(())
+}
+
+/// Addresses of abstract Unix sockets.
+fn names(of: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("@gracenet-{of}-{}-{number}", std::process::id())).collect()
+}
+
+fn assert_answers(server: &Server, name: &str) {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixStream};
+    let address = SocketAddr::from_abstract_name(name.trim_start_matches('@')).unwrap();
+    let stream = UnixStream::connect_addr(&address).unwrap();
+    let answer = exchange(stream, "GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(body(&answer), format!("{}\n", server.pid.as_raw_nonzero()), "{name}");
+}
+
+/// How many descriptors the server's epoll instance watches, once they are so many, or in the end.
+fn watched_by_epoll(server: &Server, expected: usize) -> usize {
+    let now = || {
+        let infos = std::fs::read_dir(format!("/proc/{}/fdinfo", server.pid.as_raw_nonzero())).unwrap();
+        let infos = infos.filter_map(|info| std::fs::read_to_string(info.ok()?.path()).ok());
+        infos.map(|info| info.lines().filter(|line| line.starts_with("tfd:")).count()).sum()
+    };
+    let begin = Instant::now();
+    while now() != expected && begin.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    now()
 }
 
 /// A burst during a restart and silence after it: the predecessor leaves although nobody wakes it.
