@@ -262,7 +262,7 @@ enum Event {
     Successor,
     /// On the listener at this position.
     Connection(u16),
-    /// On some of those that the crowd watches.
+    /// On some of those that epoll watches.
     Connections,
 }
 
@@ -271,22 +271,23 @@ type Events = heapless::Vec<Event, WATCHED>;
 /// How many descriptors the loop waits for at most: the listeners, the successor's two, and one of each other kind.
 const WATCHED: usize = CAPACITY + 6;
 
-/// The first listeners of a server that has many, watched by an epoll instance. What poll(2) watches it looks at anew each
-/// time, also when it is a signal that comes: 0.5 us for each listener. What epoll watches it is told of once, which takes
-/// more than a microsecond: so not before the server is ready, and a few at a time, between two looks at all of them.
-struct Crowd {
-    epoll: Option<OwnedFd>,
+/// An epoll instance for the listeners of a server that has many, from the first on. What poll(2) watches it looks at anew
+/// each time, also when it is a signal that comes: 0.5 us for each. What epoll watches it is told of once, which takes more
+/// than a microsecond: so not before the server is ready, and a few at a time, between two looks at all of them.
+struct Epoll {
+    fd: Option<OwnedFd>,
+    /// How many listeners it watches.
     watched: usize,
-    /// Whether it is to be more.
+    /// Whether it is to watch more.
     grows: bool,
 }
 
-impl Crowd {
-    /// Up to so many, nobody sees the difference.
+impl Epoll {
+    /// Up to so many listeners, nobody sees the difference.
     const FEW: usize = 64;
 
-    const fn of(listeners: usize) -> Self {
-        Self { epoll: None, watched: 0, grows: listeners > Self::FEW }
+    const fn new(listeners: usize) -> Self {
+        Self { fd: None, watched: 0, grows: listeners > Self::FEW }
     }
 
     /// Watches some more. Where it may not, those that are left stay with poll(2).
@@ -299,24 +300,24 @@ impl Crowd {
         listeners: &[Listener],
         net: &Net<'_, CAPACITY>,
     ) -> Result<bool, Box<dyn Error>> {
-        let epoll = match &self.epoll {
-            Some(epoll) => epoll,
-            None => self.epoll.insert(epoll::create(epoll::CreateFlags::CLOEXEC)?),
+        let fd = match &self.fd {
+            Some(fd) => fd,
+            None => self.fd.insert(epoll::create(epoll::CreateFlags::CLOEXEC)?),
         };
         for listener in listeners.iter().skip(self.watched).take(Self::FEW) {
             let position = epoll::EventData::new_u64(self.watched as u64);
-            epoll::add(epoll, net.fd(listener.id)?, position, epoll::EventFlags::IN)?;
+            epoll::add(fd, net.fd(listener.id)?, position, epoll::EventFlags::IN)?;
             self.watched += 1;
         }
         Ok(self.watched < listeners.len())
     }
 
-    /// Where somebody waits, as many as are told at once.
+    /// The positions of listeners on which somebody waits, as many as are told at once.
     fn ready(&self) -> impl Iterator<Item = usize> + use<> {
         let mut room = [const { MaybeUninit::uninit() }; Self::FEW];
         let mut positions = heapless::Vec::<_, { Self::FEW }>::new();
-        if let Some(epoll) = &self.epoll {
-            if let Ok((ready, _)) = epoll::wait(epoll, &mut room, Some(&Timespec::default())) {
+        if let Some(fd) = &self.fd {
+            if let Ok((ready, _)) = epoll::wait(fd, &mut room, Some(&Timespec::default())) {
                 positions.extend(ready.iter().map(|event| event.data.u64() as usize));
             }
         }
@@ -357,7 +358,7 @@ struct Server {
     launch: Launched,
     net: Sockets,
     listeners: Vec<Listener>,
-    crowd: Crowd,
+    epoll: Epoll,
     claimed: usize,
     generation: Option<Generation>,
     signals: Signals,
@@ -403,7 +404,7 @@ impl Server {
                 report_at: None,
                 exhausted: false,
                 net,
-                crowd: Crowd::of(listeners.len()),
+                epoll: Epoll::new(listeners.len()),
                 listeners,
                 generation,
                 signals,
@@ -523,7 +524,7 @@ impl Server {
 
     /// Waits until something shows that there is to wait for in this phase, or until the deadline; `events` is what does.
     ///
-    /// It only looks as long as more listeners are to join the crowd.
+    /// As long as epoll is to watch more, it looks and does not wait.
     fn wait(&self, events: &mut Events, deadline: Option<Instant>) -> io::Result<()> {
         events.clear();
         let mut fds = heapless::Vec::<_, WATCHED>::new();
@@ -542,16 +543,16 @@ impl Server {
             successor.fds().for_each(|fd| watch(fd, Event::Successor));
         }
         if !matches!(self.phase, Phase::Draining { .. }) {
-            if let Some(epoll) = &self.crowd.epoll {
-                watch(epoll.as_fd(), Event::Connections);
+            if let Some(fd) = &self.epoll.fd {
+                watch(fd.as_fd(), Event::Connections);
             }
-            for (position, listener) in (0..).zip(&self.listeners).skip(self.crowd.watched) {
+            for (position, listener) in (0..).zip(&self.listeners).skip(self.epoll.watched) {
                 if let Ok(fd) = self.net.fd(listener.id) {
                     watch(fd, Event::Connection(position));
                 }
             }
         }
-        let deadline = if self.crowd_grows() { Some(Instant::now()) } else { deadline };
+        let deadline = if self.epoll_grows() { Some(Instant::now()) } else { deadline };
         let timeout = deadline.map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
@@ -612,11 +613,11 @@ impl Server {
                     Event::Predecessor => self.look_at_predecessor(),
                     Event::LastConnection => self.connections.acknowledge(),
                     Event::Connection(position) => self.accept(position.into()),
-                    Event::Connections => self.crowd.ready().for_each(|position| self.accept(position)),
+                    Event::Connections => self.epoll.ready().for_each(|position| self.accept(position)),
                 }
             }
-            if self.crowd_grows() {
-                self.crowd.grow(&self.listeners, &self.net);
+            if self.epoll_grows() {
+                self.epoll.grow(&self.listeners, &self.net);
             }
             if std::mem::take(&mut self.exhausted) {
                 thread::sleep(Duration::from_millis(10));
@@ -625,8 +626,8 @@ impl Server {
     }
 
     /// Not while there is something more urgent.
-    const fn crowd_grows(&self) -> bool {
-        self.crowd.grows && matches!(self.phase, Phase::Serving)
+    const fn epoll_grows(&self) -> bool {
+        self.epoll.grows && matches!(self.phase, Phase::Serving)
     }
 
     fn look_at_predecessor(&mut self) {
