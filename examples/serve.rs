@@ -53,10 +53,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use gracenet::Variable;
 use gracenet::address::Kind;
-use gracenet::error::Variable;
 use gracenet::notify::{self, Assignment};
-use gracenet::{Endpoint, Failure, Id, Launch, Net, Notifier, Options, Reason, Restart, Signals, Successor};
+use gracenet::{
+    Endpoint, Failure, Launch, ListenOptions, Net, Notifier, Refusal, Restart, Signals, SocketId, Successor,
+};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::{MemfdFlags, OFlags};
 use rustix::io::Errno;
@@ -200,7 +202,7 @@ fn serve(config: &'static Config) -> Result<ExitCode, Box<dyn Error>> {
     net.set_notifier(Notifier::from_launch(&launch)?);
     for variables in [&Variable::ACTIVATION[..], &Variable::NOTIFICATION] {
         // SAFETY: there is one thread.
-        unsafe { gracenet::launch::consume_from_libc(variables) };
+        unsafe { gracenet::launch::remove_from_libc(variables) };
     }
 
     let signals = Signals::new(if is_init() { &CONTROL_AND_ORPHANS } else { &CONTROL })?;
@@ -216,9 +218,9 @@ fn serve(config: &'static Config) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 /// What a predecessor is told about an error.
-fn reason(error: &(dyn Error + 'static)) -> Reason {
+fn reason(error: &(dyn Error + 'static)) -> Refusal {
     let errno = error.downcast_ref::<ListenError>().and_then(|error| error.source.errno());
-    errno.map_or(Reason::Code(1), Reason::Errno)
+    errno.map_or(Refusal::Code(1), Refusal::Errno)
 }
 
 #[derive(Debug)]
@@ -326,7 +328,7 @@ impl Epoll {
 }
 
 struct Listener {
-    id: Id,
+    id: SocketId,
     datagram: bool,
     /// Opened here, not inherited.
     fresh: bool,
@@ -827,7 +829,7 @@ fn listen(
     let argument = config.addresses.get(position).map_or("", String::as_str);
     let error = |source| ListenError { address: argument.to_owned(), source };
     let (network, address) = Config::split(argument);
-    let mut options = Options::new().nonblocking(true).replace_stale(true);
+    let mut options = ListenOptions::new().nonblocking(true).replace_stale(true);
     if let Some(name) = config.name(position) {
         options = options.name(name);
     }
@@ -853,7 +855,7 @@ fn listen(
 /// Which start of the server this is, in a file in memory that travels with the sockets, and that the
 /// service manager keeps over a crash.
 struct Generation {
-    id: Id,
+    id: SocketId,
     number: u64,
     /// The file was made here, not inherited.
     fresh: bool,

@@ -12,9 +12,10 @@
 //! right, because programs that do not know it pass it on to processes it was never meant for.
 //!
 //! Numbers are decimal, without sign, space or prefix: stricter than libsystemd, which no manager needs.
-//! This room makes no system call and copies no name.
+//! This module makes no system call and copies no name.
 
-use crate::error::{Error, Fault, NameFault, Table, Variable};
+use crate::error::{Error, Fault, NameFault, Table};
+use crate::variable::Variable;
 
 /// The number of the first inherited descriptor, `SD_LISTEN_FDS_START`.
 #[doc(alias = "SD_LISTEN_FDS_START")]
@@ -114,7 +115,7 @@ impl<'e> Activation<'e> {
         let mut joined = self.joined;
         (0..self.count).map(move |_| {
             let Some(names) = joined else { return UNKNOWN };
-            // By bytes: what str has for this is made for larger texts, and larger than all of this room.
+            // By bytes: what str has for this is made for larger texts, and larger than all of this module.
             let end = names.bytes().position(|byte| byte == b':').unwrap_or(names.len());
             joined = names.get(end + 1..);
             names.get(..end).unwrap_or("")

@@ -2,7 +2,7 @@
 //!
 //! [`Endpoint::parse`] reads what `listen` takes; [`Key`] is a socket's own address as the kernel tells it,
 //! in a form that is compared and hashed fast; [`Endpoint::keys`] says which keys an endpoint may claim.
-//! This room makes no system call: names of interfaces are resolved by whoever calls it, host names by nobody.
+//! This module makes no system call: names of interfaces are resolved by whoever calls it, host names by nobody.
 
 use crate::activation::value_of;
 use crate::error::{AddressFault, Error, Word};

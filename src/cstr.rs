@@ -1,6 +1,6 @@
 //! A C string known by its address alone, so that a table of them is what `execve` reads.
 //!
-//! This room wraps the pointer and reads through it. It makes no system call and owns nothing; who creates
+//! This module wraps the pointer and reads through it. It makes no system call and owns nothing; who creates
 //! a [`CStrPtr`] answers for the string staying where it is.
 #![allow(unsafe_code)]
 

@@ -4,7 +4,7 @@
 //! Each answers `false` for something else, and fails only where a call does. Nothing is changed.
 
 use crate::address::{Address, family};
-use crate::error::{Call, Error};
+use crate::error::{Error, Operation};
 use crate::sys::SocketName;
 use core::ffi::CStr;
 use core::net::SocketAddr;
@@ -197,7 +197,7 @@ pub fn is_socket_unix(
         return Ok(false);
     }
     let mut own = SocketName::new();
-    let own = own.ask(fd).map_err(|errno| failed(Call::Getsockname, fd, errno))?;
+    let own = own.ask(fd).map_err(|errno| failed(Operation::Getsockname, fd, errno))?;
     let Some((AddressFamily::UNIX, rest)) = family(own) else {
         return Ok(false);
     };
@@ -230,20 +230,20 @@ pub fn is_mq(fd: impl AsFd, name: Option<&CStr>) -> Result<bool, Error> {
     if !file_type(&own).is_file() {
         return Ok(false);
     }
-    let file_system = rustix::fs::fstatfs(fd).map_err(|errno| failed(Call::Fstatfs, fd, errno))?;
+    let file_system = rustix::fs::fstatfs(fd).map_err(|errno| failed(Operation::Fstatfs, fd, errno))?;
     if file_system.f_type as u64 != MQUEUE_MAGIC {
         return Ok(false);
     }
     // mq_getsetattr(2), which libsystemd asks, refuses no other regular file of this file system: every one is
     // a queue, however it was opened. But what is open with O_PATH is no queue to it.
-    let flags = rustix::fs::fcntl_getfl(fd).map_err(|errno| failed(Call::Fcntl, fd, errno))?;
+    let flags = rustix::fs::fcntl_getfl(fd).map_err(|errno| failed(Operation::Fcntl, fd, errno))?;
     if flags.contains(OFlags::PATH) {
         return Ok(false);
     }
     let Some(name) = name else {
         return Ok(true);
     };
-    let stat_failed = |errno| Error::call(Call::Stat, errno);
+    let stat_failed = |errno| Error::call(Operation::Stat, errno);
     if !name.to_bytes().starts_with(b"/") {
         return Err(stat_failed(Errno::INVAL));
     }
@@ -264,7 +264,7 @@ fn is_socket_of(
     if !file_type(&stat(fd)?).is_socket() {
         return Ok(false);
     }
-    let error = |errno| failed(Call::Getsockopt, fd, errno);
+    let error = |errno| failed(Operation::Getsockopt, fd, errno);
     if let Some(kind) = kind {
         if sockopt::socket_type(fd).map_err(error)? != kind {
             return Ok(false);
@@ -277,11 +277,11 @@ fn is_socket_of(
 }
 
 fn own_address(fd: BorrowedFd<'_>) -> Result<SocketAddrAny, Error> {
-    rustix::net::getsockname(fd).map_err(|errno| failed(Call::Getsockname, fd, errno))
+    rustix::net::getsockname(fd).map_err(|errno| failed(Operation::Getsockname, fd, errno))
 }
 
 fn stat(fd: BorrowedFd<'_>) -> Result<Stat, Error> {
-    rustix::fs::fstat(fd).map_err(|errno| failed(Call::Fstat, fd, errno))
+    rustix::fs::fstat(fd).map_err(|errno| failed(Operation::Fstat, fd, errno))
 }
 
 /// What is at the path; `None` if nothing is.
@@ -289,7 +289,7 @@ fn stat_path(path: &CStr) -> Result<Option<Stat>, Error> {
     match rustix::fs::stat(path) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        Err(errno) => Err(Error::call(Call::Stat, errno)),
+        Err(errno) => Err(Error::call(Operation::Stat, errno)),
     }
 }
 
@@ -301,6 +301,6 @@ fn is_same_file(a: &Stat, b: &Stat) -> bool {
     (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
 }
 
-fn failed(call: Call, fd: BorrowedFd<'_>, errno: Errno) -> Error {
-    Error::call_on(call, fd.as_raw_fd(), errno)
+fn failed(operation: Operation, fd: BorrowedFd<'_>, errno: Errno) -> Error {
+    Error::call_on(operation, fd.as_raw_fd(), errno)
 }

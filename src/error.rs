@@ -4,6 +4,7 @@
 //! holds what fault, which table is too small, and borrows nothing. What a call that fails leaves behind is
 //! said in that call's own documentation; it is always "as before".
 
+use crate::variable::Variable;
 use core::fmt;
 use rustix::fd::RawFd;
 use rustix::io::Errno;
@@ -15,7 +16,7 @@ pub enum Error {
     /// A system call failed.
     Call {
         /// Which.
-        call: Call,
+        operation: Operation,
         /// On which descriptor, where it is about one.
         fd: Option<RawFd>,
         /// The kernel's answer.
@@ -106,12 +107,12 @@ impl Error {
         }
     }
 
-    pub(crate) const fn call(call: Call, errno: Errno) -> Self {
-        Self::Call { call, fd: None, errno }
+    pub(crate) const fn call(operation: Operation, errno: Errno) -> Self {
+        Self::Call { operation, fd: None, errno }
     }
 
-    pub(crate) const fn call_on(call: Call, fd: RawFd, errno: Errno) -> Self {
-        Self::Call { call, fd: Some(fd), errno }
+    pub(crate) const fn call_on(operation: Operation, fd: RawFd, errno: Errno) -> Self {
+        Self::Call { operation, fd: Some(fd), errno }
     }
 }
 
@@ -119,7 +120,7 @@ impl Error {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the names are the kernel's")]
-pub enum Call {
+pub enum Operation {
     Barrier,
     Bind,
     Chdir,
@@ -160,7 +161,7 @@ pub enum Call {
     Waitid,
 }
 
-impl Call {
+impl Operation {
     const fn phrase(self) -> &'static str {
         match self {
             Self::Barrier => "wait for the service manager",
@@ -236,55 +237,6 @@ impl Table {
     }
 }
 
-/// The variables by which a service manager, or a predecessor, tells a process what it needs to know.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Variable {
-    /// `LISTEN_PID`
-    Pid,
-    /// `LISTEN_PIDFDID`
-    PidfdId,
-    /// `LISTEN_FDS`
-    Fds,
-    /// `LISTEN_FDNAMES`
-    Names,
-    /// `LISTEN_READY_FD`
-    ReadyFd,
-    /// `NOTIFY_SOCKET`
-    NotifySocket,
-    /// `WATCHDOG_USEC`
-    WatchdogUsec,
-    /// `WATCHDOG_PID`
-    WatchdogPid,
-}
-
-impl Variable {
-    /// Those of socket activation, which a restart writes anew.
-    pub const ACTIVATION: [Self; 5] = [Self::Pid, Self::PidfdId, Self::Fds, Self::Names, Self::ReadyFd];
-
-    /// Those of notification, which a successor gets too.
-    pub const NOTIFICATION: [Self; 3] = [Self::NotifySocket, Self::WatchdogUsec, Self::WatchdogPid];
-
-    /// Its name in the environment.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pid => "LISTEN_PID",
-            Self::PidfdId => "LISTEN_PIDFDID",
-            Self::Fds => "LISTEN_FDS",
-            Self::Names => "LISTEN_FDNAMES",
-            Self::ReadyFd => "LISTEN_READY_FD",
-            Self::NotifySocket => "NOTIFY_SOCKET",
-            Self::WatchdogUsec => "WATCHDOG_USEC",
-            Self::WatchdogPid => "WATCHDOG_PID",
-        }
-    }
-
-    pub(crate) const fn fault(self, fault: Fault) -> Error {
-        Error::Variable { variable: self, fault }
-    }
-}
-
 /// What is wrong with the value of a variable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -314,6 +266,12 @@ pub enum Fault {
         /// How long it is.
         bytes: usize,
     },
+}
+
+impl Variable {
+    pub(crate) const fn fault(self, fault: Fault) -> Error {
+        Error::Variable { variable: self, fault }
+    }
 }
 
 /// What is wrong with an address.
@@ -497,8 +455,8 @@ impl fmt::Debug for Word {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Call { call, fd, errno } => {
-                f.write_str(call.phrase())?;
+            Self::Call { operation, fd, errno } => {
+                f.write_str(operation.phrase())?;
                 if let Some(fd) = fd {
                     write!(f, " on fd {fd}")?;
                 }
@@ -627,16 +585,16 @@ mod tests {
     #[cfg(feature = "std")]
     #[test]
     fn an_errno_stays_one() {
-        use crate::ready::Reason;
+        use crate::ready::Refusal;
         use crate::restart::Failure;
         use std::io::{self, ErrorKind};
-        let called = Error::call(Call::Bind, Errno::ADDRINUSE);
+        let called = Error::call(Operation::Bind, Errno::ADDRINUSE);
         for error in [
             io::Error::from(called),
             Failure::NotStarted(called).into(),
             Failure::Manager(called).into(),
             Failure::Error(called).into(),
-            Failure::Refused(Reason::Errno(Errno::ADDRINUSE)).into(),
+            Failure::Refused(Refusal::Errno(Errno::ADDRINUSE)).into(),
         ] {
             assert_eq!(error.raw_os_error(), Some(Errno::ADDRINUSE.raw_os_error()));
         }
@@ -645,7 +603,7 @@ mod tests {
             (Error::InFlight.into(), ErrorKind::Other, "a successor is in flight"),
             (Error::NoArguments.into(), ErrorKind::InvalidInput, "no argument names the program"),
             (Failure::Deadline.into(), ErrorKind::TimedOut, "successor was not ready at the deadline"),
-            (Failure::Refused(Reason::Code(7)).into(), ErrorKind::Other, "successor gave up: code 7"),
+            (Failure::Refused(Refusal::Code(7)).into(), ErrorKind::Other, "successor gave up: code 7"),
             (Failure::NotStarted(Error::Untrusted).into(), ErrorKind::InvalidInput, "a set-user-ID start"),
         ] {
             let error: io::Error = error;

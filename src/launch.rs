@@ -9,9 +9,10 @@
 
 use crate::cstr::CStrPtr;
 use crate::environ::{self, Environ};
-use crate::error::{Call, Error, Table, Variable};
+use crate::error::{Error, Operation, Table};
 use crate::slot::Slot;
 use crate::sys;
+use crate::variable::Variable;
 use core::ffi::{CStr, c_char, c_int, c_ulong};
 use heapless::{Vec, VecView};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,7 +34,7 @@ pub struct Launch<const ARGS: usize = 1024, const VARS: usize = 2048> {
     args: Vec<Option<CStrPtr>, ARGS>,
     vars: Vec<Option<CStrPtr>, VARS>,
     directory: Directory,
-    secure: bool,
+    privileged: bool,
 }
 
 /// The working directory at the launch.
@@ -50,7 +51,7 @@ pub(crate) struct LaunchView<'l> {
     pub(crate) args: &'l mut VecView<Option<CStrPtr>>,
     pub(crate) vars: &'l mut VecView<Option<CStrPtr>>,
     pub(crate) directory: &'l Directory,
-    pub(crate) secure: bool,
+    pub(crate) privileged: bool,
 }
 
 impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
@@ -86,7 +87,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     #[must_use]
     pub const fn empty() -> Self {
         let directory = Directory { path: None, fd: Slot::Empty };
-        Self { args: Vec::new(), vars: Vec::new(), directory, secure: false }
+        Self { args: Vec::new(), vars: Vec::new(), directory, privileged: false }
     }
 
     /// The same as [`Launch::from_libc`], without a move: for a static, of whose tables no more is touched than
@@ -122,9 +123,9 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         let argv = unsafe { stack.add(1) }.cast::<*const c_char>();
         // SAFETY: libc's own variable, which the caller promised nobody changes now.
         let envp = unsafe { environ };
-        let secure = getauxval(AT_SECURE as c_ulong) != 0;
+        let privileged = getauxval(AT_SECURE as c_ulong) != 0;
         // SAFETY: argv is the kernel's table, envp libc's.
-        unsafe { self.fill(argc, argv, envp, secure) }
+        unsafe { self.fill(argc, argv, envp, privileged) }
     }
 
     /// Captures the launch from what C's `main` was given.
@@ -146,7 +147,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     ) -> Result<Self, Error> {
         let mut launch = Self::empty();
         // SAFETY: the caller's contract.
-        unsafe { launch.fill(argc.max(0) as usize, argv, envp, read_secure()) }?;
+        unsafe { launch.fill(argc.max(0) as usize, argv, envp, read_privileged()) }?;
         Ok(launch)
     }
 
@@ -193,19 +194,19 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         let vars = unsafe { count(envp.cast()) };
         // SAFETY: the auxiliary vector follows that word.
         let mut entry = unsafe { envp.add(vars + 1) }.cast::<[usize; 2]>();
-        let mut secure = false;
+        let mut privileged = false;
         loop {
             // SAFETY: the vector goes on until its AT_NULL.
             match unsafe { entry.read() } {
                 [AT_NULL, _] => break,
-                [AT_SECURE, value] => secure = value != 0,
+                [AT_SECURE, value] => privileged = value != 0,
                 _ => {}
             }
             // SAFETY: the entry just read was not the last.
             entry = unsafe { entry.add(1) };
         }
         // SAFETY: both tables are the kernel's.
-        unsafe { self.fill(argc, argv.cast(), envp.cast(), secure) }
+        unsafe { self.fill(argc, argv.cast(), envp.cast(), privileged) }
     }
 
     /// Fills the tables, or leaves them empty.
@@ -218,10 +219,10 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         argc: usize,
         argv: *const *const c_char,
         envp: *const *const c_char,
-        secure: bool,
+        privileged: bool,
     ) -> Result<(), Error> {
         self.clear();
-        self.secure = secure;
+        self.privileged = privileged;
         let mut fill = || {
             // SAFETY: the caller promised `argc` strings.
             unsafe { point_to(argv, argc, Table::Arguments, self.args.as_mut_view()) }?;
@@ -229,7 +230,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
             let count = unsafe { count(envp) };
             // SAFETY: that many strings were just counted.
             unsafe { point_to(envp, count, Table::Variables, self.vars.as_mut_view()) }?;
-            let pwd = environ::find(self.vars.as_view(), b"PWD").copied().filter(|_| !secure);
+            let pwd = environ::find(self.vars.as_view(), b"PWD").copied().filter(|_| !privileged);
             self.directory = Directory::current(pwd)?;
             Ok(())
         };
@@ -263,8 +264,8 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     /// to be believed, so the variables are ignored, and a restart wants to be told which program to run.
     #[must_use]
     #[doc(alias = "AT_SECURE")]
-    pub const fn is_secure(&self) -> bool {
-        self.secure
+    pub const fn is_privileged(&self) -> bool {
+        self.privileged
     }
 
     pub(crate) fn view(&mut self) -> LaunchView<'_> {
@@ -272,7 +273,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
             args: self.args.as_mut_view(),
             vars: self.vars.as_mut_view(),
             directory: &self.directory,
-            secure: self.secure,
+            privileged: self.privileged,
         }
     }
 
@@ -299,7 +300,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
 ///
 /// - `unset_environment` in `sd_listen_fds(3)` and `sd_notify(3)`
 #[inline]
-pub unsafe fn consume_from_libc(variables: &[Variable]) {
+pub unsafe fn remove_from_libc(variables: &[Variable]) {
     unsafe extern "C" {
         static environ: *mut Option<CStrPtr>;
     }
@@ -346,7 +347,7 @@ impl Directory {
         let fd = match rustix::fs::open(c".", flags, Mode::empty()) {
             Ok(fd) => Some(fd),
             Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
-                return Err(Error::call(Call::OpenDirectory, errno));
+                return Err(Error::call(Operation::OpenDirectory, errno));
             }
             // Not searchable, or on a file system that is gone: the successor begins where this process is when it
             // restarts.
@@ -481,7 +482,7 @@ unsafe fn find_stack_of(environ: *const *const c_char, random: usize) -> Option<
 /// The address of the initial stack, as the kernel tells it. It is another program's where the bytes at `random` are
 /// far from it: the one that plays the kernel for this one.
 fn initial_stack(random: usize) -> Result<*const usize, Error> {
-    let error = |errno| Error::call(Call::ReadStat, errno);
+    let error = |errno| Error::call(Operation::ReadStat, errno);
     let mut buffer = [0; 1024];
     let stat = read_file(c"/proc/self/stat", &mut buffer).map_err(error)?;
     let is_own = |stack: &usize| random == 0 || random.checked_sub(*stack).is_some_and(|far| far < STACK_MAX);
@@ -499,7 +500,7 @@ fn stack_field(stat: &[u8]) -> Option<usize> {
 
 /// `AT_SECURE`, for whoever does not have the stack it stands on. If nothing tells, a process whose real and
 /// effective IDs differ is one.
-fn read_secure() -> bool {
+fn read_privileged() -> bool {
     let mut words = [0_usize; 128];
     let mut buffer = [0; 1024];
     let len = match sys::auxv(&mut words) {
@@ -573,15 +574,15 @@ mod tests {
         assert!(launch.vars().eq([c"A=1", c"=", c"B"]));
         assert_eq!(launch.var(b"A"), Some(&b"1"[..]));
         assert_eq!(launch.var(b"B"), None);
-        assert!(!launch.is_secure());
+        assert!(!launch.is_privileged());
     }
 
     #[test]
-    fn believes_the_kernel_about_a_secure_start() {
+    fn believes_the_kernel_about_a_privileged_start() {
         let vars = [c"LISTEN_FDS=1", c"LISTEN_FDNAMES=a:b"];
         let stack = stack(&[c"prog"], &vars, &[[AT_SECURE, 1], [0, 0]]);
         let mut launch: Launch<8, 8> = capture(&stack).unwrap();
-        assert!(launch.is_secure());
+        assert!(launch.is_privileged());
         let mut net = crate::Net::<1>::new();
         // SAFETY: nothing is adopted: the variables are ignored, also that the names are wrong.
         assert_eq!(unsafe { net.inherit(&mut launch) }, Ok(0));
@@ -707,7 +708,7 @@ mod tests {
         let args: StdVec<_> = std::env::args().collect();
         assert!(launch.args().map(|arg| arg.to_str().unwrap()).eq(args.iter()));
         assert_eq!(launch.vars().count(), std::env::vars_os().count());
-        assert!(!launch.is_secure());
+        assert!(!launch.is_privileged());
     }
 
     #[test]

@@ -20,14 +20,16 @@ pub mod ready;
 pub mod restart;
 pub mod signals;
 
-mod adopt;
+mod deadline;
+mod inherit;
 mod listener;
 mod net;
 mod pidfd;
+mod predecessor;
 mod slot;
 mod sys;
 mod table;
-mod wait;
+mod variable;
 
 /// The rustix whose types this crate's functions take and return.
 pub use rustix;
@@ -35,10 +37,12 @@ pub use rustix;
 pub use address::{Endpoint, Network};
 pub use error::Error;
 pub use launch::Launch;
-pub use listener::{Description, Options};
-pub use net::{Inherit, Net, Rejected, Socket};
+pub use listener::{Description, ListenOptions};
+pub use net::{InheritOptions, Net, Rejected, SocketRef};
 pub use notify::Notifier;
-pub use ready::{Predecessor, Reason};
+pub use predecessor::Predecessor;
+pub use ready::Refusal;
 pub use restart::{Change, Executable, Failure, Parentage, Readiness, Restart, Successor};
 pub use signals::Signals;
-pub use table::Id;
+pub use table::SocketId;
+pub use variable::Variable;

@@ -8,7 +8,7 @@
 use crate::address::{
     Address, Endpoint, Equivalent, Family, Key, Keys, Kind, Network, UNIX_MAX, Zone, scoped,
 };
-use crate::error::{Call, Error};
+use crate::error::{Error, Operation};
 use crate::sys::{self, SocketName};
 use crate::table::{Inherited, InheritedView};
 use core::ffi::CStr;
@@ -24,7 +24,7 @@ use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, Soc
 ///
 /// All but the name concern a fresh socket only: an inherited one is as its first owner made it.
 #[derive(Clone, Copy)]
-pub struct Options<'env, 'c> {
+pub struct ListenOptions<'env, 'c> {
     pub(crate) name: Option<&'env str>,
     backlog: i32,
     nonblocking: bool,
@@ -37,13 +37,13 @@ pub struct Options<'env, 'c> {
 
 type Configure<'c> = &'c dyn Fn(BorrowedFd<'_>) -> Result<(), Errno>;
 
-impl Default for Options<'_, '_> {
+impl Default for ListenOptions<'_, '_> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<'env, 'c> Options<'env, 'c> {
+impl<'env, 'c> ListenOptions<'env, 'c> {
     /// No name, the kernel's largest backlog, blocking, the network's own default for all else.
     #[must_use]
     pub const fn new() -> Self {
@@ -132,9 +132,9 @@ impl<'env, 'c> Options<'env, 'c> {
     }
 }
 
-impl fmt::Debug for Options<'_, '_> {
+impl fmt::Debug for ListenOptions<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
+        f.debug_struct("ListenOptions")
             .field("name", &self.name)
             .field("backlog", &self.backlog)
             .field("nonblocking", &self.nonblocking)
@@ -168,9 +168,10 @@ pub(crate) fn describe(fd: BorrowedFd<'_>) -> Result<Option<Description>, Error>
         Ok(address) => address,
         // EBADF of a descriptor that is open: open for its path alone.
         Err(Errno::NOTSOCK | Errno::BADF) => return Ok(None),
-        Err(errno) => return Err(Error::call_on(Call::Getsockname, number, errno)),
+        Err(errno) => return Err(Error::call_on(Operation::Getsockname, number, errno)),
     };
-    let kind = sockopt::socket_type(fd).map_err(|errno| Error::call_on(Call::Getsockopt, number, errno))?;
+    let kind =
+        sockopt::socket_type(fd).map_err(|errno| Error::call_on(Operation::Getsockopt, number, errno))?;
     Ok(Some(Description { family: address.address_family(), kind, address }))
 }
 
@@ -193,7 +194,7 @@ pub(crate) struct Wanted<'a> {
 
 impl<'a> Wanted<'a> {
     /// `scope` is the index of the endpoint's zone, as [`scope`] finds it.
-    pub(crate) fn new(endpoint: &'a Endpoint<'a>, scope: u32, options: &Options<'a, '_>) -> Self {
+    pub(crate) fn new(endpoint: &'a Endpoint<'a>, scope: u32, options: &ListenOptions<'a, '_>) -> Self {
         Self { endpoint, name: options.name, v6only: options.v6only, keys: endpoint.keys(scope) }
     }
 
@@ -276,7 +277,7 @@ impl<'a> Wanted<'a> {
         let (Some(fd), Some(key)) = (&slot.fd, &slot.key) else {
             return Ok(false);
         };
-        let error = |errno| Error::call_on(Call::Getsockopt, fd.as_raw_fd(), errno);
+        let error = |errno| Error::call_on(Operation::Getsockopt, fd.as_raw_fd(), errno);
         let network = self.endpoint.network;
         if !network.allows(key.family()) {
             return Ok(false);
@@ -310,8 +311,9 @@ impl<'a> Wanted<'a> {
             return Ok(false);
         };
         let mut name = SocketName::new();
-        let name =
-            name.ask(fd.as_fd()).map_err(|errno| Error::call_on(Call::Getsockname, fd.as_raw_fd(), errno))?;
+        let name = name
+            .ask(fd.as_fd())
+            .map_err(|errno| Error::call_on(Operation::Getsockname, fd.as_raw_fd(), errno))?;
         Ok(Address::from_sockaddr(name) == Some(self.endpoint.address))
     }
 }
@@ -328,7 +330,7 @@ fn agrees_on_v6only(slot: &mut Inherited<'_>, wanted: Option<bool>) -> Result<bo
         Some(found) => found,
         None => *slot.v6only.insert(
             sockopt::ipv6_v6only(fd)
-                .map_err(|errno| Error::call_on(Call::Getsockopt, fd.as_raw_fd(), errno))?,
+                .map_err(|errno| Error::call_on(Operation::Getsockopt, fd.as_raw_fd(), errno))?,
         ),
     };
     Ok(found == wanted)
@@ -363,17 +365,17 @@ pub(crate) fn scope(endpoint: &Endpoint<'_>) -> Result<u32, Error> {
 fn interface_index(name: &str) -> Result<u32, Error> {
     let socket = socket(AddressFamily::UNIX, SocketType::DGRAM)?;
     rustix::net::netdevice::name_to_index(&socket, name)
-        .map_err(|errno| Error::call(Call::InterfaceIndex, errno))
+        .map_err(|errno| Error::call(Operation::InterfaceIndex, errno))
 }
 
 fn socket(family: AddressFamily, kind: SocketType) -> Result<OwnedFd, Error> {
     rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)
-        .map_err(|errno| Error::call(Call::Socket, errno))
+        .map_err(|errno| Error::call(Operation::Socket, errno))
 }
 
 /// Opens a fresh socket for `endpoint`. If any step fails, what this call opened is closed, a path that it
 /// bound is removed, and nothing else has changed.
-pub(crate) fn open(endpoint: &Endpoint<'_>, options: &Options<'_, '_>) -> Result<OwnedFd, Error> {
+pub(crate) fn open(endpoint: &Endpoint<'_>, options: &ListenOptions<'_, '_>) -> Result<OwnedFd, Error> {
     match endpoint.address {
         Address::Path(path) => open_path(endpoint, path, options),
         Address::Abstract(name) => open_abstract(endpoint, name, options),
@@ -382,7 +384,7 @@ pub(crate) fn open(endpoint: &Endpoint<'_>, options: &Options<'_, '_>) -> Result
             let v6 = wildcard(Ipv6Addr::UNSPECIFIED.into());
             match open_inet(endpoint, v6, options) {
                 // A kernel without IPv6.
-                Err(Error::Call { call: Call::Socket, errno: Errno::AFNOSUPPORT, .. })
+                Err(Error::Call { operation: Operation::Socket, errno: Errno::AFNOSUPPORT, .. })
                     if endpoint.network.allows(Family::V4) && options.v6only != Some(true) =>
                 {
                     open_inet(endpoint, wildcard(Ipv4Addr::UNSPECIFIED.into()), options)
@@ -402,14 +404,14 @@ pub(crate) fn open(endpoint: &Endpoint<'_>, options: &Options<'_, '_>) -> Result
 fn open_inet(
     endpoint: &Endpoint<'_>,
     address: SocketAddr,
-    options: &Options<'_, '_>,
+    options: &ListenOptions<'_, '_>,
 ) -> Result<OwnedFd, Error> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
     };
     let fd = fresh(endpoint, family, options)?;
-    let setsockopt = |errno| Error::call_on(Call::Setsockopt, fd.as_raw_fd(), errno);
+    let setsockopt = |errno| Error::call_on(Operation::Setsockopt, fd.as_raw_fd(), errno);
     if address.is_ipv6() {
         let only_v6 = matches!(endpoint.network, Network::Tcp6 | Network::Udp6);
         sockopt::set_ipv6_v6only(&fd, options.v6only.unwrap_or(only_v6)).map_err(setsockopt)?;
@@ -421,14 +423,19 @@ fn open_inet(
         sockopt::set_socket_reuseport(&fd, true).map_err(setsockopt)?;
     }
     configure(&fd, options)?;
-    rustix::net::bind(&fd, &address).map_err(|errno| Error::call_on(Call::Bind, fd.as_raw_fd(), errno))?;
+    rustix::net::bind(&fd, &address)
+        .map_err(|errno| Error::call_on(Operation::Bind, fd.as_raw_fd(), errno))?;
     listen(&fd, endpoint, options)?;
     Ok(fd)
 }
 
-fn open_abstract(endpoint: &Endpoint<'_>, name: &[u8], options: &Options<'_, '_>) -> Result<OwnedFd, Error> {
+fn open_abstract(
+    endpoint: &Endpoint<'_>,
+    name: &[u8],
+    options: &ListenOptions<'_, '_>,
+) -> Result<OwnedFd, Error> {
     let fd = fresh(endpoint, AddressFamily::UNIX, options)?;
-    let error = |errno| Error::call_on(Call::Bind, fd.as_raw_fd(), errno);
+    let error = |errno| Error::call_on(Operation::Bind, fd.as_raw_fd(), errno);
     let address = SocketAddrUnix::new_abstract_name(name).map_err(error)?;
     configure(&fd, options)?;
     rustix::net::bind(&fd, &address).map_err(error)?;
@@ -436,29 +443,33 @@ fn open_abstract(endpoint: &Endpoint<'_>, name: &[u8], options: &Options<'_, '_>
     Ok(fd)
 }
 
-fn open_path(endpoint: &Endpoint<'_>, path: &[u8], options: &Options<'_, '_>) -> Result<OwnedFd, Error> {
+fn open_path(
+    endpoint: &Endpoint<'_>,
+    path: &[u8],
+    options: &ListenOptions<'_, '_>,
+) -> Result<OwnedFd, Error> {
     let fd = fresh(endpoint, AddressFamily::UNIX, options)?;
     let number = fd.as_raw_fd();
     let error = |call| move |errno| Error::call_on(call, number, errno);
-    let path = terminated(path).map_err(error(Call::Bind))?;
-    let path = CStr::from_bytes_until_nul(&path).map_err(|_| error(Call::Bind)(Errno::INVAL))?;
-    let address = SocketAddrUnix::new(path).map_err(error(Call::Bind))?;
+    let path = terminated(path).map_err(error(Operation::Bind))?;
+    let path = CStr::from_bytes_until_nul(&path).map_err(|_| error(Operation::Bind)(Errno::INVAL))?;
+    let address = SocketAddrUnix::new(path).map_err(error(Operation::Bind))?;
     if let Some(mode) = options.mode {
         // The path is made with the socket's own mode less the umask, so it never has more than this.
-        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode.into())).map_err(error(Call::Chmod))?;
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode.into())).map_err(error(Operation::Chmod))?;
     }
     configure(&fd, options)?;
     match rustix::net::bind(&fd, &address) {
         Err(Errno::ADDRINUSE) if options.replace_stale && is_stale(endpoint, path, &address)? => {
-            rustix::fs::unlink(path).map_err(error(Call::Unlink))?;
+            rustix::fs::unlink(path).map_err(error(Operation::Unlink))?;
             rustix::net::bind(&fd, &address)
         }
         other => other,
     }
-    .map_err(error(Call::Bind))?;
+    .map_err(error(Operation::Bind))?;
     let finish = || {
         if let Some(mode) = options.mode {
-            rustix::fs::chmod(path, Mode::from_raw_mode(mode.into())).map_err(error(Call::Chmod))?;
+            rustix::fs::chmod(path, Mode::from_raw_mode(mode.into())).map_err(error(Operation::Chmod))?;
         }
         listen(&fd, endpoint, options)
     };
@@ -482,7 +493,7 @@ fn is_stale(endpoint: &Endpoint<'_>, path: &CStr, address: &SocketAddrUnix) -> R
     }
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = rustix::net::socket_with(AddressFamily::UNIX, socket_type(endpoint.network), flags, None)
-        .map_err(|errno| Error::call(Call::Socket, errno))?;
+        .map_err(|errno| Error::call(Operation::Socket, errno))?;
     // EPROTOTYPE, EAGAIN and success all come from somebody who is there.
     Ok(rustix::net::connect(&probe, address) == Err(Errno::CONNREFUSED))
 }
@@ -495,13 +506,13 @@ pub(crate) fn unlink(fd: BorrowedFd<'_>) -> Result<(), Error> {
     let mut name = SocketName::new();
     let name = name.ask(fd).map_err(|_| Error::NoPath)?;
     let Some(Address::Path(path)) = Address::from_sockaddr(name) else { return Err(Error::NoPath) };
-    let path = terminated(path).map_err(error(Call::Unlink))?;
+    let path = terminated(path).map_err(error(Operation::Unlink))?;
     let path = CStr::from_bytes_until_nul(&path).map_err(|_| Error::NoPath)?;
-    let stat = rustix::fs::lstat(path).map_err(error(Call::Unlink))?;
+    let stat = rustix::fs::lstat(path).map_err(error(Operation::Unlink))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
         return Err(Error::NoPath);
     }
-    rustix::fs::unlink(path).map_err(error(Call::Unlink))
+    rustix::fs::unlink(path).map_err(error(Operation::Unlink))
 }
 
 /// The path with a NUL behind it.
@@ -523,28 +534,28 @@ const fn socket_type(network: Network) -> SocketType {
 fn fresh(
     endpoint: &Endpoint<'_>,
     family: AddressFamily,
-    options: &Options<'_, '_>,
+    options: &ListenOptions<'_, '_>,
 ) -> Result<OwnedFd, Error> {
     let mut flags = SocketFlags::CLOEXEC;
     flags.set(SocketFlags::NONBLOCK, options.nonblocking);
     rustix::net::socket_with(family, socket_type(endpoint.network), flags, None)
         .and_then(sys::above_stdio)
-        .map_err(|errno| Error::call(Call::Socket, errno))
+        .map_err(|errno| Error::call(Operation::Socket, errno))
 }
 
-fn configure(fd: &OwnedFd, options: &Options<'_, '_>) -> Result<(), Error> {
+fn configure(fd: &OwnedFd, options: &ListenOptions<'_, '_>) -> Result<(), Error> {
     match options.configure {
         Some(configure) => {
-            configure(fd.as_fd()).map_err(|errno| Error::call_on(Call::Configure, fd.as_raw_fd(), errno))
+            configure(fd.as_fd()).map_err(|errno| Error::call_on(Operation::Configure, fd.as_raw_fd(), errno))
         }
         None => Ok(()),
     }
 }
 
-fn listen(fd: &OwnedFd, endpoint: &Endpoint<'_>, options: &Options<'_, '_>) -> Result<(), Error> {
+fn listen(fd: &OwnedFd, endpoint: &Endpoint<'_>, options: &ListenOptions<'_, '_>) -> Result<(), Error> {
     if endpoint.network.kind() == Kind::Datagram {
         return Ok(());
     }
     rustix::net::listen(fd, options.backlog)
-        .map_err(|errno| Error::call_on(Call::Listen, fd.as_raw_fd(), errno))
+        .map_err(|errno| Error::call_on(Operation::Listen, fd.as_raw_fd(), errno))
 }

@@ -1,22 +1,23 @@
-//! The door: [`Net`] holds the inherited and the active sockets and hands them to the next process.
+//! The tables and their verbs: [`Net`] holds the inherited and the active sockets and hands them to the next process.
 //!
-//! It moves slots between the two tables and asks the other rooms for everything else; it makes no system
+//! It moves slots between the two tables and asks the other modules for everything else; it makes no system
 //! call of its own.
 
 use crate::activation::{Activation, FIRST_FD, UNKNOWN, check_name};
 use crate::address::Endpoint;
-use crate::adopt;
-use crate::error::{Call, Error};
+use crate::error::{Error, Operation};
+use crate::inherit;
 use crate::launch::Launch;
-use crate::listener::{self, Description, Options, Wanted};
+use crate::listener::{self, Description, ListenOptions, Wanted};
 use crate::notify::{Assignment, Notifier};
 use crate::pidfd;
-use crate::ready::{self, Predecessor, Reason, Report};
+use crate::predecessor::Predecessor;
+use crate::ready::{self, Refusal, Report};
 use crate::restart::image::{HandOver, Scratch};
 use crate::restart::main_pid::MainPid;
 use crate::restart::{Failure, Restart, Successor, exec, spawn};
 use crate::slot::Slot;
-use crate::table::{ActiveTable, Id, InheritedTable};
+use crate::table::{ActiveTable, InheritedTable, SocketId};
 use core::convert::Infallible;
 use core::fmt;
 use core::time::Duration;
@@ -65,25 +66,31 @@ enum State {
 
 /// How [`Net::inherit_with`] reads the activation variables.
 #[derive(Clone, Copy, Debug)]
-pub struct Inherit {
+pub struct InheritOptions {
     strict: bool,
     keep: bool,
     listeners_only: bool,
-    even_if_secure: bool,
+    trust_privileged_start: bool,
     first_fd: RawFd,
 }
 
-impl Default for Inherit {
+impl Default for InheritOptions {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Inherit {
+impl InheritOptions {
     /// `LISTEN_PID` may be absent, the variables are consumed, anything may be inherited, from 3 on.
     #[must_use]
     pub const fn new() -> Self {
-        Self { strict: false, keep: false, listeners_only: false, even_if_secure: false, first_fd: FIRST_FD }
+        Self {
+            strict: false,
+            keep: false,
+            listeners_only: false,
+            trust_privileged_start: false,
+            first_fd: FIRST_FD,
+        }
     }
 
     /// Without `LISTEN_PID` nothing is inherited, as libsystemd has it. The Go original sets none.
@@ -100,12 +107,12 @@ impl Inherit {
         self
     }
 
-    /// Believes the variables of a secure start too, as libsystemd does: for a program with file capabilities that nobody
-    /// but a service manager starts. A start is secure if it gave the program more than whoever made it has, by a
-    /// set-user-ID bit, file capabilities or a security module: [`Launch::is_secure`].
+    /// Believes the variables of a privileged start too, as libsystemd does: for a program with file capabilities that nobody
+    /// but a service manager starts. A start is privileged if it gave the program more than whoever made it has, by a
+    /// set-user-ID bit, file capabilities or a security module: [`Launch::is_privileged`].
     #[must_use]
-    pub const fn even_if_secure(mut self, even_if_secure: bool) -> Self {
-        self.even_if_secure = even_if_secure;
+    pub const fn trust_privileged_start(mut self, trust_privileged_start: bool) -> Self {
+        self.trust_privileged_start = trust_privileged_start;
         self
     }
 
@@ -126,12 +133,12 @@ impl Inherit {
 
 /// A socket or other descriptor in one of the tables.
 #[derive(Clone, Copy, Debug)]
-pub struct Socket<'n> {
+pub struct SocketRef<'n> {
     name: &'n str,
     fd: BorrowedFd<'n>,
 }
 
-impl<'n> Socket<'n> {
+impl<'n> SocketRef<'n> {
     /// Its name; `unknown` if it has none.
     #[must_use]
     pub const fn name(&self) -> &'n str {
@@ -154,7 +161,7 @@ impl<'n> Socket<'n> {
     }
 }
 
-impl AsFd for Socket<'_> {
+impl AsFd for SocketRef<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd
     }
@@ -207,9 +214,9 @@ impl<'env, const N: usize> Net<'env, N> {
     }
 
     /// Adopts the descriptors that a service manager or a predecessor hands over, and returns how many there
-    /// are: none, if the variables are absent or meant for another process, and none after a secure start, where
-    /// the environment is not to be believed: see [`Inherit::even_if_secure`]. Call it once, first thing in `main`,
-    /// before anything else could use their numbers.
+    /// are: none, if the variables are absent or meant for another process, and none after a privileged start, where
+    /// the environment is not to be believed: see [`InheritOptions::trust_privileged_start`]. Call it once, first thing
+    /// in `main`, before anything else could use their numbers.
     ///
     /// The variables are consumed from `launch`, on errors too. `FD_CLOEXEC` is set on all descriptors with
     /// one call, so no child of the program gets them but the successor.
@@ -241,7 +248,7 @@ impl<'env, const N: usize> Net<'env, N> {
         launch: &mut Launch<ARGS, VARS>,
     ) -> Result<usize, Error> {
         // SAFETY: the caller's contract.
-        unsafe { self.inherit_with(launch, Inherit::new()) }
+        unsafe { self.inherit_with(launch, InheritOptions::new()) }
     }
 
     /// The same, with the variables read as `options` say.
@@ -259,7 +266,7 @@ impl<'env, const N: usize> Net<'env, N> {
     pub unsafe fn inherit_with<const ARGS: usize, const VARS: usize>(
         &mut self,
         launch: &mut Launch<ARGS, VARS>,
-        options: Inherit,
+        options: InheritOptions,
     ) -> Result<usize, Error> {
         if !matches!(self.state, State::Fresh) {
             return Err(Error::AlreadyInherited);
@@ -280,14 +287,14 @@ impl<'env, const N: usize> Net<'env, N> {
     unsafe fn adopt<const ARGS: usize, const VARS: usize>(
         &mut self,
         launch: &mut Launch<ARGS, VARS>,
-        options: Inherit,
+        options: InheritOptions,
     ) -> Result<usize, Error> {
         // SAFETY: the strings stay for 'env.
-        let variables = unsafe { adopt::variables(launch.view().vars) };
+        let variables = unsafe { inherit::variables(launch.view().vars) };
         if !options.keep {
             launch.consume()?;
         }
-        if launch.is_secure() && !options.even_if_secure {
+        if launch.is_privileged() && !options.trust_privileged_start {
             return Ok(0);
         }
         let pid = getpid().as_raw_nonzero().get() as u32;
@@ -295,7 +302,7 @@ impl<'env, const N: usize> Net<'env, N> {
         let own_fd = launch.view().directory.fd().map(|fd| fd.as_raw_fd());
         // SAFETY: nobody else owns the descriptors.
         let adopted = unsafe {
-            adopt::adopt(&activation, options.first_fd, options.listeners_only, own_fd, &mut self.inherited)
+            inherit::adopt(&activation, options.first_fd, options.listeners_only, own_fd, &mut self.inherited)
         }?;
         // Whoever said so before spoke to nobody.
         self.reported &= adopted.readiness.is_none() && activation.count == 0;
@@ -329,8 +336,8 @@ impl<'env, const N: usize> Net<'env, N> {
     ///
     /// - `Net.Listen` of the seed
     #[doc(alias = "Listen")]
-    pub fn listen(&mut self, network: &str, address: &str) -> Result<Id, Error> {
-        self.listen_with(network, address, &Options::new())
+    pub fn listen(&mut self, network: &str, address: &str) -> Result<SocketId, Error> {
+        self.listen_with(network, address, &ListenOptions::new())
     }
 
     /// The same, with a name and with the settings of a fresh socket.
@@ -344,8 +351,8 @@ impl<'env, const N: usize> Net<'env, N> {
         &mut self,
         network: &str,
         address: &str,
-        options: &Options<'env, '_>,
-    ) -> Result<Id, Error> {
+        options: &ListenOptions<'env, '_>,
+    ) -> Result<SocketId, Error> {
         self.usable()?;
         self.listen_at(&Endpoint::parse(network, address)?, options)
     }
@@ -358,7 +365,11 @@ impl<'env, const N: usize> Net<'env, N> {
     /// As for [`Net::listen_with`].
     #[doc(alias = "ListenTCP")]
     #[doc(alias = "ListenUnix")]
-    pub fn listen_at(&mut self, endpoint: &Endpoint<'_>, options: &Options<'env, '_>) -> Result<Id, Error> {
+    pub fn listen_at(
+        &mut self,
+        endpoint: &Endpoint<'_>,
+        options: &ListenOptions<'env, '_>,
+    ) -> Result<SocketId, Error> {
         match self.claim_at(endpoint, options) {
             Err(Error::NotInherited) => {}
             other => return other,
@@ -377,9 +388,9 @@ impl<'env, const N: usize> Net<'env, N> {
     ///
     /// - [`Error::NotInherited`]: no inherited socket fits.
     /// - The others of [`Net::listen`] but those of opening.
-    pub fn claim(&mut self, network: &str, address: &str) -> Result<Id, Error> {
+    pub fn claim(&mut self, network: &str, address: &str) -> Result<SocketId, Error> {
         self.usable()?;
-        self.claim_at(&Endpoint::parse(network, address)?, &Options::new())
+        self.claim_at(&Endpoint::parse(network, address)?, &ListenOptions::new())
     }
 
     /// The same, for an address of a type, by name and address as [`Net::listen_with`] does.
@@ -387,7 +398,11 @@ impl<'env, const N: usize> Net<'env, N> {
     /// # Errors
     ///
     /// As for [`Net::claim`], and [`Error::Name`].
-    pub fn claim_at(&mut self, endpoint: &Endpoint<'_>, options: &Options<'env, '_>) -> Result<Id, Error> {
+    pub fn claim_at(
+        &mut self,
+        endpoint: &Endpoint<'_>,
+        options: &ListenOptions<'env, '_>,
+    ) -> Result<SocketId, Error> {
         self.usable()?;
         if let Some(name) = options.name {
             check_name(name)?;
@@ -413,7 +428,7 @@ impl<'env, const N: usize> Net<'env, N> {
     /// - [`Error::Capacity`]: the table of active sockets, or of their names, is full.
     /// - The error of [`Net::inherit`], if that failed.
     #[doc(alias = "sd_listen_fds_with_names")]
-    pub fn claim_name(&mut self, name: &str) -> Result<Id, Error> {
+    pub fn claim_name(&mut self, name: &str) -> Result<SocketId, Error> {
         self.usable()?;
         let view = self.inherited.view_with_names();
         let position = view.named(name).find(|position| {
@@ -427,13 +442,13 @@ impl<'env, const N: usize> Net<'env, N> {
     /// # Errors
     ///
     /// As for [`Net::claim_name`].
-    pub fn claim_position(&mut self, position: usize) -> Result<Id, Error> {
+    pub fn claim_position(&mut self, position: usize) -> Result<SocketId, Error> {
         self.usable()?;
         self.activate(position, None)
     }
 
     /// Moves an inherited descriptor to the active ones.
-    fn activate(&mut self, position: usize, name: Option<&'env str>) -> Result<Id, Error> {
+    fn activate(&mut self, position: usize, name: Option<&'env str>) -> Result<SocketId, Error> {
         let view = self.inherited.view();
         let slot = view.slots.get_mut(position).ok_or(Error::NotInherited)?;
         let fd = slot.fd.take().ok_or(Error::NotInherited)?;
@@ -454,12 +469,12 @@ impl<'env, const N: usize> Net<'env, N> {
     /// - [`Error::Capacity`]: the table of active sockets, or of their names, is full.
     /// - [`Error::Call`]: fcntl(2) failed.
     /// - The error of [`Net::inherit`], if that failed.
-    pub fn add(&mut self, fd: OwnedFd, name: &'env str) -> Result<Id, Rejected> {
+    pub fn add(&mut self, fd: OwnedFd, name: &'env str) -> Result<SocketId, Rejected> {
         let check = self
             .usable()
             .and_then(|()| check_name(name))
             .and_then(|()| self.active.check_room(name))
-            .and_then(|()| adopt::close_on_exec(fd.as_fd()));
+            .and_then(|()| inherit::close_on_exec(fd.as_fd()));
         if let Err(error) = check {
             return Err(Rejected { fd, error });
         }
@@ -471,7 +486,7 @@ impl<'env, const N: usize> Net<'env, N> {
     /// # Errors
     ///
     /// - [`Error::StaleId`]: it was closed or taken.
-    pub fn fd(&self, id: Id) -> Result<BorrowedFd<'_>, Error> {
+    pub fn fd(&self, id: SocketId) -> Result<BorrowedFd<'_>, Error> {
         self.active.find(id).map(|slot| slot.fd.as_fd())
     }
 
@@ -482,10 +497,10 @@ impl<'env, const N: usize> Net<'env, N> {
     ///
     /// - [`Error::StaleId`]: it was closed or taken.
     /// - [`Error::Call`]: it could not be duplicated.
-    pub fn try_clone(&self, id: Id) -> Result<OwnedFd, Error> {
+    pub fn try_clone(&self, id: SocketId) -> Result<OwnedFd, Error> {
         let fd = &self.active.find(id)?.fd;
         rustix::io::fcntl_dupfd_cloexec(fd, FIRST_FD)
-            .map_err(|errno| Error::call_on(Call::Dup, fd.as_raw_fd(), errno))
+            .map_err(|errno| Error::call_on(Operation::Dup, fd.as_raw_fd(), errno))
     }
 
     /// Takes a socket out of the table: it is the caller's now, and no longer handed over.
@@ -493,7 +508,7 @@ impl<'env, const N: usize> Net<'env, N> {
     /// # Errors
     ///
     /// - [`Error::StaleId`]: it was closed or taken.
-    pub fn take(&mut self, id: Id) -> Result<OwnedFd, Error> {
+    pub fn take(&mut self, id: SocketId) -> Result<OwnedFd, Error> {
         self.active.remove(id).map(|slot| slot.fd)
     }
 
@@ -503,7 +518,7 @@ impl<'env, const N: usize> Net<'env, N> {
     /// # Errors
     ///
     /// - [`Error::StaleId`]: it was closed or taken.
-    pub fn close(&mut self, id: Id) -> Result<(), Error> {
+    pub fn close(&mut self, id: SocketId) -> Result<(), Error> {
         self.take(id).map(drop)
     }
 
@@ -521,7 +536,7 @@ impl<'env, const N: usize> Net<'env, N> {
     /// - [`Error::NoPath`]: it has no path, or this process was started with it and has not said yet that it is
     ///   ready ([`Net::ready`]), so the path is still the predecessor's.
     /// - [`Error::Call`]: the path could not be removed.
-    pub fn close_and_unlink(&mut self, id: Id) -> Result<(), Error> {
+    pub fn close_and_unlink(&mut self, id: SocketId) -> Result<(), Error> {
         let slot = self.active.find(id)?;
         if !self.reported && self.came_with(slot.fd.as_fd()) {
             return Err(Error::NoPath);
@@ -545,19 +560,19 @@ impl<'env, const N: usize> Net<'env, N> {
     }
 
     /// The active sockets, in the order in which a successor gets them.
-    pub fn active(&self) -> impl ExactSizeIterator<Item = (Id, Socket<'_>)> {
+    pub fn active(&self) -> impl ExactSizeIterator<Item = (SocketId, SocketRef<'_>)> {
         self.active.slots().iter().map(|slot| {
             let fd = slot.fd.as_fd();
-            (slot.id, Socket { name: slot.name, fd })
+            (slot.id, SocketRef { name: slot.name, fd })
         })
     }
 
     /// The inherited descriptors that nobody has claimed, with their positions.
-    pub fn inherited(&self) -> impl Iterator<Item = (usize, Socket<'_>)> {
+    pub fn inherited(&self) -> impl Iterator<Item = (usize, SocketRef<'_>)> {
         let slots = self.inherited.slots().iter().enumerate();
         slots.filter_map(|(position, slot)| {
             let fd = slot.fd.as_ref()?.as_fd();
-            Some((position, Socket { name: slot.name, fd }))
+            Some((position, SocketRef { name: slot.name, fd }))
         })
     }
 
@@ -625,10 +640,10 @@ impl<'env, const N: usize> Net<'env, N> {
     /// # Errors
     ///
     /// - [`Error::Call`]: the report could not be sent.
-    pub fn refuse(&mut self, reason: Reason) -> Result<(), Error> {
+    pub fn refuse(&mut self, refusal: Refusal) -> Result<(), Error> {
         if let Some(socket) = self.readiness.as_ref() {
             let socket = socket.as_fd();
-            self.refused = ready::send(socket, Report::Refused(reason))? || self.is_given_up(socket)?;
+            self.refused = ready::send(socket, Report::Refused(refusal))? || self.is_given_up(socket)?;
         }
         self.readiness = Slot::Empty;
         Ok(())
@@ -681,7 +696,7 @@ impl<'env, const N: usize> Net<'env, N> {
     /// - [`Error::StaleId`]: it was closed or taken.
     /// - [`Error::Call`]: a system call failed.
     #[doc(alias = "FDSTORE")]
-    pub fn store(&self, id: Id) -> Result<bool, Error> {
+    pub fn store(&self, id: SocketId) -> Result<bool, Error> {
         let slot = self.active.find(id)?;
         self.notifier.store(slot.name, &[slot.fd.as_fd()], true)
     }
@@ -804,7 +819,7 @@ impl<'env, const N: usize> Net<'env, N> {
             before.reap();
         }
         self.successor = Slot::Full(successor);
-        self.successor.as_mut().ok_or(Error::call(Call::Clone, Errno::CHILD))
+        self.successor.as_mut().ok_or(Error::call(Operation::Clone, Errno::CHILD))
     }
 
     /// Replaces this process's image and keeps its PID; the new image gets what [`Net::spawn`] says, and no

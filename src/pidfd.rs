@@ -1,8 +1,8 @@
 //! What a pidfd tells about its process, beside that it has ended. It asks the kernel and changes nothing.
 
+use crate::deadline::{Deadline, poll_until};
 use crate::error::Error;
 use crate::sys;
-use crate::wait::{Deadline, poll_until};
 use core::time::Duration;
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd};

@@ -1,4 +1,4 @@
-//! Readiness: what the successor reports to its predecessor, and how each sees the other's end.
+//! Readiness: what the successor reports to its predecessor, and how the predecessor looks for it.
 //!
 //! One socket pair does all of it. The successor's end travels behind its sockets, its number in
 //! `LISTEN_READY_FD`; on it the successor sends one packet, and the kernel tells it who made the pair. The
@@ -13,39 +13,35 @@
 //! | `CODE=n` | refused, for a reason of the program's own |
 //!
 //! A newline at its end is ignored. To a successor that it gave up, the predecessor says `GIVEN_UP=1` before it closes
-//! its end: what was left behind by one that has ended already would serve beside it. This room makes system calls
+//! its end: what was left behind by one that has ended already would serve beside it. This module makes system calls
 //! through rustix and `sys`, and starts nothing.
 
 use crate::activation::{DIGITS, decimal, value_of};
-use crate::error::{Call, Error};
+use crate::error::{Error, Operation};
 use crate::sys;
-use crate::wait::{Deadline, poll_until};
 use core::fmt;
-use core::time::Duration;
 use heapless::Vec;
-use rustix::event::PollFlags;
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
-use rustix::process::{Pid, PidfdFlags};
 
 /// Why a successor gives up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum Reason {
+pub enum Refusal {
     /// A system call failed.
     Errno(Errno),
     /// A code that predecessor and successor agreed on.
     Code(u32),
 }
 
-impl From<Errno> for Reason {
+impl From<Errno> for Refusal {
     fn from(errno: Errno) -> Self {
         Self::Errno(errno)
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Errno(errno) => crate::error::describe(errno, f),
@@ -58,7 +54,7 @@ impl fmt::Display for Reason {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Report {
     Ready,
-    Refused(Reason),
+    Refused(Refusal),
 }
 
 impl Report {
@@ -66,8 +62,8 @@ impl Report {
         let mut digits = [0; DIGITS];
         let (key, value): (&[u8], _) = match self {
             Self::Ready => (b"READY=", 1),
-            Self::Refused(Reason::Errno(errno)) => (b"ERRNO=", errno.raw_os_error() as u64),
-            Self::Refused(Reason::Code(code)) => (b"CODE=", code.into()),
+            Self::Refused(Refusal::Errno(errno)) => (b"ERRNO=", errno.raw_os_error() as u64),
+            Self::Refused(Refusal::Code(code)) => (b"CODE=", code.into()),
         };
         key.iter().chain(decimal(value, &mut digits)).copied().collect()
     }
@@ -76,9 +72,9 @@ impl Report {
         let text = packet.strip_suffix(b"\n").unwrap_or(packet);
         if let Some(value) = text.strip_prefix(b"ERRNO=") {
             let errno = value_of(value).filter(|errno| (1..4096).contains(errno))?;
-            Some(Self::Refused(Reason::Errno(Errno::from_raw_os_error(errno as i32))))
+            Some(Self::Refused(Refusal::Errno(Errno::from_raw_os_error(errno as i32))))
         } else if let Some(value) = text.strip_prefix(b"CODE=") {
-            Some(Self::Refused(Reason::Code(value_of(value)?.try_into().ok()?)))
+            Some(Self::Refused(Refusal::Code(value_of(value)?.try_into().ok()?)))
         } else {
             (text == b"READY=1").then_some(Self::Ready)
         }
@@ -90,7 +86,7 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
     let flags = SocketFlags::CLOEXEC;
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
         .and_then(|(ours, theirs)| Ok((sys::above_stdio(ours)?, sys::above_stdio(theirs)?)))
-        .map_err(|errno| Error::call(Call::Socketpair, errno))
+        .map_err(|errno| Error::call(Operation::Socketpair, errno))
 }
 
 /// Sends the report; whether it was taken. It is not if the predecessor has ended, or takes none any more.
@@ -101,7 +97,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, report: Report) -> Result<bool, Error
             Ok(_) => return Ok(true),
             Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => return Ok(false),
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(Error::call_on(Call::Send, socket.as_raw_fd(), errno)),
+            Err(errno) => return Err(Error::call_on(Operation::Send, socket.as_raw_fd(), errno)),
         }
     }
 }
@@ -111,7 +107,7 @@ pub(crate) fn refuse_reports(socket: BorrowedFd<'_>) -> Result<(), Error> {
     match rustix::net::shutdown(socket, Shutdown::Read) {
         // The other end is closed.
         Ok(()) | Err(Errno::NOTCONN) => Ok(()),
-        Err(errno) => Err(Error::call_on(Call::Shutdown, socket.as_raw_fd(), errno)),
+        Err(errno) => Err(Error::call_on(Operation::Shutdown, socket.as_raw_fd(), errno)),
     }
 }
 
@@ -131,7 +127,7 @@ pub(crate) fn is_given_up(socket: BorrowedFd<'_>) -> Result<bool, Error> {
             Err(Errno::AGAIN) => Ok(true),
             // Told once, before what is in the queue.
             Err(Errno::INTR | Errno::CONNRESET) => continue,
-            Err(errno) => Err(Error::call_on(Call::Recv, socket.as_raw_fd(), errno)),
+            Err(errno) => Err(Error::call_on(Operation::Recv, socket.as_raw_fd(), errno)),
         };
     }
 }
@@ -158,71 +154,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Received, Error> {
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => Ok(Received::Nothing),
             Err(Errno::CONNRESET) => Ok(Received::Closed),
-            Err(errno) => Err(Error::call_on(Call::Recv, socket.as_raw_fd(), errno)),
+            Err(errno) => Err(Error::call_on(Operation::Recv, socket.as_raw_fd(), errno)),
         };
-    }
-}
-
-/// The process that started this one with [`Net::spawn`](crate::Net::spawn) and may still drain.
-///
-/// It is known by its pidfd, which the kernel gave for the readiness socket: never by `getppid`, never by a
-/// number that another process may have got since. Poll the descriptor for reading to see the exit.
-#[derive(Debug)]
-pub struct Predecessor {
-    pidfd: OwnedFd,
-}
-
-impl Predecessor {
-    /// Finds who made `socket`'s other end; `None` if that process has ended.
-    pub(crate) fn of(socket: BorrowedFd<'_>) -> Result<Option<Self>, Error> {
-        let number = socket.as_raw_fd();
-        let unknown = |errno| Error::call_on(Call::Getsockopt, number, errno);
-        match sys::peer_pidfd(socket) {
-            Ok(pidfd) => return Ok(Some(Self { pidfd })),
-            // It has ended: the second before Linux 6.13 or so.
-            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
-            // Before Linux 6.5.
-            Err(Errno::NOPROTOOPT) => {}
-            Err(errno) => return Err(unknown(errno)),
-        }
-        let pid = sys::peer_pid(socket).map_err(unknown)?;
-        let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else {
-            return Ok(None);
-        };
-        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => pidfd,
-            Err(Errno::SRCH) => return Ok(None),
-            Err(errno) => return Err(Error::call(Call::PidfdOpen, errno)),
-        };
-        // Its end is still open, so the number was still its own when it was looked up.
-        let gone = poll_until([(socket, PollFlags::empty())], &mut Deadline::after(Duration::ZERO))?;
-        Ok((gone == [PollFlags::empty()]).then_some(Self { pidfd }))
-    }
-
-    /// Whether it has ended.
-    ///
-    /// # Errors
-    ///
-    /// - [`Error::Call`]: poll(2) failed.
-    pub fn has_exited(&self) -> Result<bool, Error> {
-        self.wait(Duration::ZERO)
-    }
-
-    /// Waits until it has ended, for `timeout` at most; tells whether it has.
-    ///
-    /// # Errors
-    ///
-    /// - [`Error::Call`]: poll(2) failed.
-    pub fn wait(&self, timeout: Duration) -> Result<bool, Error> {
-        let [found] = poll_until([(self.pidfd.as_fd(), PollFlags::IN)], &mut Deadline::after(timeout))?;
-        Ok(!found.is_empty())
-    }
-}
-
-impl AsFd for Predecessor {
-    /// The pidfd: readable once the process has ended.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
     }
 }
 
@@ -230,14 +163,15 @@ impl AsFd for Predecessor {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::std_instead_of_core, reason = "tests")]
     use super::*;
+    use rustix::fd::AsFd;
 
     #[test]
     fn reports_travel() {
         for report in [
             Report::Ready,
-            Report::Refused(Reason::Errno(Errno::ADDRINUSE)),
-            Report::Refused(Reason::Code(0)),
-            Report::Refused(Reason::Code(u32::MAX)),
+            Report::Refused(Refusal::Errno(Errno::ADDRINUSE)),
+            Report::Refused(Refusal::Code(0)),
+            Report::Refused(Refusal::Code(u32::MAX)),
         ] {
             let (ours, theirs) = pair().unwrap();
             assert_eq!(receive(ours.as_fd()), Ok(Received::Nothing));
@@ -251,7 +185,7 @@ mod tests {
     #[test]
     fn reports_are_text() {
         assert_eq!(Report::parse(b"READY=1\n"), Some(Report::Ready));
-        assert_eq!(Report::parse(b"CODE=7"), Some(Report::Refused(Reason::Code(7))));
+        assert_eq!(Report::parse(b"CODE=7"), Some(Report::Refused(Refusal::Code(7))));
         let wrong: [&[u8]; 13] = [
             b"",
             b"READY",
@@ -302,8 +236,8 @@ mod tests {
                 return Some(Report::Ready);
             }
             let refused = match (number("ERRNO="), number("CODE=")) {
-                (Some(errno @ 1..=4095), _) => Reason::Errno(Errno::from_raw_os_error(errno as i32)),
-                (_, Some(code @ 0..=0xffff_ffff)) => Reason::Code(code as u32),
+                (Some(errno @ 1..=4095), _) => Refusal::Errno(Errno::from_raw_os_error(errno as i32)),
+                (_, Some(code @ 0..=0xffff_ffff)) => Refusal::Code(code as u32),
                 _ => return None,
             };
             Some(Report::Refused(refused))
@@ -326,7 +260,7 @@ mod tests {
     fn what_is_longer_than_any_report_is_none() {
         let (ours, theirs) = pair().unwrap();
         for (digits, expected) in
-            [(59, Received::Report(Report::Refused(Reason::Code(1)))), (60, Received::Closed)]
+            [(59, Received::Report(Report::Refused(Refusal::Code(1)))), (60, Received::Closed)]
         {
             let packet = std::format!("CODE={:0>digits$}", 1);
             rustix::net::send(&theirs, packet.as_bytes(), SendFlags::empty()).unwrap();
@@ -376,14 +310,5 @@ mod tests {
                 assert_eq!(is_given_up(theirs.as_fd()), Ok(given_up), "{unread} {says_so}");
             }
         }
-    }
-
-    #[test]
-    fn the_maker_of_a_pair_is_known() {
-        let (ours, theirs) = pair().unwrap();
-        let predecessor = Predecessor::of(theirs.as_fd()).unwrap().unwrap();
-        assert_eq!(predecessor.has_exited(), Ok(false));
-        assert_eq!(predecessor.wait(Duration::from_millis(1)), Ok(false));
-        drop(ours);
     }
 }

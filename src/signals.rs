@@ -3,7 +3,7 @@
 //! [`Signals`] blocks the signals that it shows, and a restart hands the mask on: a signal that comes while the
 //! program is being replaced waits for the new image's [`Signals`], and is not lost. No handler is installed.
 
-use crate::error::{Call, Error};
+use crate::error::{Error, Operation};
 use crate::sys::{self, Mask};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -32,8 +32,8 @@ impl Signals {
     /// - signalfd(2)
     pub fn new(signals: &[Signal]) -> Result<Self, Error> {
         let mask = Mask::of(signals);
-        sys::block(mask).map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
-        let fd = sys::signalfd(mask).map_err(|errno| Error::call(Call::Signalfd, errno))?;
+        sys::block(mask).map_err(|errno| Error::call(Operation::Sigprocmask, errno))?;
+        let fd = sys::signalfd(mask).map_err(|errno| Error::call(Operation::Signalfd, errno))?;
         Ok(Self { fd })
     }
 
@@ -54,7 +54,7 @@ impl Signals {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(errno) => {
-                    return Err(Error::call_on(Call::ReadSignal, self.fd.as_raw_fd(), errno));
+                    return Err(Error::call_on(Operation::ReadSignal, self.fd.as_raw_fd(), errno));
                 }
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! `Option` has -1 for the absence of a descriptor, and other bytes for that of other things. One word like that, and a
 //! static [`Net`](crate::Net) stands in the program's file with all of its tables; each page of it that is touched is
-//! copied from there, which takes three times as long as zeroing it. This room makes no system call.
+//! copied from there, which takes three times as long as zeroing it. This module makes no system call.
 
 /// A value, or none.
 #[repr(u8)]

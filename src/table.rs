@@ -1,7 +1,7 @@
 //! The two tables: what was inherited and waits to be claimed, and what is active.
 //!
 //! Both hold `OwnedFd`s in slots of fixed number. An active socket is known by an id that is never given
-//! out twice, so a stale one is never another socket's. This room makes no system call; dropping a slot
+//! out twice, so a stale one is never another socket's. This module makes no system call; dropping a slot
 //! closes its descriptor.
 
 use crate::activation::NAMES_PREFIX;
@@ -27,12 +27,12 @@ pub(crate) const fn names_capacity(sockets: usize) -> usize {
 /// An id stays good until the socket is closed or taken; from then on it is stale for ever. It means nothing
 /// to another `Net`, which numbers its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Id(NonZeroU32);
+pub struct SocketId(NonZeroU32);
 
 /// A slot of the active table.
 #[derive(Debug)]
 pub(crate) struct Active<'env> {
-    pub(crate) id: Id,
+    pub(crate) id: SocketId,
     pub(crate) fd: OwnedFd,
     pub(crate) name: &'env str,
 }
@@ -64,12 +64,12 @@ impl<'env, const N: usize> ActiveTable<'env, N> {
     }
 
     /// Makes `fd` active; gives it back if there is no room.
-    pub(crate) fn push(&mut self, fd: OwnedFd, name: &'env str) -> Result<Id, (OwnedFd, Error)> {
+    pub(crate) fn push(&mut self, fd: OwnedFd, name: &'env str) -> Result<SocketId, (OwnedFd, Error)> {
         if let Err(error) = self.check_room(name) {
             return Err((fd, error));
         }
         let full = Error::Capacity { table: Table::Active, needed: N + 1, capacity: N };
-        let Some(id) = self.last.checked_add(1).and_then(NonZeroU32::new).map(Id) else {
+        let Some(id) = self.last.checked_add(1).and_then(NonZeroU32::new).map(SocketId) else {
             return Err((fd, full));
         };
         if let Err(slot) = self.slots.push(Active { id, fd, name }) {
@@ -80,12 +80,12 @@ impl<'env, const N: usize> ActiveTable<'env, N> {
         Ok(id)
     }
 
-    pub(crate) fn find(&self, id: Id) -> Result<&Active<'env>, Error> {
+    pub(crate) fn find(&self, id: SocketId) -> Result<&Active<'env>, Error> {
         self.slots.get(position(self.slots.as_view(), id)?).ok_or(Error::StaleId)
     }
 
     /// Takes the socket out of the table.
-    pub(crate) fn remove(&mut self, id: Id) -> Result<Active<'env>, Error> {
+    pub(crate) fn remove(&mut self, id: SocketId) -> Result<Active<'env>, Error> {
         let position = position(self.slots.as_view(), id)?;
         if let Some(tail) = self.slots.get_mut(position..) {
             tail.rotate_left(1);
@@ -105,7 +105,7 @@ impl<'env, const N: usize> ActiveTable<'env, N> {
     }
 }
 
-fn position(slots: &VecView<Active<'_>>, id: Id) -> Result<usize, Error> {
+fn position(slots: &VecView<Active<'_>>, id: SocketId) -> Result<usize, Error> {
     slots.binary_search_by_key(&id.0, |slot| slot.id.0).map_err(|_| Error::StaleId)
 }
 

@@ -15,7 +15,7 @@ use gracenet::Error;
 use gracenet::descriptor::{
     UnixName, is_fifo, is_mq, is_socket, is_socket_inet, is_socket_sockaddr, is_socket_unix, is_special,
 };
-use gracenet::error::Call;
+use gracenet::error::Operation;
 use rustix::fs::{CWD, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
@@ -80,7 +80,7 @@ fn a_fifo_is_known_by_its_file() {
 fn what_is_not_open_is_an_error_that_names_it() {
     // SAFETY: a number that no descriptor has, which every call refuses.
     let closed = unsafe { BorrowedFd::borrow_raw(i32::MAX) };
-    let error = Err(Error::Call { call: Call::Fstat, fd: Some(i32::MAX), errno: Errno::BADF });
+    let error = Err(Error::Call { operation: Operation::Fstat, fd: Some(i32::MAX), errno: Errno::BADF });
     assert_eq!(is_fifo(closed, None), error);
     assert_eq!(is_special(closed, None), error);
     assert_eq!(is_socket(closed, None, None, None), error);
@@ -95,20 +95,23 @@ fn a_socket_opened_as_a_path_answers_nothing_of_a_socket() {
     let path = directory.path().join("socket");
     let _listener = UnixListener::bind(&path).unwrap();
     let fd = open_path(&path);
-    let error = |call| Err(Error::Call { call, fd: Some(fd.as_raw_fd()), errno: Errno::BADF });
+    let error = |operation| Err(Error::Call { operation, fd: Some(fd.as_raw_fd()), errno: Errno::BADF });
     assert_eq!(is_socket(&fd, None, None, None), Ok(true));
-    assert_eq!(is_socket(&fd, None, Some(SocketType::STREAM), None), error(Call::Getsockopt));
-    assert_eq!(is_socket(&fd, None, None, Some(true)), error(Call::Getsockopt));
-    assert_eq!(is_socket(&fd, Some(AddressFamily::UNIX), None, None), error(Call::Getsockname));
-    assert_eq!(is_socket_inet(&fd, None, None, None, None), error(Call::Getsockname));
-    assert_eq!(is_socket_sockaddr(&fd, None, &"[::]:0".parse().unwrap(), None), error(Call::Getsockname));
-    assert_eq!(is_socket_unix(&fd, None, None, None), error(Call::Getsockname));
+    assert_eq!(is_socket(&fd, None, Some(SocketType::STREAM), None), error(Operation::Getsockopt));
+    assert_eq!(is_socket(&fd, None, None, Some(true)), error(Operation::Getsockopt));
+    assert_eq!(is_socket(&fd, Some(AddressFamily::UNIX), None, None), error(Operation::Getsockname));
+    assert_eq!(is_socket_inet(&fd, None, None, None, None), error(Operation::Getsockname));
+    assert_eq!(
+        is_socket_sockaddr(&fd, None, &"[::]:0".parse().unwrap(), None),
+        error(Operation::Getsockname)
+    );
+    assert_eq!(is_socket_unix(&fd, None, None, None), error(Operation::Getsockname));
 }
 
 fn a_path_that_cannot_be_looked_at_is_an_error() {
     let (pipe, _writer) = rustix::pipe::pipe().unwrap();
     let long = CString::new("x".repeat(5000)).unwrap();
-    let error = Error::Call { call: Call::Stat, fd: None, errno: Errno::NAMETOOLONG };
+    let error = Error::Call { operation: Operation::Stat, fd: None, errno: Errno::NAMETOOLONG };
     assert_eq!(is_fifo(&pipe, Some(&long)), Err(error));
     assert_eq!(is_special(File::open("/dev/null").unwrap(), Some(&long)), Err(error));
 }
@@ -371,7 +374,7 @@ fn a_queue_is_known_by_its_kind() {
         assert_eq!(is_mq(File::open(nothing).unwrap(), None), Ok(false), "{nothing}");
     }
     assert_eq!(is_mq(UnixDatagram::unbound().unwrap(), Some(&queue.0)), Ok(false));
-    let stat_failed = |errno| Err(Error::Call { call: Call::Stat, fd: None, errno });
+    let stat_failed = |errno| Err(Error::Call { operation: Operation::Stat, fd: None, errno });
     assert_eq!(is_mq(&fd, Some(c"no-slash")), stat_failed(Errno::INVAL));
     assert_eq!(is_mq(&fd, Some(c"")), stat_failed(Errno::INVAL));
     let longest = format!("/{}", "x".repeat(255));
@@ -389,7 +392,7 @@ fn a_queue_is_known_by_its_name_where_names_show() {
         let expected = if Path::new("/dev/mqueue").exists() {
             [Ok(true), Ok(false)]
         } else {
-            [Err(Error::Call { call: Call::Stat, fd: None, errno: Errno::NOENT }); 2]
+            [Err(Error::Call { operation: Operation::Stat, fd: None, errno: Errno::NOENT }); 2]
         };
         assert_eq!([&queue, &other].map(|queue| is_mq(&fd, Some(&queue.0))), expected);
         return;

@@ -13,7 +13,7 @@
 mod common;
 
 use common::{inherited, local_of};
-use gracenet::{Error, Net, Options};
+use gracenet::{Error, ListenOptions, Net};
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 use std::collections::BTreeMap;
@@ -43,8 +43,8 @@ fn a_failed_call_closes_what_it_opened_and_nothing_else() {
     let live_address = SocketAddrUnix::new(path("live")).unwrap();
     let refuse = |_: BorrowedFd<'_>| Err(Errno::PERM);
     let connect = |fd: BorrowedFd<'_>| rustix::net::connect(fd, &live_address);
-    let plain = Options::new();
-    let replace = Options::new().replace_stale(true).mode(0o600);
+    let plain = ListenOptions::new();
+    let replace = ListenOptions::new().replace_stale(true).mode(0o600);
 
     let mut net: Net<'_, 3> = inherited(&[&live]);
     let id = net.listen("tcp", "127.0.0.1:0").unwrap();
@@ -58,14 +58,14 @@ fn a_failed_call_closes_what_it_opened_and_nothing_else() {
         ("tcp", &taken, &plain, "in use"),
         ("udp", "192.0.2.254:0", &plain, "not of this machine"),
         ("tcp", "[fe80::1%no-such-if]:0", &plain, "no such zone"),
-        ("tcp", "127.0.0.1:0", &Options::new().configure(&refuse), "configure refuses"),
-        ("unix", &path("new"), &Options::new().configure(&refuse), "configure refuses"),
-        ("unix", &path("new"), &Options::new().mode(0o600).configure(&connect), "listen fails"),
+        ("tcp", "127.0.0.1:0", &ListenOptions::new().configure(&refuse), "configure refuses"),
+        ("unix", &path("new"), &ListenOptions::new().configure(&refuse), "configure refuses"),
+        ("unix", &path("new"), &ListenOptions::new().mode(0o600).configure(&connect), "listen fails"),
         ("unixpacket", &path("live"), &plain, "in use"),
         ("unixpacket", &path("live"), &replace, "live"),
         ("unix", &path("file"), &replace, "not a socket"),
         ("unix", &path("missing/new"), &replace, "no such directory"),
-        ("tcp", "127.0.0.1:0", &Options::new().name("a:b"), "no such name"),
+        ("tcp", "127.0.0.1:0", &ListenOptions::new().name("a:b"), "no such name"),
     ] {
         net.listen_with(network, address, options).unwrap_err();
         assert_eq!(descriptors(), fds, "{what}");

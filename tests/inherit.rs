@@ -16,8 +16,9 @@ use common::{
     cookie, cookie_of, inherit_from, inherited, inherited_as, inode, is_open, launch, launch_of, local,
     place, place_at, reclaim, reserve, stack, vars,
 };
-use gracenet::error::{Fault, Table, Variable};
-use gracenet::{Error, Inherit, Launch, Net};
+use gracenet::Variable;
+use gracenet::error::{Fault, Table};
+use gracenet::{Error, InheritOptions, Launch, Net};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -59,7 +60,7 @@ fn flags(number: RawFd) -> FdFlags {
 }
 
 /// Inherits what was passed, with these variables and options; returns the result, and the launch after it.
-fn attempt(passed: &Passed, vars: &[&str], options: Inherit) -> (Result<usize, Error>, Launch) {
+fn attempt(passed: &Passed, vars: &[&str], options: InheritOptions) -> (Result<usize, Error>, Launch) {
     let mut launch = launch(vars);
     let mut net = Net::<4>::new();
     let result = inherit_from(&mut net, &mut launch, passed.first, options);
@@ -71,11 +72,11 @@ fn attempt(passed: &Passed, vars: &[&str], options: Inherit) -> (Result<usize, E
     (result, launch)
 }
 
-fn accepted(vars: &[&str], options: Inherit) {
+fn accepted(vars: &[&str], options: InheritOptions) {
     assert_eq!(attempt(&Passed::new(), vars, options).0, Ok(1), "{vars:?}");
 }
 
-fn none(vars: &[&str], options: Inherit) {
+fn none(vars: &[&str], options: InheritOptions) {
     let passed = Passed::new();
     assert_eq!(attempt(&passed, vars, options).0, Ok(0), "{vars:?}");
     passed.assert_untouched();
@@ -83,7 +84,7 @@ fn none(vars: &[&str], options: Inherit) {
 
 fn refused(vars: &[&str], variable: Variable, fault: Fault) {
     let passed = Passed::new();
-    let (result, launch) = attempt(&passed, vars, Inherit::new());
+    let (result, launch) = attempt(&passed, vars, InheritOptions::new());
     assert_eq!(result, Err(Error::Variable { variable, fault }), "{vars:?}");
     assert!(result.unwrap_err().to_string().starts_with(variable.name()));
     assert_eq!(common::vars(&launch), [""; 0], "{vars:?}");
@@ -100,32 +101,32 @@ fn other_pid() -> String {
 
 #[test]
 fn absent_variables_mean_none() {
-    none(&[], Inherit::new());
-    none(&["HOME=/"], Inherit::new());
-    none(&["LISTEN_PID=1", "LISTEN_FDNAMES=a"], Inherit::new());
+    none(&[], InheritOptions::new());
+    none(&["HOME=/"], InheritOptions::new());
+    none(&["LISTEN_PID=1", "LISTEN_FDNAMES=a"], InheritOptions::new());
 }
 
 #[test]
 fn an_absent_pid_is_accepted() {
-    accepted(&["LISTEN_FDS=1"], Inherit::new());
+    accepted(&["LISTEN_FDS=1"], InheritOptions::new());
 }
 
 #[test]
 fn an_absent_pid_means_none_where_the_caller_is_strict() {
-    none(&["LISTEN_FDS=1"], Inherit::new().strict(true));
-    accepted(&["LISTEN_FDS=1", &own_pid()], Inherit::new().strict(true));
+    none(&["LISTEN_FDS=1"], InheritOptions::new().strict(true));
+    accepted(&["LISTEN_FDS=1", &own_pid()], InheritOptions::new().strict(true));
 }
 
 #[test]
 fn the_own_pid_is_accepted() {
-    accepted(&[&own_pid(), "LISTEN_FDS=1"], Inherit::new());
+    accepted(&[&own_pid(), "LISTEN_FDS=1"], InheritOptions::new());
 }
 
 #[test]
 fn another_pid_means_none_and_is_no_error_whatever_else_there_is() {
-    none(&[&other_pid(), "LISTEN_FDS=1"], Inherit::new());
-    none(&[&other_pid(), "LISTEN_FDS=a", "LISTEN_FDNAMES=a:b:c"], Inherit::new());
-    none(&["LISTEN_PID=1", "LISTEN_FDS=1"], Inherit::new().strict(true));
+    none(&[&other_pid(), "LISTEN_FDS=1"], InheritOptions::new());
+    none(&[&other_pid(), "LISTEN_FDS=a", "LISTEN_FDNAMES=a:b:c"], InheritOptions::new());
+    none(&["LISTEN_PID=1", "LISTEN_FDS=1"], InheritOptions::new().strict(true));
 }
 
 #[test]
@@ -133,7 +134,7 @@ fn a_net_for_which_nothing_was_meant_listens_all_the_same() {
     let passed = Passed::new();
     let mut net = Net::<4>::new();
     let mut launch = launch(&[&other_pid(), "LISTEN_FDS=1"]);
-    assert_eq!(inherit_from(&mut net, &mut launch, passed.first, Inherit::new()), Ok(0));
+    assert_eq!(inherit_from(&mut net, &mut launch, passed.first, InheritOptions::new()), Ok(0));
     net.listen("tcp", "127.0.0.1:0").unwrap();
     passed.assert_untouched();
 }
@@ -168,20 +169,20 @@ fn own_pidfd_id() -> Option<u64> {
 #[test]
 fn the_right_pidfd_id_is_accepted() {
     let id = format!("LISTEN_PIDFDID={}", own_pidfd_id().unwrap_or(42));
-    accepted(&["LISTEN_FDS=1", &own_pid(), &id], Inherit::new());
-    accepted(&["LISTEN_FDS=1", &own_pid(), &id], Inherit::new().strict(true));
+    accepted(&["LISTEN_FDS=1", &own_pid(), &id], InheritOptions::new());
+    accepted(&["LISTEN_FDS=1", &own_pid(), &id], InheritOptions::new().strict(true));
 }
 
 #[test]
 fn another_pidfd_id_means_none() {
     let Some(id) = own_pidfd_id() else {
         eprintln!("this kernel has no pidfs: nothing to compare with, so any id is accepted");
-        accepted(&["LISTEN_FDS=1", &own_pid(), "LISTEN_PIDFDID=42"], Inherit::new());
+        accepted(&["LISTEN_FDS=1", &own_pid(), "LISTEN_PIDFDID=42"], InheritOptions::new());
         return;
     };
     let other = format!("LISTEN_PIDFDID={}", id + 1);
-    none(&["LISTEN_FDS=1", &own_pid(), &other], Inherit::new());
-    none(&["LISTEN_FDS=a", &own_pid(), &other], Inherit::new());
+    none(&["LISTEN_FDS=1", &own_pid(), &other], InheritOptions::new());
+    none(&["LISTEN_FDS=a", &own_pid(), &other], InheritOptions::new());
 }
 
 #[test]
@@ -193,9 +194,9 @@ fn a_pidfd_id_that_cannot_be_read_is_an_error() {
 
 #[test]
 fn the_count_is_decimal_and_nothing_else() {
-    none(&["LISTEN_FDS="], Inherit::new());
-    none(&["LISTEN_FDS=0"], Inherit::new());
-    accepted(&["LISTEN_FDS=1"], Inherit::new());
+    none(&["LISTEN_FDS="], InheritOptions::new());
+    none(&["LISTEN_FDS=0"], InheritOptions::new());
+    accepted(&["LISTEN_FDS=1"], InheritOptions::new());
     for value in ["a", "1a", "+1", " 1", "1 ", "1\n", "0x1", "1.0", "-", "-a", "\u{661}"] {
         refused(&[&format!("LISTEN_FDS={value}")], Variable::Fds, Fault::NotANumber);
     }
@@ -207,7 +208,7 @@ fn the_count_is_decimal_and_nothing_else() {
 #[test]
 fn the_largest_count_is_measured_against_the_capacity() {
     let passed = Passed::new();
-    let (result, _) = attempt(&passed, &["LISTEN_FDS=2147483644"], Inherit::new());
+    let (result, _) = attempt(&passed, &["LISTEN_FDS=2147483644"], InheritOptions::new());
     assert_eq!(result, Err(Error::Capacity { table: Table::Inherited, needed: 2_147_483_644, capacity: 4 }));
     passed.assert_untouched();
 }
@@ -258,12 +259,12 @@ fn more_bytes_of_names_than_fit_are_an_error_and_so_is_a_number_that_is_none() {
     let long = "n".repeat(255);
     // More than the 288 + 4 * 32 bytes that a table of 4 has for them.
     let line = format!("LISTEN_FDNAMES={long}:{long}");
-    let (refused, _) = attempt(&passed, &["LISTEN_FDS=2", &line], Inherit::new());
+    let (refused, _) = attempt(&passed, &["LISTEN_FDS=2", &line], InheritOptions::new());
     assert!(matches!(refused, Err(Error::Capacity { table: Table::Names, .. })), "{refused:?}");
     passed.assert_untouched();
     for first in [-1, i32::MIN, i32::MAX] {
         let result =
-            inherit_from(&mut Net::<4>::new(), &mut launch(&["LISTEN_FDS=2"]), first, Inherit::new());
+            inherit_from(&mut Net::<4>::new(), &mut launch(&["LISTEN_FDS=2"]), first, InheritOptions::new());
         assert_eq!(result, Err(Error::NotOpen { fd: first }));
     }
 }
@@ -276,7 +277,7 @@ fn there_is_one_name_for_each_descriptor() {
     }
     refused(&["LISTEN_FDS=2", "LISTEN_FDNAMES="], Variable::Names, Fault::NameCount { names: 1, fds: 2 });
     assert_eq!(
-        attempt(&Passed::new(), &["LISTEN_FDS=1", "LISTEN_FDNAMES="], Inherit::new()).0,
+        attempt(&Passed::new(), &["LISTEN_FDS=1", "LISTEN_FDNAMES="], InheritOptions::new()).0,
         Ok(1),
         "one empty name"
     );
@@ -297,7 +298,7 @@ fn consuming_takes_the_variables_out_and_leaves_the_others_in_order() {
         REST[2],
         "LISTEN_PIDFDID=1",
     ];
-    let (_, launch) = attempt(&Passed::new(), &all, Inherit::new());
+    let (_, launch) = attempt(&Passed::new(), &all, InheritOptions::new());
     assert_eq!(vars(&launch), [REST[0], REST[1], "LISTEN_READY_FD_NOT=", REST[2]]);
     assert_eq!(launch.var(b"LISTEN_FDS"), None);
     assert_eq!(launch.var(b"A"), Some(&b"1"[..]));
@@ -310,7 +311,7 @@ fn consuming_happens_on_errors_and_for_other_processes_too() {
         let passed = Passed::new();
         let all =
             [wrong, REST[0], "LISTEN_FDS=1", "LISTEN_FDNAMES=a:b", REST[1], "LISTEN_PIDFDID=1", REST[2]];
-        let (result, launch) = attempt(&passed, &all, Inherit::new());
+        let (result, launch) = attempt(&passed, &all, InheritOptions::new());
         assert_ne!(result, Ok(1), "{wrong}");
         assert_eq!(vars(&launch), REST, "{wrong}");
         passed.assert_untouched();
@@ -322,13 +323,13 @@ fn the_variables_can_be_kept() {
     let pid = own_pid();
     let all = [REST[0], "LISTEN_FDS=1", &pid, "LISTEN_FDNAMES=a", REST[1]];
     let passed = Passed::new();
-    let (result, launch) = attempt(&passed, &all, Inherit::new().keep(true));
+    let (result, launch) = attempt(&passed, &all, InheritOptions::new().keep(true));
     assert_eq!(result, Ok(1));
     assert_eq!(vars(&launch), all);
 
     let wrong = ["LISTEN_FDS=a", REST[0]];
     let passed = Passed::new();
-    let (result, launch) = attempt(&passed, &wrong, Inherit::new().keep(true));
+    let (result, launch) = attempt(&passed, &wrong, InheritOptions::new().keep(true));
     assert!(result.is_err());
     assert_eq!(vars(&launch), wrong);
     passed.assert_untouched();
@@ -338,7 +339,7 @@ fn the_variables_can_be_kept() {
 fn of_a_variable_that_is_there_twice_the_first_counts_and_both_are_consumed() {
     let all = ["LISTEN_FDS=1", "A=1", "LISTEN_FDS=a", "A=2"];
     let passed = Passed::new();
-    let (result, launch) = attempt(&passed, &all, Inherit::new());
+    let (result, launch) = attempt(&passed, &all, InheritOptions::new());
     assert_eq!(result, Ok(1));
     assert_eq!(vars(&launch), ["A=1", "A=2"]);
     refused(&["LISTEN_FDS=a", "LISTEN_FDS=1"], Variable::Fds, Fault::NotANumber);
@@ -359,7 +360,7 @@ fn cloexec_is_set_on_all_of_them_and_on_no_other() {
     let first = without_cloexec(7);
     let mut net = Net::<5>::new();
     let mut launch = launch(&["LISTEN_FDS=5"]);
-    assert_eq!(inherit_from(&mut net, &mut launch, first + 1, Inherit::new()), Ok(5));
+    assert_eq!(inherit_from(&mut net, &mut launch, first + 1, InheritOptions::new()), Ok(5));
     let set: Vec<bool> = (first..).take(7).map(|number| flags(number) == FdFlags::CLOEXEC).collect();
     assert_eq!(set, [false, true, true, true, true, true, false]);
     assert!(
@@ -377,7 +378,7 @@ fn more_than_fit_are_all_left_as_they_were() {
     let before: Vec<_> = (first..).take(5).map(flags).collect();
     let mut net = Net::<4>::new();
     let mut launch = launch(&["LISTEN_FDS=5"]);
-    let result = inherit_from(&mut net, &mut launch, first, Inherit::new());
+    let result = inherit_from(&mut net, &mut launch, first, InheritOptions::new());
     assert_eq!(result, Err(Error::Capacity { table: Table::Inherited, needed: 5, capacity: 4 }));
     assert_eq!(result.unwrap_err().to_string(), "5 inherited descriptors do not fit in 4");
     drop(net);
@@ -397,7 +398,7 @@ fn one_that_is_not_open_is_named_and_the_others_stay_as_they_were() {
         }
         let mut net = Net::<4>::new();
         let mut launch = launch(&["LISTEN_FDS=3"]);
-        let result = inherit_from(&mut net, &mut launch, first, Inherit::new());
+        let result = inherit_from(&mut net, &mut launch, first, InheritOptions::new());
         assert_eq!(result, Err(Error::NotOpen { fd: first + missing }));
         assert_eq!(result.unwrap_err().to_string(), format!("inherited fd {} is not open", first + missing));
         assert_eq!(net.inherited().count(), 0);
@@ -431,7 +432,7 @@ fn whatever_is_no_socket_is_kept_by_name_and_position_and_has_no_address() {
 
     assert_eq!(net.claim("tcp", "127.0.0.1:1"), Err(Error::NotInherited));
     assert_eq!(net.claim("unix", "/"), Err(Error::NotInherited));
-    let fresh = net.listen_with("tcp", "127.0.0.1:0", &gracenet::Options::new().name("file")).unwrap();
+    let fresh = net.listen_with("tcp", "127.0.0.1:0", &gracenet::ListenOptions::new().name("file")).unwrap();
     assert_eq!(local(net.fd(fresh).unwrap()).ip().to_string(), "127.0.0.1");
     assert_eq!(net.inherited().count(), 5);
 
@@ -457,7 +458,7 @@ fn only_listeners_may_be_asked_for() {
     let unix = UnixListener::bind(dir.path().join("socket")).unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let path = rustix::fs::open(dir.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
-    let only = Inherit::new().listeners_only(true);
+    let only = InheritOptions::new().listeners_only(true);
 
     let first = place([tcp.as_fd(), unix.as_fd()]);
     let mut net = Net::<4>::new();
@@ -489,16 +490,16 @@ fn an_inherit_error_stays() {
     let path = dir.path().join("socket");
     let path = path.to_str().unwrap();
     let mut net = Net::<4>::new();
-    let error =
-        inherit_from(&mut net, &mut launch(&["LISTEN_FDS=a"]), reserve(1), Inherit::new()).unwrap_err();
+    let error = inherit_from(&mut net, &mut launch(&["LISTEN_FDS=a"]), reserve(1), InheritOptions::new())
+        .unwrap_err();
     for _ in 0..2 {
         assert_eq!(net.listen("tcp", "127.0.0.1:0"), Err(error));
         assert_eq!(net.listen("unix", path), Err(error));
         // Said before the network or the address is looked at.
         assert_eq!(net.listen("foo", ""), Err(error));
         let endpoint = gracenet::Endpoint::tcp("127.0.0.1:0".parse().unwrap());
-        assert_eq!(net.listen_at(&endpoint, &gracenet::Options::new()), Err(error));
-        assert_eq!(net.claim_at(&endpoint, &gracenet::Options::new()), Err(error));
+        assert_eq!(net.listen_at(&endpoint, &gracenet::ListenOptions::new()), Err(error));
+        assert_eq!(net.claim_at(&endpoint, &gracenet::ListenOptions::new()), Err(error));
         assert_eq!(net.claim("tcp", "127.0.0.1:1"), Err(error));
         assert_eq!(net.claim_name("unknown"), Err(error));
         assert_eq!(net.claim_position(0), Err(error));
@@ -517,7 +518,7 @@ fn a_claim_before_inherit_finds_nothing_and_spoils_nothing() {
     let mut net = Net::<1>::new();
     assert_eq!(net.claim_name("web"), Err(Error::NotInherited));
     let mut launch = launch(&["LISTEN_FDS=1", "LISTEN_FDNAMES=web"]);
-    assert_eq!(inherit_from(&mut net, &mut launch, passed.first, Inherit::new()), Ok(1));
+    assert_eq!(inherit_from(&mut net, &mut launch, passed.first, InheritOptions::new()), Ok(1));
     let id = net.claim_name("web").unwrap();
     assert_eq!(cookie_of(&net, id), cookie(&passed.listener));
 }
@@ -528,18 +529,18 @@ fn a_second_inherit_is_an_error_and_the_first_result_stands() {
     let second = Passed::new();
     let mut net = Net::<4>::new();
     let mut both = launch(&["LISTEN_FDS=1"]);
-    assert_eq!(inherit_from(&mut net, &mut both, first.first, Inherit::new()), Ok(1));
-    let again = inherit_from(&mut net, &mut launch(&["LISTEN_FDS=1"]), second.first, Inherit::new());
+    assert_eq!(inherit_from(&mut net, &mut both, first.first, InheritOptions::new()), Ok(1));
+    let again = inherit_from(&mut net, &mut launch(&["LISTEN_FDS=1"]), second.first, InheritOptions::new());
     assert_eq!(again, Err(Error::AlreadyInherited));
     second.assert_untouched();
     let id = net.claim("tcp", &local(&first.listener).to_string()).unwrap();
     assert_eq!(cookie_of(&net, id), cookie(&first.listener));
 
     let mut net = Net::<4>::new();
-    let error =
-        inherit_from(&mut net, &mut launch(&["LISTEN_FDS=a"]), reserve(1), Inherit::new()).unwrap_err();
+    let error = inherit_from(&mut net, &mut launch(&["LISTEN_FDS=a"]), reserve(1), InheritOptions::new())
+        .unwrap_err();
     let third = Passed::new();
-    let again = inherit_from(&mut net, &mut launch(&["LISTEN_FDS=1"]), third.first, Inherit::new());
+    let again = inherit_from(&mut net, &mut launch(&["LISTEN_FDS=1"]), third.first, InheritOptions::new());
     assert_eq!(again, Err(Error::AlreadyInherited));
     third.assert_untouched();
     assert_eq!(net.listen("tcp", ":0"), Err(error));
@@ -550,25 +551,27 @@ fn a_second_inherit_through_a_consumed_launch_finds_nothing() {
     let passed = Passed::new();
     let mut both = launch(&["LISTEN_FDS=1"]);
     let mut net = Net::<4>::new();
-    assert_eq!(inherit_from(&mut net, &mut both, passed.first, Inherit::new()), Ok(1));
+    assert_eq!(inherit_from(&mut net, &mut both, passed.first, InheritOptions::new()), Ok(1));
     let mut other = Net::<4>::new();
-    assert_eq!(inherit_from(&mut other, &mut both, passed.first, Inherit::new()), Ok(0));
+    assert_eq!(inherit_from(&mut other, &mut both, passed.first, InheritOptions::new()), Ok(0));
 }
 
 #[test]
-fn a_secure_start_ignores_the_variables_unless_told_otherwise() {
+fn a_privileged_start_ignores_the_variables_unless_told_otherwise() {
     const AT_NULL: usize = 0;
     const AT_PAGESZ: usize = 6;
     const AT_SECURE: usize = 23;
-    for (secure, options, count) in
-        [(0, Inherit::new(), 1), (1, Inherit::new(), 0), (1, Inherit::new().even_if_secure(true), 1)]
-    {
-        let auxv = [[AT_PAGESZ, 4096], [AT_SECURE, secure], [AT_NULL, 0]];
+    for (privileged, options, count) in [
+        (0, InheritOptions::new(), 1),
+        (1, InheritOptions::new(), 0),
+        (1, InheritOptions::new().trust_privileged_start(true), 1),
+    ] {
+        let auxv = [[AT_PAGESZ, 4096], [AT_SECURE, privileged], [AT_NULL, 0]];
         // SAFETY: laid out as a stack is, and leaked.
         let mut launch: Launch =
             unsafe { Launch::from_stack(stack(&[b"test"], &[b"A=1", b"LISTEN_FDS=1"], &auxv)) }.unwrap();
         assert_eq!(launch.args().collect::<Vec<_>>(), [c"test"]);
-        assert_eq!(launch.is_secure(), secure == 1);
+        assert_eq!(launch.is_privileged(), privileged == 1);
         let passed = Passed::new();
         let mut net = Net::<4>::new();
         assert_eq!(inherit_from(&mut net, &mut launch, passed.first, options), Ok(count));
@@ -592,7 +595,7 @@ fn the_readiness_socket_is_validated_before_anything_is_owned() {
         net.ready().unwrap();
         let line = format!("LISTEN_READY_FD={number}");
         let mut launch = launch(&[fds, &pid, &line]);
-        let result = inherit_from(&mut net, &mut launch, first, Inherit::new());
+        let result = inherit_from(&mut net, &mut launch, first, InheritOptions::new());
         assert!(vars(&launch).is_empty());
         (result, net)
     };
@@ -634,7 +637,7 @@ fn the_readiness_socket_is_validated_before_anything_is_owned() {
 #[test]
 fn the_readiness_socket_is_not_believed_without_a_pid() {
     let passed = Passed::new();
-    let (result, launch) = attempt(&passed, &["LISTEN_FDS=1", "LISTEN_READY_FD=1"], Inherit::new());
+    let (result, launch) = attempt(&passed, &["LISTEN_FDS=1", "LISTEN_READY_FD=1"], InheritOptions::new());
     assert_eq!(result, Ok(1));
     assert_eq!(vars(&launch), [""; 0]);
 }
@@ -645,7 +648,7 @@ fn the_table_of_variables_may_be_full() {
     let mut launch: Launch<2, 3> = launch_of(&[b"test"], &[b"LISTEN_FDS=1", b"A=1"]).unwrap();
     let mut net = Net::<1>::new();
     // SAFETY: the number is the test's own; the strings are leaked.
-    let result = unsafe { net.inherit_with(&mut launch, Inherit::new().first_fd(passed.first)) };
+    let result = unsafe { net.inherit_with(&mut launch, InheritOptions::new().first_fd(passed.first)) };
     assert_eq!(result, Ok(1));
     assert_eq!(vars(&launch), ["A=1"]);
 }
@@ -654,7 +657,7 @@ fn the_table_of_variables_may_be_full() {
 fn dropping_the_net_closes_what_it_inherited() {
     let passed = Passed::new();
     let mut net = Net::<1>::new();
-    inherit_from(&mut net, &mut launch(&["LISTEN_FDS=1"]), passed.first, Inherit::new()).unwrap();
+    inherit_from(&mut net, &mut launch(&["LISTEN_FDS=1"]), passed.first, InheritOptions::new()).unwrap();
     assert!(is_open(passed.first));
     drop(net);
     assert!(!is_open(passed.first));
@@ -665,7 +668,7 @@ fn ready_closes_what_nobody_claimed() {
     let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let first = place(listeners.iter().map(AsFd::as_fd));
     let mut net = Net::<2>::new();
-    inherit_from(&mut net, &mut launch(&["LISTEN_FDS=2"]), first, Inherit::new()).unwrap();
+    inherit_from(&mut net, &mut launch(&["LISTEN_FDS=2"]), first, InheritOptions::new()).unwrap();
     net.listen("tcp", &local(&listeners[1]).to_string()).unwrap();
     net.ready().unwrap();
     assert_eq!(net.inherited().count(), 0);

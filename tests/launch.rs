@@ -13,7 +13,8 @@
 mod common;
 
 use common::{errno, in_child, is_role, launch, launch_of, table, vars};
-use gracenet::error::{Call, Table, Variable};
+use gracenet::Variable;
+use gracenet::error::{Operation, Table};
 use gracenet::{Change, Error, Executable, Launch, Net, Readiness, Restart};
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
@@ -252,7 +253,10 @@ fn the_program_is_looked_up_in_path_when_the_restart_happens() {
     assert_eq!(text(output(&mut launch, &Restart::new()).unwrap()), "two");
     std::fs::remove_file(&program).unwrap();
     let error = output(&mut launch, &Restart::new()).unwrap_err();
-    assert!(matches!(error, Error::Call { call: Call::Execve, errno: Errno::NOENT, .. }), "{error:?}");
+    assert!(
+        matches!(error, Error::Call { operation: Operation::Execve, errno: Errno::NOENT, .. }),
+        "{error:?}"
+    );
 }
 
 fn empty_and_relative_elements_of_path_are_refused() {
@@ -458,7 +462,7 @@ fn from_libc_sees_what_std_sees() {
     let expected: Vec<Vec<u8>> = std::env::vars_os().map(joined).collect();
     assert!(launch.vars().map(CStr::to_bytes).eq(expected));
     assert_eq!(launch.var(b"GRACENET_TEST_ODD"), Some(odd.as_bytes()));
-    assert!(!launch.is_secure());
+    assert!(!launch.is_privileged());
 
     // SAFETY: as above.
     let small = unsafe { Launch::<2, 2048>::from_libc() }.map(drop);
@@ -486,12 +490,15 @@ fn a_set_user_id_start_is_seen_through_every_door() {
         assert_ne!(rustix::process::geteuid(), rustix::process::getuid());
         // SAFETY: nobody changes the environment.
         let mut launch: Launch = unsafe { Launch::from_libc() }.unwrap();
-        assert!(launch.is_secure());
-        assert!(common::launch(&[]).is_secure());
+        assert!(launch.is_privileged());
+        assert!(common::launch(&[]).is_privileged());
         assert_eq!(launch.var(b"LISTEN_FDS"), Some(&b"1"[..]));
         let mut net = Net::<1>::new();
         let number = common::reserve(1);
-        assert_eq!(common::inherit_from(&mut net, &mut launch, number, gracenet::Inherit::new()), Ok(0));
+        assert_eq!(
+            common::inherit_from(&mut net, &mut launch, number, gracenet::InheritOptions::new()),
+            Ok(0)
+        );
         assert_eq!(launch.var(b"LISTEN_FDS"), None);
         return;
     }
@@ -527,32 +534,32 @@ fn a_set_user_id_start_says_neither_program_nor_directory_nor_manager() {
     let vars: [&[u8]; 4] =
         [pwd.as_bytes(), b"PATH=/usr/bin:/bin", b"NOTIFY_SOCKET=@manager", b"WATCHDOG_USEC=1000000"];
     let args: [&[u8]; 3] = [b"/bin/sh", b"-c", b"printf %s \"$(/bin/pwd -P)\" >&3"];
-    let start = |secure| -> Launch {
-        let stack = common::stack(&args, &vars, &[[AT_SECURE, secure], [0, 0]]);
+    let start = |privileged| -> Launch {
+        let stack = common::stack(&args, &vars, &[[AT_SECURE, privileged], [0, 0]]);
         // SAFETY: laid out as a stack is, and leaked.
         unsafe { Launch::from_stack(stack) }.unwrap()
     };
-    let (mut plain, mut secure) = (start(0), start(1));
+    let (mut plain, mut privileged) = (start(0), start(1));
     std::fs::remove_file(&current).unwrap();
     symlink(&two, &current).unwrap();
 
-    let [believed, not_believed] = [&plain, &secure].map(|launch| {
+    let [believed, not_believed] = [&plain, &privileged].map(|launch| {
         (gracenet::Notifier::from_launch(launch).unwrap().is_present(), gracenet::notify::watchdog(launch))
     });
     assert_eq!(believed, (true, Ok(Some(Duration::from_secs(1)))));
     assert_eq!(not_believed, (false, Ok(None)));
 
     assert_eq!(directory(&mut plain), two);
-    assert_eq!(output(&mut secure, &Restart::new()), Err(Error::Untrusted));
+    assert_eq!(output(&mut privileged, &Restart::new()), Err(Error::Untrusted));
     let relative = Restart::new().executable(Executable::Path(c"./prog"));
     assert_eq!(text(output(&mut plain, &relative).unwrap()), "two");
-    assert_eq!(output(&mut secure, &relative), Err(Error::Untrusted));
-    let Err(error) = Net::<1>::new().exec(&mut secure, &Restart::new());
+    assert_eq!(output(&mut privileged, &relative), Err(Error::Untrusted));
+    let Err(error) = Net::<1>::new().exec(&mut privileged, &Restart::new());
     assert_eq!(error, Error::Untrusted);
 
     let shell = File::open("/bin/sh").unwrap();
     for told in [Executable::Path(c"/bin/sh"), Executable::Fd(shell.as_fd())] {
-        let place = output(&mut secure, &Restart::new().executable(told)).unwrap();
+        let place = output(&mut privileged, &Restart::new().executable(told)).unwrap();
         assert_eq!(PathBuf::from(text(place)), one);
     }
 }
@@ -577,7 +584,7 @@ fn consume_from_libc_hides_the_variables_from_every_later_child() {
     // SAFETY: this child has one thread.
     let launch: Launch = unsafe { Launch::from_libc() }.unwrap();
     // SAFETY: as above.
-    unsafe { gracenet::launch::consume_from_libc(&Variable::ACTIVATION) };
+    unsafe { gracenet::launch::remove_from_libc(&Variable::ACTIVATION) };
     let is_ours = |name: &OsString| ALL.iter().any(|(ours, _)| name == ours);
     let expected: Vec<_> = before.into_iter().filter(|(name, _)| !is_ours(name)).collect();
     assert_eq!(std::env::vars_os().collect::<Vec<_>>(), expected, "the others, in order");
@@ -602,7 +609,7 @@ fn consume_from_libc_takes_out_every_one_of_a_name() {
         // SAFETY: this child has one thread that looks at its environment; the table is leaked.
         unsafe { environ = vector };
         // SAFETY: as above.
-        unsafe { gracenet::launch::consume_from_libc(&Variable::ACTIVATION) };
+        unsafe { gracenet::launch::remove_from_libc(&Variable::ACTIVATION) };
         // SAFETY: as above.
         let launch: Launch = unsafe { Launch::from_libc() }.unwrap();
         let expected = ["A=1", "LISTEN_FDS", "B=2"];

@@ -16,8 +16,10 @@ use common::{
     bound, cookie, cookie_of, errno, inherit_from, inherited, inherited_as, inode, ipv6, ipv6_freebind,
     launch, local, local_of, on_one_port, place_at, reclaim, reserve,
 };
-use gracenet::error::{AddressFault, Call, NameFault, Table};
-use gracenet::{Endpoint, Error, Id, Inherit, Launch, Net, Network, Options, Reason, Restart};
+use gracenet::error::{AddressFault, NameFault, Operation, Table};
+use gracenet::{
+    Endpoint, Error, InheritOptions, Launch, ListenOptions, Net, Network, Refusal, Restart, SocketId,
+};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, FdFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
@@ -120,7 +122,12 @@ fn fresh() -> Net<'static, 8> {
 
 /// Asserts that claiming this gets that very socket.
 #[track_caller]
-fn claims<const N: usize>(net: &mut Net<'_, N>, network: &str, address: &str, expected: impl AsFd) -> Id {
+fn claims<const N: usize>(
+    net: &mut Net<'_, N>,
+    network: &str,
+    address: &str,
+    expected: impl AsFd,
+) -> SocketId {
     let id = net.claim(network, address).unwrap_or_else(|error| panic!("{network} {address}: {error}"));
     assert_eq!(cookie_of(net, id), cookie(expected), "{network} {address}");
     id
@@ -272,7 +279,7 @@ fn the_wildcard_is_dual_stack_where_the_network_allows_both_families() {
 fn the_typed_doors_open_what_the_texts_do() {
     let dir = Dir::new();
     let mut net = fresh();
-    let options = Options::new();
+    let options = ListenOptions::new();
     let tcp = net.listen_at(&Endpoint::tcp((Ipv4Addr::LOCALHOST, 0).into()), &options).unwrap();
     let udp = net.listen_at(&Endpoint::udp((Ipv4Addr::LOCALHOST, 0).into()), &options).unwrap();
     let path = dir.path("\u{fc} \u{1}");
@@ -369,7 +376,8 @@ fn zones_open_and_claim(network: &str, ip: Ipv6Addr, zones: [&str; 2]) -> u32 {
         let mut net = fresh();
         // No interface has to have the address.
         let freebind = |fd: BorrowedFd<'_>| sockopt::set_ipv6_freebind(fd, true);
-        let options = if ip == LINK_LOCAL { Options::new().configure(&freebind) } else { Options::new() };
+        let options =
+            if ip == LINK_LOCAL { ListenOptions::new().configure(&freebind) } else { ListenOptions::new() };
         let id = net.listen_with(network, &format!("[{ip}%{zone}]:0"), &options).unwrap();
         let SocketAddr::V6(address) = local_of(&net, id) else { panic!() };
         assert_eq!(*address.ip(), ip);
@@ -413,7 +421,7 @@ fn a_zone_of_a_link_local_address_is_its_interface() {
 fn the_same_link_local_address_in_another_zone_is_another_address() {
     let mut net = fresh();
     let freebind = |fd: BorrowedFd<'_>| sockopt::set_ipv6_freebind(fd, true);
-    let options = Options::new().configure(&freebind);
+    let options = ListenOptions::new().configure(&freebind);
     let id = net.listen_with("tcp", &format!("[{LINK_LOCAL}%lo]:0"), &options).unwrap();
     let SocketAddr::V6(address) = local_of(&net, id) else { panic!() };
     let (index, port) = (address.scope_id(), address.port());
@@ -425,7 +433,7 @@ fn the_same_link_local_address_in_another_zone_is_another_address() {
 
 fn a_zone_that_is_no_interface_is_an_error() {
     let error = fresh().listen("tcp", "[fe80::1%no-such-if]:0").unwrap_err();
-    let Error::Call { call: Call::InterfaceIndex, errno: Errno::NODEV, .. } = error else {
+    let Error::Call { operation: Operation::InterfaceIndex, errno: Errno::NODEV, .. } = error else {
         panic!("{error}")
     };
     assert_eq!(error.to_string(), "find the zone's interface: no such device");
@@ -452,7 +460,7 @@ fn a_claimed_socket_is_left_exactly_as_it_was() {
     socket.set_nonblocking(true).unwrap();
     let flags = rustix::fs::fcntl_getfl(&socket).unwrap();
     let mut net: Net<'_, 1> = inherited(&[&socket]);
-    let options = Options::new().nonblocking(false).reuse_port(true).backlog(0);
+    let options = ListenOptions::new().nonblocking(false).reuse_port(true).backlog(0);
     net.listen_with("tcp", &local(&socket).to_string(), &options).unwrap();
     assert_eq!(rustix::fs::fcntl_getfl(&socket), Ok(flags));
     assert_eq!(sockopt::socket_reuseport(&socket), Ok(false));
@@ -593,7 +601,7 @@ fn v6only_as_an_option_has_to_be_agreed_on() {
         let mut net: Net<'_, 1> = inherited(&[&socket]);
         let address = format!("{address}:{}", local(&socket).port());
         let endpoint = Endpoint::parse("tcp", &address).unwrap();
-        let result = net.claim_at(&endpoint, &Options::new().v6only(wanted));
+        let result = net.claim_at(&endpoint, &ListenOptions::new().v6only(wanted));
         assert_eq!(result.is_ok(), claimed, "{inherited_only} {address} {wanted}");
     }
 }
@@ -603,12 +611,12 @@ fn v6only_as_an_option_is_never_agreed_on_by_ipv4() {
     let mut net: Net<'_, 1> = inherited(&[&socket]);
     let address = format!(":{}", local(&socket).port());
     let endpoint = Endpoint::parse("tcp", &address).unwrap();
-    assert_eq!(net.claim_at(&endpoint, &Options::new().v6only(true)), Err(Error::NotInherited));
+    assert_eq!(net.claim_at(&endpoint, &ListenOptions::new().v6only(true)), Err(Error::NotInherited));
     // Nor by a name, which decides whatever the address.
-    let named = Options::new().name("unknown");
+    let named = ListenOptions::new().name("unknown");
     let another = Endpoint::parse("tcp", ":1").unwrap();
     assert_eq!(net.claim_at(&another, &named.v6only(true)), Err(Error::NotInherited));
-    net.claim_at(&endpoint, &Options::new().v6only(false)).unwrap();
+    net.claim_at(&endpoint, &ListenOptions::new().v6only(false)).unwrap();
     // It says nothing of who asks for IPv4, and keeps its port over a restart.
     for (network, address) in [("tcp4", ":0"), ("tcp", "0.0.0.0:0"), ("tcp4", ":1")] {
         let mut net: Net<'_, 1> = inherited(&[&socket]);
@@ -622,7 +630,7 @@ fn v6only_is_asked_of_the_wildcard_alone() {
     for (inherited_only, wanted) in [(true, false), (false, true)] {
         let socket = tcp((Ipv6Addr::LOCALHOST, 0), inherited_only).unwrap();
         let mut net: Net<'_, 1> = inherited(&[&socket]);
-        let id = net.claim_at(&Endpoint::tcp(local(&socket)), &Options::new().v6only(wanted)).unwrap();
+        let id = net.claim_at(&Endpoint::tcp(local(&socket)), &ListenOptions::new().v6only(wanted)).unwrap();
         assert_eq!(cookie_of(&net, id), cookie(&socket));
     }
 }
@@ -728,7 +736,7 @@ fn a_path_and_an_abstract_name_of_the_same_bytes_never_swap() {
 
 fn sockets_that_share_an_address_are_claimed_in_order_each_once() {
     for network in ["tcp", "udp"] {
-        let options = Options::new().reuse_port(true);
+        let options = ListenOptions::new().reuse_port(true);
         let mut net = fresh();
         let first = net.listen_with(network, "127.0.0.1:0", &options).unwrap();
         let address = local_of(&net, first).to_string();
@@ -776,7 +784,7 @@ fn a_bound_socket_that_does_not_listen_is_not_claimed_for_a_stream() {
     {
         claims_none(&mut net, network, address);
         let endpoint = Endpoint::parse(network, address).unwrap();
-        assert_eq!(net.claim_at(&endpoint, &Options::new().name(name)), Err(Error::NotInherited));
+        assert_eq!(net.claim_at(&endpoint, &ListenOptions::new().name(name)), Err(Error::NotInherited));
     }
     assert_eq!(errno(net.listen("unix", &dir.path("unix"))), Errno::ADDRINUSE);
     assert_eq!(net.inherited().count(), 3);
@@ -850,7 +858,7 @@ fn claiming_opens_nothing() {
     let path = dir.path("socket");
     let endpoint = Endpoint::unix_path(Network::Unix, path.as_bytes()).unwrap();
     let never = |_: BorrowedFd<'_>| -> Result<(), Errno> { panic!("a socket was opened") };
-    let options = Options::new().name("x").replace_stale(true).configure(&never);
+    let options = ListenOptions::new().name("x").replace_stale(true).configure(&never);
     assert_eq!(net.claim_at(&endpoint, &options), Err(Error::NotInherited));
     assert_eq!(net.claim_name("x"), Err(Error::NotInherited));
     assert_eq!(net.claim_position(0), Err(Error::NotInherited));
@@ -862,10 +870,10 @@ fn a_name_that_one_socket_alone_has_decides_whatever_the_address() {
     let [a, b] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let mut net: Net<'_, 4> = inherited_as(&[&a, &b], Some("a:b"));
     // The address is b's, the name is a's.
-    let id = net.listen_with("tcp", &local(&b).to_string(), &Options::new().name("a")).unwrap();
+    let id = net.listen_with("tcp", &local(&b).to_string(), &ListenOptions::new().name("a")).unwrap();
     assert_eq!(cookie_of(&net, id), cookie(&a));
     // That name has been used up: the address is next, and the socket gets the name that was asked for.
-    let id = net.listen_with("tcp", &local(&b).to_string(), &Options::new().name("a")).unwrap();
+    let id = net.listen_with("tcp", &local(&b).to_string(), &ListenOptions::new().name("a")).unwrap();
     assert_eq!(cookie_of(&net, id), cookie(&b));
     assert_eq!(net.active().map(|(_, socket)| socket.name()).collect::<Vec<_>>(), ["a", "a"]);
 }
@@ -873,9 +881,9 @@ fn a_name_that_one_socket_alone_has_decides_whatever_the_address() {
 fn a_name_that_nothing_was_inherited_under_leaves_it_to_the_address() {
     let a = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut net: Net<'_, 4> = inherited_as(&[&a], Some("a"));
-    let id = net.listen_with("tcp", &local(&a).to_string(), &Options::new().name("other")).unwrap();
+    let id = net.listen_with("tcp", &local(&a).to_string(), &ListenOptions::new().name("other")).unwrap();
     assert_eq!(cookie_of(&net, id), cookie(&a));
-    let id = net.listen_with("tcp", "127.0.0.1:0", &Options::new().name("other")).unwrap();
+    let id = net.listen_with("tcp", "127.0.0.1:0", &ListenOptions::new().name("other")).unwrap();
     assert_ne!(cookie_of(&net, id), cookie(&a));
 }
 
@@ -886,24 +894,24 @@ fn a_name_does_not_make_a_socket_fit_that_is_of_another_family_or_type() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut net: Net<'_, 4> = inherited_as(&[&udp, &unix, &tcp], Some("udp:unix:tcp"));
     for name in ["udp", "unix"] {
-        let id = net.listen_with("tcp", "127.0.0.1:0", &Options::new().name(name)).unwrap();
+        let id = net.listen_with("tcp", "127.0.0.1:0", &ListenOptions::new().name(name)).unwrap();
         assert_eq!(net.inherited().count(), 3, "a fresh one");
         net.close(id).unwrap();
     }
     let endpoint = Endpoint::tcp(local(&tcp));
-    let id = net.claim_at(&endpoint, &Options::new().name("udp")).unwrap();
+    let id = net.claim_at(&endpoint, &ListenOptions::new().name("udp")).unwrap();
     assert_eq!(cookie_of(&net, id), cookie(&tcp));
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut net: Net<'_, 4> = inherited_as(&[&other], Some("a"));
     let endpoint = Endpoint::parse("tcp6", ":1").unwrap();
-    assert_eq!(net.claim_at(&endpoint, &Options::new().name("a")), Err(Error::NotInherited));
+    assert_eq!(net.claim_at(&endpoint, &ListenOptions::new().name("a")), Err(Error::NotInherited));
 }
 
 fn of_several_sockets_of_one_name_the_address_decides() {
     let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let [a, b, c] = &listeners;
     let mut net: Net<'_, 8> = inherited_as(&[a, b, c], Some("web:web:web"));
-    let web = Options::new().name("web");
+    let web = ListenOptions::new().name("web");
     let id = net.listen_with("tcp", &local(c).to_string(), &web).unwrap();
     assert_eq!(cookie_of(&net, id), cookie(c));
     // None of them has this address: a fresh one.
@@ -926,8 +934,8 @@ fn on_free_port() -> String {
 }
 
 fn a_named_listener_on_port_0_keeps_its_port() {
-    let options = Options::new().name("web");
-    let admin = Options::new().name("admin");
+    let options = ListenOptions::new().name("web");
+    let admin = ListenOptions::new().name("admin");
     let mut net = fresh();
     let web = net.listen_with("tcp", "127.0.0.1:0", &options).unwrap();
     let other = net.listen_with("tcp", "127.0.0.1:0", &admin).unwrap();
@@ -968,13 +976,13 @@ fn a_name_is_checked_before_anything_is_opened() {
         (&*long, NameFault::TooLong { bytes: 256 }),
     ] {
         let mut net = Net::<8>::new();
-        assert_eq!(net.listen_with("unix", &path, &Options::new().name(name)), Err(Error::Name(fault)));
+        assert_eq!(net.listen_with("unix", &path, &ListenOptions::new().name(name)), Err(Error::Name(fault)));
         assert!(!Path::new(&path).exists());
         let rejected = net.add(tempfile::tempfile().unwrap().into(), name).unwrap_err();
         assert_eq!(rejected.error, Error::Name(fault));
     }
     for name in ["", " ", &long[..255], "~!"] {
-        Net::<8>::new().listen_with("tcp", "127.0.0.1:0", &Options::new().name(name)).unwrap();
+        Net::<8>::new().listen_with("tcp", "127.0.0.1:0", &ListenOptions::new().name(name)).unwrap();
     }
 }
 
@@ -1003,7 +1011,7 @@ fn the_backlog_is_as_asked_for_and_large_by_default() {
     let mut net = fresh();
     for backlog in [0, 1, 7] {
         let path = dir.path(&backlog.to_string());
-        net.listen_with("unix", &path, &Options::new().backlog(backlog)).unwrap();
+        net.listen_with("unix", &path, &ListenOptions::new().backlog(backlog)).unwrap();
         // The kernel lets one more wait than it was told.
         assert_eq!(queue_length(&path), backlog as usize + 1);
     }
@@ -1013,7 +1021,7 @@ fn the_backlog_is_as_asked_for_and_large_by_default() {
 
 fn nonblocking_and_reuse_port_are_set_on_a_fresh_socket() {
     let mut net = fresh();
-    let both = Options::new().nonblocking(true).reuse_port(true);
+    let both = ListenOptions::new().nonblocking(true).reuse_port(true);
     for network in ["tcp", "udp"] {
         let id = net.listen_with(network, "127.0.0.1:0", &both).unwrap();
         assert!(rustix::fs::fcntl_getfl(net.fd(id).unwrap()).unwrap().contains(OFlags::NONBLOCK));
@@ -1030,7 +1038,7 @@ fn v6only_is_set_on_a_fresh_socket() {
     for (network, wanted) in [("tcp", true), ("tcp", false), ("tcp6", false), ("udp", true), ("udp6", false)]
     {
         let mut net = fresh();
-        let id = net.listen_with(network, ":0", &Options::new().v6only(wanted)).unwrap();
+        let id = net.listen_with(network, ":0", &ListenOptions::new().v6only(wanted)).unwrap();
         assert_eq!(sockopt::ipv6_v6only(net.fd(id).unwrap()), Ok(wanted), "{network}");
     }
 }
@@ -1049,7 +1057,7 @@ fn configure_is_called_for_a_fresh_socket_before_it_is_bound() {
         }
         sockopt::set_socket_keepalive(fd, true)
     };
-    let options = Options::new().configure(&configure);
+    let options = ListenOptions::new().configure(&configure);
     let abstract_one = format!("@{}", abstract_name("configure"));
     for (network, address) in [
         ("tcp", "127.0.0.1:0"),
@@ -1068,7 +1076,7 @@ fn configure_is_not_called_for_an_inherited_socket() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut net: Net<'_, 2> = inherited_as(&[&listener], Some("a"));
     let never = |_: BorrowedFd<'_>| -> Result<(), Errno> { panic!("called") };
-    let options = Options::new().name("a").configure(&never);
+    let options = ListenOptions::new().name("a").configure(&never);
     net.listen_with("tcp", &local(&listener).to_string(), &options).unwrap();
 }
 
@@ -1076,11 +1084,14 @@ fn the_error_of_configure_is_the_calls() {
     let dir = Dir::new();
     let mut net = fresh();
     let refuse = |_: BorrowedFd<'_>| Err(Errno::NOPROTOOPT);
-    let options = Options::new().configure(&refuse);
+    let options = ListenOptions::new().configure(&refuse);
     for (network, address) in [("tcp", "127.0.0.1:0"), ("unix", &*dir.path("socket")), ("unixgram", "@x")] {
         let error = net.listen_with(network, address, &options).unwrap_err();
         assert!(
-            matches!(error, Error::Call { call: Call::Configure, fd: Some(_), errno: Errno::NOPROTOOPT }),
+            matches!(
+                error,
+                Error::Call { operation: Operation::Configure, fd: Some(_), errno: Errno::NOPROTOOPT }
+            ),
             "{error:?}"
         );
     }
@@ -1093,7 +1104,7 @@ fn mode_is_the_paths_mode() {
     let dir = Dir::new();
     for mode in [0o600, 0o660, 0o666, 0o755, 0o000] {
         let path = dir.path(&format!("{mode:o}"));
-        fresh().listen_with("unix", &path, &Options::new().mode(mode)).unwrap();
+        fresh().listen_with("unix", &path, &ListenOptions::new().mode(mode)).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, u32::from(mode));
     }
 }
@@ -1117,7 +1128,7 @@ fn a_stale_path_is_replaced_when_asked_for() {
         let mut net = fresh();
         assert_eq!(errno(net.listen(network, &path)), Errno::ADDRINUSE, "{network}");
         assert_eq!(inode_of(&path), before);
-        let id = net.listen_with(network, &path, &Options::new().replace_stale(true)).unwrap();
+        let id = net.listen_with(network, &path, &ListenOptions::new().replace_stale(true)).unwrap();
         let probe = rustix::net::socket_with(
             AddressFamily::UNIX,
             sockopt::socket_type(net.fd(id).unwrap()).unwrap(),
@@ -1130,9 +1141,9 @@ fn a_stale_path_is_replaced_when_asked_for() {
     // A path that is stale for one type is for the others too.
     let other = Dir::new();
     let path = stale(&other, "unixgram");
-    fresh().listen_with("unix", &path, &Options::new().replace_stale(true)).unwrap();
+    fresh().listen_with("unix", &path, &ListenOptions::new().replace_stale(true)).unwrap();
     // And one that is not there is simply made.
-    fresh().listen_with("unix", &dir.path("new"), &Options::new().replace_stale(true)).unwrap();
+    fresh().listen_with("unix", &dir.path("new"), &ListenOptions::new().replace_stale(true)).unwrap();
 }
 
 /// Length and inode of what is at a path.
@@ -1145,7 +1156,7 @@ fn inode_of(path: &str) -> (u64, u64) {
 fn a_live_path_is_in_use_and_stays() {
     let dir = Dir::new();
     let path = dir.path("live");
-    let replace = Options::new().replace_stale(true);
+    let replace = ListenOptions::new().replace_stale(true);
     for live in ["unix", "unixpacket", "unixgram"] {
         let mut owner = fresh();
         let id = owner.listen(live, &path).unwrap();
@@ -1166,9 +1177,9 @@ fn a_live_path_whose_queue_is_full_is_in_use() {
     let dir = Dir::new();
     let path = dir.path("full");
     let mut owner = fresh();
-    let id = owner.listen_with("unix", &path, &Options::new().backlog(0)).unwrap();
+    let id = owner.listen_with("unix", &path, &ListenOptions::new().backlog(0)).unwrap();
     let _waiting = UnixStream::connect(&path).unwrap();
-    let replace = Options::new().replace_stale(true);
+    let replace = ListenOptions::new().replace_stale(true);
     assert_eq!(errno(fresh().listen_with("unix", &path, &replace)), Errno::ADDRINUSE);
     // The one that waited is still there to be accepted.
     UnixListener::from(owner.take(id).unwrap()).accept().unwrap();
@@ -1176,7 +1187,7 @@ fn a_live_path_whose_queue_is_full_is_in_use() {
 
 fn what_is_no_socket_is_never_replaced() {
     let dir = Dir::new();
-    let replace = Options::new().replace_stale(true);
+    let replace = ListenOptions::new().replace_stale(true);
     let file = dir.path("file");
     std::fs::write(&file, "precious").unwrap();
     let directory = dir.path("directory");
@@ -1251,7 +1262,7 @@ fn a_socket_that_was_never_bound_is_not_claimed_for_an_address() {
     let dir = Dir::new();
     let (one, _other) = UnixDatagram::pair().unwrap();
     let mut net: Net<'_, 2> = inherited_as(&[&one], Some("log"));
-    let id = net.listen_with("unixgram", &dir.path("log"), &Options::new().name("log")).unwrap();
+    let id = net.listen_with("unixgram", &dir.path("log"), &ListenOptions::new().name("log")).unwrap();
     assert_ne!(cookie_of(&net, id), cookie(&one));
     let id = net.claim_name("log").unwrap();
     assert_eq!(cookie_of(&net, id), cookie(&one));
@@ -1296,7 +1307,7 @@ fn a_full_table_is_an_error_before_a_socket_is_opened() {
     let path = dir.path("socket");
     let full = Error::Capacity { table: Table::Active, needed: 3, capacity: 2 };
     for (network, address) in [("tcp", "127.0.0.1:0"), ("unix", &*path), ("unixgram", "@x")] {
-        assert_eq!(net.listen_with(network, address, &Options::new().configure(&never)), Err(full));
+        assert_eq!(net.listen_with(network, address, &ListenOptions::new().configure(&never)), Err(full));
     }
     assert_eq!(full.to_string(), "3 active sockets do not fit in 2");
     assert!(!Path::new(&path).exists());
@@ -1304,7 +1315,7 @@ fn a_full_table_is_an_error_before_a_socket_is_opened() {
     // A stale path stays where it is.
     let path = stale(&dir, "unix");
     let before = inode_of(&path);
-    assert_eq!(net.listen_with("unix", &path, &Options::new().replace_stale(true)), Err(full));
+    assert_eq!(net.listen_with("unix", &path, &ListenOptions::new().replace_stale(true)), Err(full));
     assert_eq!(inode_of(&path), before);
 }
 
@@ -1327,7 +1338,7 @@ fn names_take_room_for_as_long_as_their_sockets_are_active() {
     let long = "n".repeat(200);
     let mut net = Net::<1>::new();
     for round in 0..10 {
-        let id = net.listen_with("tcp", "127.0.0.1:0", &Options::new().name(&long)).unwrap();
+        let id = net.listen_with("tcp", "127.0.0.1:0", &ListenOptions::new().name(&long)).unwrap();
         if round % 2 == 0 {
             net.close(id).unwrap();
         } else {
@@ -1352,7 +1363,7 @@ fn names_that_do_not_fit_together_are_an_error_before_a_socket_is_opened() {
     };
     let Error::Capacity { table: Table::Names, needed, capacity } = error else { panic!("{error:?}") };
     assert!(needed > capacity);
-    assert_eq!(net.listen_with("unix", &path, &Options::new().name(&name)), Err(error));
+    assert_eq!(net.listen_with("unix", &path, &ListenOptions::new().name(&name)), Err(error));
     assert!(!Path::new(&path).exists());
     assert_eq!(net.active().count(), added);
 }
@@ -1519,7 +1530,7 @@ fn started_with(path: &str, reports: bool) -> (Net<'static, 2>, Launch, UnixStre
     let vars = ["LISTEN_FDS=1", &pid, &ready];
     let mut launch = launch(if reports { &vars } else { &vars[..1] });
     let mut net = Net::new();
-    inherit_from(&mut net, &mut launch, first, Inherit::new()).unwrap();
+    inherit_from(&mut net, &mut launch, first, InheritOptions::new()).unwrap();
     if !reports {
         reclaim(first + 1, 1);
     }
@@ -1550,7 +1561,7 @@ fn a_process_that_is_not_ready_takes_nothing_from_its_predecessor() {
         let claimed = net.claim("unix", &path).unwrap();
         for refused in [false, true] {
             if refused {
-                net.refuse(Reason::Code(7)).unwrap();
+                net.refuse(Refusal::Code(7)).unwrap();
             }
             assert_eq!(net.close_and_unlink(claimed), Err(Error::NoPath));
             assert!(Path::new(&path).exists());
@@ -1612,7 +1623,7 @@ fn both_tables_are_listed_with_name_family_type_and_address() {
     assert_eq!(unix_address.path_bytes(), Some(path.as_bytes()));
 
     let admin = net.claim_name("admin").unwrap();
-    let web = net.listen_with("tcp", &local(&tcp).to_string(), &Options::new().name("www")).unwrap();
+    let web = net.listen_with("tcp", &local(&tcp).to_string(), &ListenOptions::new().name("www")).unwrap();
     assert_eq!(
         net.inherited().map(|(position, socket)| (position, socket.name())).collect::<Vec<_>>(),
         [(1, "dns")]
@@ -1631,8 +1642,11 @@ fn a_failed_listen_removes_the_path_that_it_made() {
     // A socket that is connected can be bound, but not listen.
     let connect = |fd: BorrowedFd<'_>| rustix::net::connect(fd, &address);
     let path = dir.path("socket");
-    let error = fresh().listen_with("unix", &path, &Options::new().configure(&connect)).unwrap_err();
-    assert!(matches!(error, Error::Call { call: Call::Listen, errno: Errno::INVAL, .. }), "{error:?}");
+    let error = fresh().listen_with("unix", &path, &ListenOptions::new().configure(&connect)).unwrap_err();
+    assert!(
+        matches!(error, Error::Call { operation: Operation::Listen, errno: Errno::INVAL, .. }),
+        "{error:?}"
+    );
     assert!(!Path::new(&path).exists());
     drop(live);
 }
@@ -1640,7 +1654,10 @@ fn a_failed_listen_removes_the_path_that_it_made() {
 fn a_path_in_a_directory_that_is_not_there_is_binds_error() {
     let dir = Dir::new();
     let error = fresh().listen("unix", &dir.path("missing/socket")).unwrap_err();
-    assert!(matches!(error, Error::Call { call: Call::Bind, fd: Some(_), errno: Errno::NOENT }), "{error:?}");
+    assert!(
+        matches!(error, Error::Call { operation: Operation::Bind, fd: Some(_), errno: Errno::NOENT }),
+        "{error:?}"
+    );
 }
 
 fn an_address_of_another_machine_is_binds_error() {

@@ -10,7 +10,7 @@
     reason = "tests"
 )]
 
-use gracenet::{Net, Options};
+use gracenet::{ListenOptions, Net};
 use rustix::fd::BorrowedFd;
 use rustix::fs::{Mode, fstat};
 use rustix::process::umask;
@@ -20,7 +20,7 @@ use std::os::unix::fs::PermissionsExt;
 fn mode_is_what_was_asked_for_under_a_tight_and_a_loose_umask() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
-    let open = |network: &str, options: &Options<'_, '_>| {
+    let open = |network: &str, options: &ListenOptions<'_, '_>| {
         let mut net = Net::<1>::new();
         let id = net.listen_with(network, path.to_str().unwrap(), options).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
@@ -31,16 +31,20 @@ fn mode_is_what_was_asked_for_under_a_tight_and_a_loose_umask() {
         let before = umask(Mode::from_raw_mode(mask));
         for network in ["unix", "unixpacket", "unixgram"] {
             for mode in [0o000, 0o600, 0o660, 0o666, 0o777] {
-                assert_eq!(open(network, &Options::new().mode(mode)), u32::from(mode), "umask {mask:o}");
+                assert_eq!(
+                    open(network, &ListenOptions::new().mode(mode)),
+                    u32::from(mode),
+                    "umask {mask:o}"
+                );
             }
             // Before there is a path it has no more than that, so the path is never wider on the way.
             let is_narrow = |fd: BorrowedFd<'_>| {
                 assert_eq!(fstat(fd).unwrap().st_mode & 0o7777, 0o640);
                 Ok(())
             };
-            open(network, &Options::new().mode(0o640).configure(&is_narrow));
+            open(network, &ListenOptions::new().mode(0o640).configure(&is_narrow));
             // The kernel's own rule, where nothing was asked for.
-            assert_eq!(open(network, &Options::new()), 0o777 & !mask);
+            assert_eq!(open(network, &ListenOptions::new()), 0o777 & !mask);
         }
         assert_eq!(umask(before), Mode::from_raw_mode(mask), "the umask is left alone");
     }

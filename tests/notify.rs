@@ -13,7 +13,8 @@
 mod common;
 
 use common::{in_role, is_role, launch, namespaces, passes, strace, unshared};
-use gracenet::error::{Call, Fault, MessageFault, NameFault, Variable};
+use gracenet::Variable;
+use gracenet::error::{Fault, MessageFault, NameFault, Operation};
 use gracenet::notify::{self, Access, Assignment, FDS_MAX};
 use gracenet::{Error, Net, Notifier};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -128,8 +129,8 @@ fn number_in(file: &OwnedFd) -> usize {
     usize::from_ne_bytes(bytes)
 }
 
-fn failed<T>(call: Call, errno: Errno) -> Result<T, Error> {
-    Err(Error::Call { call, fd: None, errno })
+fn failed<T>(operation: Operation, errno: Errno) -> Result<T, Error> {
+    Err(Error::Call { operation, fd: None, errno })
 }
 
 fn each_key_arrives_byte_for_byte() {
@@ -347,16 +348,16 @@ fn a_full_socket_is_waited_for_no_longer_than_the_caller_allows() {
             Err(error) => break error,
         }
     };
-    assert_eq!(Err(error), failed::<()>(Call::Send, Errno::TIMEDOUT));
+    assert_eq!(Err(error), failed::<()>(Operation::Send, Errno::TIMEDOUT));
     assert!(sent > 0);
     let begin = Instant::now();
     let patience = Duration::from_millis(50);
     assert_eq!(
         notifier.clone().timeout(patience).send(&[Assignment::Ready]),
-        failed(Call::Send, Errno::TIMEDOUT)
+        failed(Operation::Send, Errno::TIMEDOUT)
     );
     assert!(begin.elapsed() >= patience);
-    assert_eq!(notifier.barrier(), failed(Call::Send, Errno::TIMEDOUT));
+    assert_eq!(notifier.barrier(), failed(Operation::Send, Errno::TIMEDOUT));
     // One that reads again, in another thread, is waited for.
     std::thread::scope(|scope| {
         let patient =
@@ -389,17 +390,17 @@ fn a_call_of_several_messages_has_one_timeout() {
         is_over.store(true, Ordering::Relaxed);
         answer
     });
-    assert_eq!(answer, failed(Call::Send, Errno::TIMEDOUT));
+    assert_eq!(answer, failed(Operation::Send, Errno::TIMEDOUT));
 }
 
 fn a_manager_that_is_gone_is_an_error_at_once() {
     let Manager { socket, address, _directory } = Manager::at_path();
     let notifier = Notifier::parse(address.as_bytes()).unwrap().timeout(Duration::MAX);
     drop(socket);
-    assert_eq!(notifier.send(&[Assignment::Ready]), failed(Call::Connect, Errno::CONNREFUSED));
-    assert_eq!(notifier.barrier(), failed(Call::Connect, Errno::CONNREFUSED));
+    assert_eq!(notifier.send(&[Assignment::Ready]), failed(Operation::Connect, Errno::CONNREFUSED));
+    assert_eq!(notifier.barrier(), failed(Operation::Connect, Errno::CONNREFUSED));
     std::fs::remove_file(&address).unwrap();
-    assert_eq!(notifier.send(&[Assignment::Ready]), failed(Call::Connect, Errno::NOENT));
+    assert_eq!(notifier.send(&[Assignment::Ready]), failed(Operation::Connect, Errno::NOENT));
 }
 
 /// A manager that goes away while a message waits for room ends the wait, whenever that is.
@@ -412,7 +413,7 @@ fn a_manager_that_goes_is_not_waited_for() {
         drop(manager.socket);
         let error = waiting.join().unwrap();
         // It may have begun later than that.
-        let calls = [Call::Connect, Call::Send].map(|call| failed::<()>(call, Errno::CONNREFUSED));
+        let calls = [Operation::Connect, Operation::Send].map(|call| failed::<()>(call, Errno::CONNREFUSED));
         assert!(calls.contains(&Err(error)), "{error:?}");
     });
 }
@@ -434,7 +435,7 @@ fn a_main_process_has_the_manager_drop_what_nobody_claimed() {
         // Of these two one is claimed, and has another name now, whichever it is.
         let address = listeners[renamed].local_addr().unwrap();
         let endpoint = gracenet::Endpoint::tcp(address);
-        let web = net.claim_at(&endpoint, &gracenet::Options::new().name("new")).unwrap();
+        let web = net.claim_at(&endpoint, &gracenet::ListenOptions::new().name("new")).unwrap();
         assert_eq!(common::local_of(&net, web), address);
         net.add(files(1).remove(0), "fresh").unwrap();
         assert!(manager.has_none());
@@ -459,11 +460,11 @@ fn a_main_process_that_is_not_heard_is_not_ready() {
     while manager.notifier().send(&[Assignment::Watchdog]) == Ok(true) {
         sent += 1;
     }
-    assert_eq!(net.ready(), failed(Call::Send, Errno::TIMEDOUT));
+    assert_eq!(net.ready(), failed(Operation::Send, Errno::TIMEDOUT));
     assert_eq!(net.inherited().count(), 1);
     // Room for one of the two.
     assert_eq!(manager.message(), "WATCHDOG=1");
-    assert_eq!(net.ready(), failed(Call::Send, Errno::TIMEDOUT));
+    assert_eq!(net.ready(), failed(Operation::Send, Errno::TIMEDOUT));
     assert_eq!(net.inherited().count(), 1);
     (1..sent).for_each(|_| assert_eq!(manager.message(), "WATCHDOG=1"));
     assert_eq!(manager.message(), "FDSTOREREMOVE=1\nFDNAME=a");
@@ -476,7 +477,7 @@ fn a_main_process_that_is_not_heard_is_not_ready() {
 
 fn the_barrier_is_passed_when_the_manager_comes_to_it() {
     let manager = Manager::at_path();
-    assert_eq!(manager.notifier().barrier(), failed(Call::Barrier, Errno::TIMEDOUT));
+    assert_eq!(manager.notifier().barrier(), failed(Operation::Barrier, Errno::TIMEDOUT));
     let (text, fds) = manager.receive().unwrap();
     assert_eq!((&*text, fds.len()), ("BARRIER=1", 1));
     manager.socket.set_nonblocking(false).unwrap();
@@ -574,7 +575,7 @@ fn consume_from_libc_hides_the_manager_from_every_later_child() {
     // SAFETY: this child has one thread.
     let launch: gracenet::Launch = unsafe { gracenet::Launch::from_libc() }.unwrap();
     // SAFETY: as above.
-    unsafe { gracenet::launch::consume_from_libc(&Variable::NOTIFICATION) };
+    unsafe { gracenet::launch::remove_from_libc(&Variable::NOTIFICATION) };
     assert!(Variable::NOTIFICATION.iter().all(|variable| std::env::var_os(variable.name()).is_none()));
     let output = Command::new("/bin/sh").args(["-c", "cat /proc/$$/environ"]).output().unwrap();
     let seen = String::from_utf8_lossy(&output.stdout);

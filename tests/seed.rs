@@ -13,8 +13,9 @@
 mod common;
 
 use common::{errno, inherit_from, inherited, inode, ipv6, launch, local, local_of, place, reclaim, reserve};
-use gracenet::error::{AddressFault, Fault, Variable};
-use gracenet::{Error, Inherit, Net};
+use gracenet::Variable;
+use gracenet::error::{AddressFault, Fault};
+use gracenet::{Error, InheritOptions, Net};
 use rustix::io::Errno;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
@@ -49,7 +50,7 @@ common::trials! {
 fn counted(value: &str) -> (Result<usize, Error>, Net<'static, 4>) {
     let mut net = Net::new();
     let mut launch = launch(&[&format!("LISTEN_FDS={value}")]);
-    let result = inherit_from(&mut net, &mut launch, reserve(1), Inherit::new());
+    let result = inherit_from(&mut net, &mut launch, reserve(1), InheritOptions::new());
     (result, net)
 }
 
@@ -103,7 +104,7 @@ fn invalid_file_inherit() {
     let first = place([file.as_fd()]);
     let mut net = Net::<4>::new();
     let mut launch = launch(&["LISTEN_FDS=1"]);
-    let result = inherit_from(&mut net, &mut launch, first, Inherit::new().listeners_only(true));
+    let result = inherit_from(&mut net, &mut launch, first, InheritOptions::new().listeners_only(true));
     assert_eq!(result, Err(Error::NotAListener { fd: first }));
     assert_eq!(net.inherited().count(), 0);
     reclaim(first, 1);

@@ -15,9 +15,9 @@
 mod common;
 
 use common::{in_role, inherit_from, is_open, is_role, launch, passes, place_at, reclaim, strace};
-use gracenet::error::{Call, MessageFault};
+use gracenet::error::{MessageFault, Operation};
 use gracenet::notify::Assignment;
-use gracenet::{Error, Inherit, Net, Notifier, Options};
+use gracenet::{Error, InheritOptions, ListenOptions, Net, Notifier};
 use rustix::fs::Access;
 use rustix::io::{Errno, FdFlags};
 use rustix::net::{AddressFamily, SocketType};
@@ -122,7 +122,7 @@ fn claim_all(first: RawFd, network: &str, addresses: &[String]) {
     let mut launch = launch(&[&format!("LISTEN_FDS={count}"), &format!("LISTEN_PID={}", getpid())]);
     let mut net = Box::new(Net::<1000>::new());
     mark(BEGIN);
-    assert_eq!(inherit_from(&mut net, &mut launch, first, Inherit::new()), Ok(count));
+    assert_eq!(inherit_from(&mut net, &mut launch, first, InheritOptions::new()), Ok(count));
     for address in addresses.iter().rev() {
         net.listen(network, address).unwrap();
     }
@@ -255,7 +255,7 @@ fn cloexec_is_set_one_by_one_where_there_is_no_close_range() {
     if is_role(NAME) {
         let first = passed(5);
         let mut net = Net::<5>::new();
-        let result = inherit_from(&mut net, &mut launch(&["LISTEN_FDS=5"]), first, Inherit::new());
+        let result = inherit_from(&mut net, &mut launch(&["LISTEN_FDS=5"]), first, InheritOptions::new());
         assert_eq!(result, Ok(5));
         for (_, socket) in net.inherited() {
             assert_eq!(rustix::io::fcntl_getfd(socket), Ok(FdFlags::CLOEXEC));
@@ -283,7 +283,7 @@ fn a_pidfd_id_is_not_compared_where_there_is_no_pidfd() {
         let pid = format!("LISTEN_PID={}", getpid());
         let mut launch = launch(&["LISTEN_FDS=1", &pid, "LISTEN_PIDFDID=1"]);
         let mut net = Net::<1>::new();
-        assert_eq!(inherit_from(&mut net, &mut launch, first, Inherit::new()), Ok(1));
+        assert_eq!(inherit_from(&mut net, &mut launch, first, InheritOptions::new()), Ok(1));
         return;
     }
     let trace = Trace::new();
@@ -304,7 +304,7 @@ fn a_directory_that_is_gone_stops_no_start() {
         return;
     }
     let trace = Trace::new();
-    let full = Error::Call { call: Call::OpenDirectory, fd: None, errno: Errno::MFILE };
+    let full = Error::Call { operation: Operation::OpenDirectory, fd: None, errno: Errno::MFILE };
     for (error, expected) in [("ESTALE", Ok(())), ("ENOTCONN", Ok(())), ("EMFILE", Err(full))] {
         let expected = format!("-E{EXPECTED}={expected:?}");
         trace.run_role(&[&expected, "-P", ".", "-e", &format!("inject=?open,openat:error={error}")], NAME);
@@ -324,7 +324,8 @@ fn the_wildcard_is_ipv4s_where_there_is_no_ipv6() {
             let mut successor: Net<'_, 1> = common::inherited(&[&net.fd(id).unwrap()]);
             successor.claim(network, &format!(":{}", address.port())).unwrap();
         }
-        for (network, options) in [("tcp", Options::new().v6only(true)), ("tcp6", Options::new())] {
+        for (network, options) in [("tcp", ListenOptions::new().v6only(true)), ("tcp6", ListenOptions::new())]
+        {
             let error = Net::<1>::new().listen_with(network, ":0", &options).unwrap_err();
             assert_eq!(error.errno(), Some(Errno::AFNOSUPPORT), "{network}");
             // The call that does not fail; made as the library makes its own, which on x86 is by socketcall.
@@ -417,7 +418,11 @@ fn a_vsock_is_spoken_to_in_its_four_forms() {
         said,
         format!(
             "{:?}",
-            Err::<bool, _>(Error::Call { call: Call::Socket, fd: None, errno: Errno::SOCKTNOSUPPORT })
+            Err::<bool, _>(Error::Call {
+                operation: Operation::Socket,
+                fd: None,
+                errno: Errno::SOCKTNOSUPPORT
+            })
         )
     );
     let kinds: Vec<_> = calls.iter().map(|call| call.split([' ', '|']).nth(1).unwrap()).collect();
@@ -434,7 +439,7 @@ fn a_vsock_is_spoken_to_in_its_four_forms() {
         said,
         format!(
             "{:?}",
-            Err::<bool, _>(Error::Call { call: Call::Connect, fd: None, errno: Errno::CONNRESET })
+            Err::<bool, _>(Error::Call { operation: Operation::Connect, fd: None, errno: Errno::CONNRESET })
         )
     );
 }
@@ -503,7 +508,7 @@ fn a_vsock_stream_is_over_when_the_other_end_closes() {
     let theirs = pair();
     rustix::io::write(&theirs, b"not the end").unwrap();
     let late = notifier.timeout(Duration::ZERO).send(&[Assignment::Ready]);
-    assert_eq!(late, Err(Error::Call { call: Call::Recv, fd: None, errno: Errno::TIMEDOUT }));
+    assert_eq!(late, Err(Error::Call { operation: Operation::Recv, fd: None, errno: Errno::TIMEDOUT }));
     assert!(!is_open(100));
     // The first call of this thread, too.
     assert_eq!(read(&theirs), expected);

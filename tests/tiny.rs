@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 /// The bars.
 const BYTES: u64 = 16 * 1024;
 const KIB: u64 = 64;
-const CALLS: usize = 20;
+const OPERATIONS: usize = 20;
 const RATIO: f64 = 1.3;
 
 /// How many restarts there are under load.
@@ -172,7 +172,7 @@ fn calls(report: &mut Report, program: &Path) {
             executed |= *pid == successor && call.starts_with("execve(");
             counts
         });
-    report.at_most("system calls of a restart, of both processes", restart.count(), CALLS);
+    report.at_most("system calls of a restart, of both processes", restart.count(), OPERATIONS);
     assert!(executed, "no restart in {text}");
 }
 

@@ -9,8 +9,10 @@
 
 use arbitrary::Arbitrary;
 use gracenet::address::{Address, Family, Kind};
-use gracenet::error::Call;
-use gracenet::{Endpoint, Error, Executable, Id, Inherit, Launch, Net, Options, Readiness, Restart};
+use gracenet::error::Operation;
+use gracenet::{
+    Endpoint, Error, Executable, InheritOptions, Launch, ListenOptions, Net, Readiness, Restart, SocketId,
+};
 use libfuzzer_sys::fuzz_target;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::{DupFlags, Errno};
@@ -218,9 +220,9 @@ fn socket_type(kind: Kind) -> SocketType {
 /// What the tables should hold.
 struct Model {
     inherited: Vec<Slot>,
-    active: Vec<(Id, &'static str)>,
+    active: Vec<(SocketId, &'static str)>,
     /// Every id that was given out.
-    ids: Vec<Id>,
+    ids: Vec<SocketId>,
 }
 
 struct Slot {
@@ -351,7 +353,7 @@ fuzz_target!(|input: Input| {
     let mut launch = launch.expect("room for the variables");
     let mut net = Net::<N>::new();
     // SAFETY: the numbers were given to nobody else, and the strings outlive the tables.
-    let inherited = unsafe { net.inherit_with(&mut launch, Inherit::new().first_fd(FIRST)) };
+    let inherited = unsafe { net.inherit_with(&mut launch, InheritOptions::new().first_fd(FIRST)) };
     assert_eq!(inherited, Ok(count));
     check(&net, &model);
     for step in &input.steps {
@@ -385,7 +387,7 @@ fn take_step(step: &Step, net: &mut Net<'static, N>, model: &mut Model) {
             let Ok(endpoint) = Endpoint::parse(pick(&NETWORKS, network), address) else {
                 return;
             };
-            let mut options = Options::new();
+            let mut options = ListenOptions::new();
             if let Some(name) = name {
                 options = options.name(name);
             }
@@ -445,7 +447,7 @@ fn spawn(reported: bool, launch: &mut Launch<3, 8>, net: &mut Net<'static, N>) {
     let nothing = Executable::Path(c"/dev/null/nothing");
     let failed =
         net.spawn(launch, &Restart::new().executable(nothing).args(&[c"nothing"]).readiness(readiness));
-    let error = Error::Call { call: Call::Execve, fd: None, errno: Errno::NOTDIR };
+    let error = Error::Call { operation: Operation::Execve, fd: None, errno: Errno::NOTDIR };
     assert_eq!(failed.map(drop), Err(error));
     assert_eq!(fds(net), before);
     assert!(launch.vars().eq([c"OTHER=1"]));
@@ -453,7 +455,7 @@ fn spawn(reported: bool, launch: &mut Launch<3, 8>, net: &mut Net<'static, N>) {
 
 /// Exactly the socket that was expected is claimed, or none.
 fn claimed(
-    result: Result<Id, Error>,
+    result: Result<SocketId, Error>,
     expected: Option<usize>,
     name: Option<&'static str>,
     net: &Net<'static, N>,
@@ -473,7 +475,7 @@ fn claimed(
     }
 }
 
-fn given(id: Id, name: &'static str, model: &mut Model) {
+fn given(id: SocketId, name: &'static str, model: &mut Model) {
     assert!(!model.ids.contains(&id), "an id was given out twice");
     model.ids.push(id);
     model.active.push((id, name));

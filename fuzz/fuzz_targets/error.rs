@@ -3,7 +3,8 @@
 
 use arbitrary::Arbitrary;
 use gracenet::Error;
-use gracenet::error::{AddressFault, Call, Fault, MessageFault, NameFault, Table, Variable, Word};
+use gracenet::Variable;
+use gracenet::error::{AddressFault, Fault, MessageFault, NameFault, Operation, Table, Word};
 use libfuzzer_sys::fuzz_target;
 use rustix::io::Errno;
 use std::collections::HashSet;
@@ -29,45 +30,45 @@ enum NameChoice {
     Byte(u8),
 }
 
-const CALLS: [Call; 38] = [
-    Call::Barrier,
-    Call::Bind,
-    Call::Chdir,
-    Call::Chmod,
-    Call::Clone,
-    Call::CloseRange,
-    Call::Configure,
-    Call::Connect,
-    Call::Dup,
-    Call::Execve,
-    Call::Fcntl,
-    Call::Fstat,
-    Call::Fstatfs,
-    Call::Getsockname,
-    Call::Getsockopt,
-    Call::InterfaceIndex,
-    Call::Kill,
-    Call::Listen,
-    Call::Mmap,
-    Call::OpenDirectory,
-    Call::OpenNull,
-    Call::PidfdOpen,
-    Call::Pipe,
-    Call::Poll,
-    Call::Prctl,
-    Call::ReadSignal,
-    Call::ReadStat,
-    Call::Recv,
-    Call::Send,
-    Call::Setsockopt,
-    Call::Shutdown,
-    Call::Signalfd,
-    Call::Sigprocmask,
-    Call::Socket,
-    Call::Socketpair,
-    Call::Stat,
-    Call::Unlink,
-    Call::Waitid,
+const OPERATIONS: [Operation; 38] = [
+    Operation::Barrier,
+    Operation::Bind,
+    Operation::Chdir,
+    Operation::Chmod,
+    Operation::Clone,
+    Operation::CloseRange,
+    Operation::Configure,
+    Operation::Connect,
+    Operation::Dup,
+    Operation::Execve,
+    Operation::Fcntl,
+    Operation::Fstat,
+    Operation::Fstatfs,
+    Operation::Getsockname,
+    Operation::Getsockopt,
+    Operation::InterfaceIndex,
+    Operation::Kill,
+    Operation::Listen,
+    Operation::Mmap,
+    Operation::OpenDirectory,
+    Operation::OpenNull,
+    Operation::PidfdOpen,
+    Operation::Pipe,
+    Operation::Poll,
+    Operation::Prctl,
+    Operation::ReadSignal,
+    Operation::ReadStat,
+    Operation::Recv,
+    Operation::Send,
+    Operation::Setsockopt,
+    Operation::Shutdown,
+    Operation::Signalfd,
+    Operation::Sigprocmask,
+    Operation::Socket,
+    Operation::Socketpair,
+    Operation::Stat,
+    Operation::Unlink,
+    Operation::Waitid,
 ];
 
 const TABLES: [Table; 6] =
@@ -120,7 +121,7 @@ impl Choice<'_> {
     fn error(&self) -> Error {
         match *self {
             Self::Call { call, fd, errno } => Error::Call {
-                call: pick(&CALLS, call),
+                operation: pick(&OPERATIONS, call),
                 fd: fd.map(i32::from),
                 errno: Errno::from_raw_os_error(i32::from(errno % 4095) + 1),
             },
@@ -190,18 +191,18 @@ fn word(name: &str) -> Word {
 /// What there is a list of is gone through once: no branch of a table of words shows in the coverage that guides
 /// the fuzzer.
 fn check_words() {
-    let (call, errno) = (Call::Bind, Errno::NOENT);
-    let calls = CALLS.map(|call| Error::Call { call, fd: None, errno });
+    let (operation, errno) = (Operation::Bind, Errno::NOENT);
+    let operations = OPERATIONS.map(|operation| Error::Call { operation, fd: None, errno });
     let errnos = (1..4096).map(|errno| Errno::from_raw_os_error(errno));
-    let errnos = errnos.map(|errno| Error::Call { call, fd: None, errno });
+    let errnos = errnos.map(|errno| Error::Call { operation, fd: None, errno });
     let tables = TABLES.map(|table| Error::Capacity { table, needed: 2, capacity: 1 });
     let variables = Variable::ACTIVATION.into_iter().chain(Variable::NOTIFICATION);
     let variables = variables.map(|variable| Error::Variable { variable, fault: Fault::OutOfRange });
     let addresses = ADDRESS_FAULTS.map(Error::Address);
-    let errors = calls.into_iter().chain(errnos).chain(tables).chain(variables).chain(addresses);
+    let errors = operations.into_iter().chain(errnos).chain(tables).chain(variables).chain(addresses);
     // One call with one errno is in both lists.
     let texts: HashSet<String> = errors.map(|error| error.to_string()).collect();
-    assert_eq!(texts.len(), CALLS.len() + 4095 - 1 + 6 + 8 + 13);
+    assert_eq!(texts.len(), OPERATIONS.len() + 4095 - 1 + 6 + 8 + 13);
 }
 
 fuzz_target!(init: check_words(), |input: (Choice<'_>, Choice<'_>)| {

@@ -7,8 +7,9 @@
 #![no_main]
 
 use arbitrary::Arbitrary;
+use gracenet::Variable;
 use gracenet::activation::{Activation, Variables};
-use gracenet::error::{Error, Fault, Variable};
+use gracenet::error::{Error, Fault};
 use gracenet::{Launch, notify};
 use libfuzzer_sys::fuzz_target;
 use libloading::{Library, Symbol};

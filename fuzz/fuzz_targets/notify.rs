@@ -3,7 +3,8 @@
 #![no_main]
 
 use arbitrary::Arbitrary;
-use gracenet::error::{Error, Fault, MessageFault, NameFault, Variable};
+use gracenet::Variable;
+use gracenet::error::{Error, Fault, MessageFault, NameFault};
 use gracenet::notify::{Access, Assignment, Notifier};
 use libfuzzer_sys::fuzz_target;
 use rustix::fd::{AsFd, OwnedFd};

@@ -5,9 +5,9 @@
 //! anew finds its messages. A message is checked before a socket is opened for it; no wait is longer than
 //! the notifier's timeout. Two things libsystemd does are left out on purpose. A message of 4096 bytes and
 //! 253 descriptors fits the kernel's smallest send buffer, so none is enlarged; and the sender's credentials
-//! are attached by the kernel, for this process, which is the only one that this room speaks for.
+//! are attached by the kernel, for this process, which is the only one that this module speaks for.
 //!
-//! | room | holds |
+//! | module | holds |
 //! |---|---|
 //! | `message` | assignments, and the bytes they make |
 //! | `target` | what `NOTIFY_SOCKET` says |
@@ -24,13 +24,14 @@ mod watchdog;
 pub use message::{Access, Assignment, FDS_MAX, MESSAGE_MAX};
 
 use crate::address::{Kind, UNIX_MAX};
-use crate::error::{Call, Error, Fault, MessageFault, Variable};
+use crate::deadline::{Deadline, now, poll_until};
+use crate::error::{Error, Fault, MessageFault, Operation};
 use crate::launch::Launch;
 use crate::pidfd;
 use crate::restart::Failure;
 use crate::slot::Slot;
 use crate::sys::VsockAddress;
-use crate::wait::{Deadline, now, poll_until};
+use crate::variable::Variable;
 use core::fmt::{self, Write};
 use core::mem::MaybeUninit;
 use core::time::Duration;
@@ -91,7 +92,7 @@ impl Notifier {
     }
 
     /// The manager that this process was started by, or none: as `NOTIFY_SOCKET` says, which stays in the
-    /// launch's table for the successor. A secure start has none, but for who takes [`Launch::var`] at its word, with
+    /// launch's table for the successor. A privileged start has none, but for who takes [`Launch::var`] at its word, with
     /// [`Notifier::parse`].
     ///
     /// # Errors
@@ -101,7 +102,7 @@ impl Notifier {
         launch: &Launch<ARGS, VARS>,
     ) -> Result<Self, Error> {
         match launch.var(Variable::NotifySocket.name().as_bytes()) {
-            Some(value) if !launch.is_secure() => Self::parse(value),
+            Some(value) if !launch.is_privileged() => Self::parse(value),
             _ => Ok(Self::none()),
         }
     }
@@ -209,7 +210,7 @@ impl Notifier {
         self.send_by(&[Assignment::Barrier], &[theirs.as_fd()], &mut deadline)?;
         drop(theirs);
         let [found] = poll_until([(ours.as_fd(), PollFlags::empty())], &mut deadline)?;
-        if found.is_empty() { Err(Error::call(Call::Barrier, Errno::TIMEDOUT)) } else { Ok(true) }
+        if found.is_empty() { Err(Error::call(Operation::Barrier, Errno::TIMEDOUT)) } else { Ok(true) }
     }
 
     /// Has the manager keep duplicates of `fds` under `name`, over a crash, a restart and, where the unit says
@@ -300,7 +301,7 @@ impl Write for Status {
 pub fn watchdog<const ARGS: usize, const VARS: usize>(
     launch: &Launch<ARGS, VARS>,
 ) -> Result<Option<Duration>, Error> {
-    if launch.is_secure() {
+    if launch.is_privileged() {
         return Ok(None);
     }
     let own = getpid().as_raw_nonzero().get().unsigned_abs();
@@ -327,7 +328,7 @@ pub fn is_booted() -> bool {
 
 /// A pipe whose first end hangs up once the manager has come to the message that carried the second.
 pub(crate) fn barrier_pipe() -> Result<(OwnedFd, OwnedFd), Error> {
-    rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Error::call(Call::Pipe, errno))
+    rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Error::call(Operation::Pipe, errno))
 }
 
 fn send(
@@ -338,7 +339,7 @@ fn send(
 ) -> Result<(), Error> {
     let mut message = message::Bytes::new();
     message::render(assignments, fds.len(), now(), &mut message)?;
-    let invalid = |errno| Error::call(Call::Connect, errno);
+    let invalid = |errno| Error::call(Operation::Connect, errno);
     match Target::parse(value)? {
         Target::Path(path) => {
             send_datagram(&SocketAddrUnix::new(path).map_err(invalid)?, &message, fds, deadline)
@@ -373,7 +374,7 @@ fn send_vsock(
     deadline: &mut Deadline,
 ) -> Result<(), Error> {
     const ANY: [Kind; 3] = [Kind::Datagram, Kind::Packet, Kind::Stream];
-    let mut refused = Error::call(Call::Socket, Errno::SOCKTNOSUPPORT);
+    let mut refused = Error::call(Operation::Socket, Errno::SOCKTNOSUPPORT);
     for candidate in kind.as_ref().map_or(&ANY[..], core::slice::from_ref) {
         match open_vsock(*candidate, &address, deadline) {
             Ok(socket) => {
@@ -419,18 +420,18 @@ fn open_vsock(kind: Kind, address: &VsockAddress, deadline: &mut Deadline) -> Re
 
 fn socket(family: AddressFamily, kind: SocketType) -> Result<OwnedFd, Error> {
     rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
-        .map_err(|errno| Error::call(Call::Socket, errno))
+        .map_err(|errno| Error::call(Operation::Socket, errno))
 }
 
 fn connect(socket: &OwnedFd, address: &impl SocketAddrArg, deadline: &mut Deadline) -> Result<(), Error> {
     let connected = match rustix::net::connect(socket, address) {
         Err(Errno::INPROGRESS | Errno::INTR) => {
-            wait(socket, PollFlags::OUT, Call::Connect, deadline)?;
+            wait(socket, PollFlags::OUT, Operation::Connect, deadline)?;
             sockopt::socket_error(socket).and_then(|result| result)
         }
         other => other,
     };
-    connected.map_err(|errno| Error::call(Call::Connect, errno))
+    connected.map_err(|errno| Error::call(Operation::Connect, errno))
 }
 
 /// Sends one datagram, or a stream's every byte.
@@ -450,8 +451,8 @@ fn send_all(
         match rustix::net::sendmsg(socket, &[IoSlice::new(rest)], &mut control, SendFlags::NOSIGNAL) {
             Ok(sent) => rest = rest.get(sent..).unwrap_or(&[]),
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => wait(socket, PollFlags::OUT, Call::Send, deadline)?,
-            Err(errno) => return Err(Error::call(Call::Send, errno)),
+            Err(Errno::AGAIN) => wait(socket, PollFlags::OUT, Operation::Send, deadline)?,
+            Err(errno) => return Err(Error::call(Operation::Send, errno)),
         }
     }
     Ok(())
@@ -459,19 +460,25 @@ fn send_all(
 
 /// Says that nothing follows, and waits until the other end has taken everything and closed.
 fn finish(socket: &OwnedFd, deadline: &mut Deadline) -> Result<(), Error> {
-    rustix::net::shutdown(socket, Shutdown::Write).map_err(|errno| Error::call(Call::Shutdown, errno))?;
+    rustix::net::shutdown(socket, Shutdown::Write)
+        .map_err(|errno| Error::call(Operation::Shutdown, errno))?;
     loop {
         match rustix::net::recv(socket, &mut [0_u8; 64], RecvFlags::empty()) {
             Ok((0, _)) => return Ok(()),
             Ok(_) | Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => wait(socket, PollFlags::IN, Call::Recv, deadline)?,
-            Err(errno) => return Err(Error::call(Call::Recv, errno)),
+            Err(Errno::AGAIN) => wait(socket, PollFlags::IN, Operation::Recv, deadline)?,
+            Err(errno) => return Err(Error::call(Operation::Recv, errno)),
         }
     }
 }
 
 /// Waits for the socket, or fails as `call` would have, with `ETIMEDOUT`.
-fn wait(socket: &OwnedFd, flags: PollFlags, call: Call, deadline: &mut Deadline) -> Result<(), Error> {
+fn wait(
+    socket: &OwnedFd,
+    flags: PollFlags,
+    operation: Operation,
+    deadline: &mut Deadline,
+) -> Result<(), Error> {
     let [found] = poll_until([(socket.as_fd(), flags)], deadline)?;
-    if found.is_empty() { Err(Error::call(call, Errno::TIMEDOUT)) } else { Ok(()) }
+    if found.is_empty() { Err(Error::call(operation, Errno::TIMEDOUT)) } else { Ok(()) }
 }

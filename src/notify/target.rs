@@ -2,7 +2,8 @@
 
 use crate::activation;
 use crate::address::{Kind, UNIX_MAX};
-use crate::error::{Error, Fault, Variable};
+use crate::error::{Error, Fault};
+use crate::variable::Variable;
 
 /// The CID that means any machine, which nothing can be sent to.
 const CID_ANY: u32 = u32::MAX;

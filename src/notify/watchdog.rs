@@ -2,7 +2,8 @@
 //! process. No system call is made here.
 
 use crate::activation::number;
-use crate::error::{Error, Fault, Variable};
+use crate::error::{Error, Fault};
+use crate::variable::Variable;
 use core::time::Duration;
 
 /// The time within which a message has to come, if the watchdog is on for the process `own`.

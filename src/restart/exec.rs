@@ -29,11 +29,11 @@
 #![allow(unsafe_code)]
 
 use super::Restart;
-use super::clone::become_successor;
+use super::child::become_successor;
 use super::image::{HandOver, Image, with_image};
-use crate::error::{Call, Error};
+use crate::error::{Error, Operation};
 use crate::launch::LaunchView;
-use crate::sys::{self, Clone, Mask, Task};
+use crate::sys::{self, Kin, Mask, Task};
 use core::convert::Infallible;
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -56,14 +56,14 @@ pub(crate) fn exec(
     let cloned = with_image(launch, restart, hand_over, &mut |image| {
         image.yields = true;
         image.parent_death_signal = parent_death_signal;
-        let mask = sys::block_signals().map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
+        let mask = sys::block_signals().map_err(|errno| Error::call(Operation::Sigprocmask, errno))?;
         image.mask = Some(mask);
         let free = image.first_free();
         // SAFETY: all signals are blocked, and `replace` keeps to the rules of a clone's body.
-        let cloned = unsafe { sys::clone_and_run(Clone::Thread(stack.bytes()), free, image, replace) };
+        let cloned = unsafe { sys::clone_and_run(Kin::Thread(stack.bytes()), free, image, replace) };
         // The mask was the thread's own a moment ago; there is nothing in it to refuse.
         let _ = sys::restore_signals(mask);
-        cloned.map_err(|errno| Error::call(Call::Clone, errno))
+        cloned.map_err(|errno| Error::call(Operation::Clone, errno))
     })?;
     // A signal that kills one thread and not its process is a filter's (SECCOMP_RET_KILL_THREAD).
     Err(cloned.answer.unwrap_or(Error::Killed { signal: Signal::SYS.as_raw() }))
@@ -88,7 +88,7 @@ impl Stack {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a fresh anonymous mapping, at an address that the kernel chooses.
         let mapping = unsafe { rustix::mm::mmap_anonymous(core::ptr::null_mut(), STACK, protection, flags) };
-        mapping.map(Self).map_err(|errno| Error::call(Call::Mmap, errno))
+        mapping.map(Self).map_err(|errno| Error::call(Operation::Mmap, errno))
     }
 
     fn bytes(&mut self) -> &mut [MaybeUninit<u8>] {

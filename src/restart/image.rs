@@ -1,18 +1,19 @@
 //! The image: what the successor will see, prepared in the predecessor.
 //!
 //! [`with_image`] rewrites the launch's tables in place, lends them out, and puts them back, whatever happens. What the
-//! clone makes of an [`Image`] is in `clone`.
+//! clone makes of an [`Image`] is in `child`.
 #![allow(unsafe_code)]
 
 use super::{Change, Executable, Restart};
 use crate::activation::{DIGITS, FIRST_FD, NUMBER_LINE, UNKNOWN, decimal, render_names, render_number};
 use crate::cstr::CStrPtr;
 use crate::environ::{Environ, Journal};
-use crate::error::{Error, Table, Variable};
+use crate::error::{Error, Table};
 use crate::launch::{Directory, LaunchView};
 use crate::placement::{Placement, Source};
 use crate::sys::{Cloned, Mask};
 use crate::table::{Active, NAMES_HEAD, NAMES_ROW, names_capacity};
+use crate::variable::Variable;
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
@@ -126,8 +127,8 @@ pub(super) fn with_image(
     hand_over: HandOver<'_>,
     run: &mut Run<'_>,
 ) -> Result<Cloned<Error>, Error> {
-    let LaunchView { args, vars, directory, secure } = launch;
-    if secure && !is_told(&restart.executable) {
+    let LaunchView { args, vars, directory, privileged } = launch;
+    if privileged && !is_told(&restart.executable) {
         return Err(Error::Untrusted);
     }
     let args_len = args.len();

@@ -14,10 +14,10 @@
 //! References: `sd_notify(3)`, `Type=notify-reload` and `NotifyAccess=` in `systemd.service(5)`.
 
 use super::Failure;
+use crate::deadline::{Deadline, poll_until};
 use crate::error::Error;
 use crate::notify::{self, Assignment, Notifier};
 use crate::pidfd;
-use crate::wait::{Deadline, poll_until};
 use core::time::Duration;
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};

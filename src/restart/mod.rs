@@ -2,19 +2,19 @@
 //!
 //! [`Net::spawn`](crate::Net::spawn) makes a successor that overlaps with this process until it is ready;
 //! [`Net::exec`](crate::Net::exec) replaces this process's image and keeps its PID. Both do the same work at
-//! the same place, between clone and execve (`clone`); what differs is whether the clone is a process or a
+//! the same place, between clone and execve (`child`); what differs is whether the clone is a process or a
 //! thread.
 //!
-//! | room | holds |
+//! | module | holds |
 //! |---|---|
 //! | `image` | what the successor will see |
-//! | `clone` | the steps from clone to execve |
+//! | `child` | the steps from clone to execve |
 //! | `spawn` | a clone that is a process |
 //! | `exec` | a clone that is a thread with descriptors of its own |
 //! | `main_pid` | what the service manager is told |
 //! | `successor` | the process that was started: readiness, deadline, exit |
 
-mod clone;
+mod child;
 pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod main_pid;

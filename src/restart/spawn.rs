@@ -10,16 +10,16 @@
 //! (`sys/emulator.rs`).
 #![allow(unsafe_code)]
 
-use super::clone::become_successor;
+use super::child::become_successor;
 use super::image::{HandOver, Progress, with_image};
 use super::main_pid::MainPid;
 use super::successor::{LAST_BREATH, Successor};
 use super::{Parentage, Readiness, Restart};
-use crate::error::{Call, Error};
+use crate::error::{Error, Operation};
 use crate::launch::LaunchView;
 use crate::pidfd::{self, Exit};
 use crate::ready;
-use crate::sys::{self, Clone, Cloned};
+use crate::sys::{self, Cloned, Kin};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
@@ -44,28 +44,28 @@ pub(crate) fn spawn(
     };
     let hand_over = HandOver { readiness: pair.as_ref().map(|(_, theirs)| theirs.as_fd()), ..hand_over };
     let cloned = with_image(launch, restart, hand_over, &mut |image| {
-        let mask = sys::block_signals().map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
+        let mask = sys::block_signals().map_err(|errno| Error::call(Operation::Sigprocmask, errno))?;
         image.mask = Some(mask);
         let free = image.first_free();
         let mut clone = |what| {
-            // SAFETY: all signals are blocked, and `become_successor` keeps to the rules of its room. It puts
+            // SAFETY: all signals are blocked, and `become_successor` keeps to the rules of its module. It puts
             // sockets below `free`, and parks above.
             unsafe { sys::clone_and_run(what, free, image, become_successor) }
         };
         let cloned = match parentage {
-            Parentage::Child => clone(Clone::Child),
-            Parentage::Sibling => match clone(Clone::Sibling) {
+            Parentage::Child => clone(Kin::Child),
+            Parentage::Sibling => match clone(Kin::Sibling) {
                 // The init process of a PID namespace, which has no siblings.
                 Err(Errno::INVAL) => {
                     parentage = Parentage::Child;
-                    clone(Clone::Child)
+                    clone(Kin::Child)
                 }
                 other => other,
             },
         };
         // The mask was the thread's own a moment ago; there is nothing in it to refuse.
         let _ = sys::restore_signals(mask);
-        let cloned = cloned.map_err(|errno| Error::call(Call::Clone, errno))?;
+        let cloned = cloned.map_err(|errno| Error::call(Operation::Clone, errno))?;
         match (cloned.answer, collect(&cloned)) {
             (Some(error), _) => Err(error),
             (None, Some(signal)) => Err(Error::Killed { signal }),
@@ -75,7 +75,7 @@ pub(crate) fn spawn(
             (None, None) => Ok(cloned),
         }
     })?;
-    let pid = Pid::from_raw(cloned.id).ok_or(Error::call(Call::Clone, Errno::CHILD))?;
+    let pid = Pid::from_raw(cloned.id).ok_or(Error::call(Operation::Clone, Errno::CHILD))?;
     let pidfd = match cloned.pidfd {
         Some(pidfd) => pidfd,
         None => open_pidfd(pid)?,
@@ -92,7 +92,7 @@ fn open_pidfd(pid: Pid) -> Result<OwnedFd, Error> {
     rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         while let Err(Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED) {}
-        Error::call(Call::PidfdOpen, errno)
+        Error::call(Operation::PidfdOpen, errno)
     })
 }
 

@@ -6,10 +6,10 @@
 
 use super::main_pid::MainPid;
 use super::{Parentage, Readiness};
-use crate::error::{Call, Error};
+use crate::deadline::{Deadline, poll_until};
+use crate::error::{Error, Operation};
 use crate::pidfd::{self, Exit};
-use crate::ready::{self, Reason, Received, Report};
-use crate::wait::{Deadline, poll_until};
+use crate::ready::{self, Received, Refusal, Report};
 use core::fmt;
 use core::time::Duration;
 use rustix::event::PollFlags;
@@ -47,7 +47,7 @@ pub enum Failure {
     /// It closed the readiness socket, or wrote something that is no report, and was killed.
     Closed,
     /// It gave up, for this reason.
-    Refused(Reason),
+    Refused(Refusal),
     /// It was not ready at the deadline, and was killed.
     Deadline,
     /// It was killed by [`Successor::kill`].
@@ -101,7 +101,7 @@ impl From<Failure> for std::io::Error {
         use std::io::ErrorKind;
         match failure {
             Failure::NotStarted(error) | Failure::Manager(error) | Failure::Error(error) => error.into(),
-            Failure::Refused(Reason::Errno(errno)) => errno.into(),
+            Failure::Refused(Refusal::Errno(errno)) => errno.into(),
             Failure::Deadline => Self::new(ErrorKind::TimedOut, failure),
             _ => Self::other(failure),
         }
@@ -134,7 +134,7 @@ enum State {
     /// Waits for this moment, alive.
     Proving(Deadline),
     /// Gave up, and has not ended yet.
-    Refused(Reason),
+    Refused(Refusal),
     /// Ready, which the service manager has not been told.
     Announcing,
     /// Ready, and the manager has been told; it has not said that it heard.
@@ -291,7 +291,7 @@ impl Successor {
     /// It said why it gives up, and has nothing more to say: what is left of it is the pidfd.
     #[cold]
     #[inline(never)]
-    fn refused(&mut self, reason: Reason) {
+    fn refused(&mut self, reason: Refusal) {
         self.state = State::Refused(reason);
         self.close_socket();
     }
@@ -364,7 +364,7 @@ impl Successor {
         if self.announce(&mut deadline)? {
             return Ok(());
         }
-        Err(Failure::Manager(Error::call(Call::Barrier, Errno::TIMEDOUT)))
+        Err(Failure::Manager(Error::call(Operation::Barrier, Errno::TIMEDOUT)))
     }
 
     /// Waits until it is ready, for `timeout` at most, and tells whether it is. One that is not stays in
@@ -471,7 +471,9 @@ impl Successor {
         };
         match killed {
             Ok(()) | Err(Errno::SRCH) => {}
-            Err(errno) => return Failure::Error(Error::call_on(Call::Kill, self.pidfd.as_raw_fd(), errno)),
+            Err(errno) => {
+                return Failure::Error(Error::call_on(Operation::Kill, self.pidfd.as_raw_fd(), errno));
+            }
         }
         match self.has_ended(DEATH) {
             Ok(true) => self.collect(failure),
@@ -537,7 +539,7 @@ impl Successor {
                 Err(Errno::INTR) => {}
                 // Somebody else was first.
                 Err(Errno::CHILD) => return pidfd::exit(self.pidfd.as_fd(), LAST_BREATH),
-                Err(errno) => return Err(Error::call_on(Call::Waitid, self.pidfd.as_raw_fd(), errno)),
+                Err(errno) => return Err(Error::call_on(Operation::Waitid, self.pidfd.as_raw_fd(), errno)),
             }
         }
         Ok(None)

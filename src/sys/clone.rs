@@ -17,7 +17,7 @@ const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 
 /// What a clone shares with the process that makes it.
 #[derive(Debug)]
-pub(crate) enum Clone<'s> {
+pub(crate) enum Kin<'s> {
     /// A new process: memory until it executes or exits; handlers are its own, and default. This process is
     /// its parent.
     ///
@@ -99,7 +99,7 @@ pub(super) struct AnswerPipe {
 ///   memory, the calling process too.)
 /// - If the clone is a process, `body` closes and replaces no descriptor from `free` on that it did not make.
 pub(crate) unsafe fn clone_and_run<T, R: Copy>(
-    mut what: Clone<'_>,
+    mut what: Kin<'_>,
     free: RawFd,
     data: &mut T,
     body: fn(&Task, &mut T) -> R,
@@ -107,16 +107,16 @@ pub(crate) unsafe fn clone_and_run<T, R: Copy>(
     let mut pidfd: c_int = -1;
     // A process ends as processes do: an emulator takes a lock for the end of a thread, which in a fork may be
     // held for ever.
-    let exit = if matches!(what, Clone::Thread(_)) { nr::EXIT } else { nr::EXIT_GROUP };
+    let exit = if matches!(what, Kin::Thread(_)) { nr::EXIT } else { nr::EXIT_GROUP };
     let mut job = Job { body, data, exit, reset_handlers: false, unshares: false, pipe: None, answer: None };
     // The exit signal stays 0 until the clone executes (execve makes it SIGCHLD), so a clone that fails to
     // is seen by nobody's handler and collected by nobody's wait but ours, which asks for it (__WALL).
     let process = CLONE_VM | CLONE_VFORK | CLONE_PIDFD;
     let (flags, clear, stack) = match &mut what {
-        Clone::Child => (process, CLONE_CLEAR_SIGHAND, None),
-        Clone::Sibling => (process | CLONE_PARENT, CLONE_CLEAR_SIGHAND, None),
+        Kin::Child => (process, CLONE_CLEAR_SIGHAND, None),
+        Kin::Sibling => (process | CLONE_PARENT, CLONE_CLEAR_SIGHAND, None),
         // What semop(2) is to undo at the end of the process survives an execve, if who executes shares it.
-        Clone::Thread(stack) => {
+        Kin::Thread(stack) => {
             (CLONE_VM | CLONE_VFORK | CLONE_THREAD | CLONE_SIGHAND | CLONE_SYSVSEM, 0, Some(stack))
         }
     };
@@ -149,9 +149,9 @@ pub(crate) unsafe fn clone_and_run<T, R: Copy>(
     };
     let ret = match (ret, what) {
         // SAFETY: the caller's contract; there is no clone yet.
-        (Err(Errno::INVAL), Clone::Child) => unsafe { emulator::process(free, &mut job) },
+        (Err(Errno::INVAL), Kin::Child) => unsafe { emulator::process(free, &mut job) },
         // SAFETY: as above.
-        (Err(Errno::INVAL), Clone::Thread(_)) => unsafe { emulator::thread(top, &mut job) },
+        (Err(Errno::INVAL), Kin::Thread(_)) => unsafe { emulator::thread(top, &mut job) },
         (ret, _) => ret,
     };
     // SAFETY: the pointer is to this frame; the kernel wrote behind the compiler's back.
@@ -232,8 +232,8 @@ mod tests {
         let mut stack = [MaybeUninit::uninit(); 16 * 1024];
         let own = stack.as_ptr_range();
         let own = own.start.addr()..own.end.addr();
-        for what in [Clone::Thread(&mut stack), Clone::Child] {
-            let is_thread = matches!(what, Clone::Thread(_));
+        for what in [Kin::Thread(&mut stack), Kin::Child] {
+            let is_thread = matches!(what, Kin::Thread(_));
             let mask = block_signals().unwrap();
             // SAFETY: signals are blocked, and the body keeps to its rules.
             let cloned = unsafe { clone_and_run(what, 64, &mut (), look) };

@@ -5,7 +5,7 @@
 //! called between clone and execve, where memory is shared with a suspended thread of the predecessor: they make raw
 //! system calls and nothing else.
 //!
-//! | room | holds |
+//! | module | holds |
 //! |---|---|
 //! | this one | calls of the process itself |
 //! | `clone` | a process or a thread that runs until it executes a program |
@@ -34,7 +34,7 @@ mod clone;
 mod emulator;
 mod task;
 
-pub(crate) use clone::{Clone, Cloned, clone_and_run};
+pub(crate) use clone::{Cloned, Kin, clone_and_run};
 pub(crate) use task::Task;
 
 // The signal set is one number here, its low bits first; the numbers of x32 and of ILP32 are others.

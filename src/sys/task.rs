@@ -125,7 +125,7 @@ impl Task {
 
     /// Calls `act` for each descriptor that `/proc` lists, but for the one that reads the list.
     pub(super) fn each_listed(&self, mut act: impl FnMut(RawFd) -> Result<(), Errno>) -> Result<(), Errno> {
-        // The thread's list: a thread made by `Clone::Thread` does not have its process's descriptors.
+        // The thread's list: a thread made by `Kin::Thread` does not have its process's descriptors.
         let path = c"/proc/thread-self/fd".as_ptr() as usize;
         let list = self.call(nr::OPENAT, [AT_FDCWD, path, O_DIRECTORY | O_CLOEXEC, 0, 0, 0])?;
         let mut buffer = [0_u8; 1024];

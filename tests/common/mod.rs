@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use gracenet::{Id, Inherit, Launch, Net};
+use gracenet::{InheritOptions, Launch, Net, SocketId};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -178,7 +178,7 @@ pub(crate) fn inherit_from<const N: usize>(
     net: &mut Net<'_, N>,
     launch: &mut Launch,
     first: RawFd,
-    options: Inherit,
+    options: InheritOptions,
 ) -> Result<usize, gracenet::Error> {
     // SAFETY: the numbers are the test's own, and it gives them up; the launch's strings are leaked.
     unsafe { net.inherit_with(launch, options.first_fd(first)) }
@@ -207,7 +207,7 @@ pub(crate) fn inherited_as<const N: usize>(fds: &[&dyn AsFd], names: Option<&str
     let names = names.map(|names| format!("LISTEN_FDNAMES={names}"));
     let mut launch = launch(&[&count].into_iter().chain(&names).map(String::as_str).collect::<Vec<_>>());
     let mut net = Net::new();
-    assert_eq!(inherit_from(&mut net, &mut launch, first, Inherit::new()), Ok(fds.len()));
+    assert_eq!(inherit_from(&mut net, &mut launch, first, InheritOptions::new()), Ok(fds.len()));
     net
 }
 
@@ -217,7 +217,7 @@ pub(crate) fn cookie(fd: impl AsFd) -> u64 {
 }
 
 /// The cookie of an active socket.
-pub(crate) fn cookie_of<const N: usize>(net: &Net<'_, N>, id: Id) -> u64 {
+pub(crate) fn cookie_of<const N: usize>(net: &Net<'_, N>, id: SocketId) -> u64 {
     cookie(net.fd(id).unwrap())
 }
 
@@ -227,7 +227,7 @@ pub(crate) fn local(fd: impl AsFd) -> SocketAddr {
 }
 
 /// The IP address an active socket is bound to.
-pub(crate) fn local_of<const N: usize>(net: &Net<'_, N>, id: Id) -> SocketAddr {
+pub(crate) fn local_of<const N: usize>(net: &Net<'_, N>, id: SocketId) -> SocketAddr {
     local(net.fd(id).unwrap())
 }
 

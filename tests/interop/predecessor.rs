@@ -25,7 +25,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use gracenet::{Executable, Launch, Net, Options, Readiness, Restart};
+use gracenet::{Executable, Launch, ListenOptions, Net, Readiness, Restart};
 use rustix::fs::{Mode, OFlags};
 
 use crate::client::Place;
@@ -45,7 +45,7 @@ pub(crate) fn run(args: impl Iterator<Item = String>) -> ExitCode {
     for arg in &args {
         let (name, address) = arg.rsplit_once('=').unwrap();
         let network = if address.starts_with('/') { "unix" } else { "tcp" };
-        ids.push(net.listen_with(network, address, &Options::new().name(name)).unwrap());
+        ids.push(net.listen_with(network, address, &ListenOptions::new().name(name)).unwrap());
     }
     let _left_open = rustix::fs::open("/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
     net.ready().unwrap();

@@ -8,10 +8,10 @@ use crate::common::strace;
 use crate::init::pid_namespaces;
 use crate::reporter::find;
 use crate::stage::*;
-use gracenet::error::Call;
+use gracenet::error::Operation;
 use gracenet::notify::{self, Assignment};
 use gracenet::{
-    Error, Executable, Failure, Launch, Net, Notifier, Options, Parentage, Readiness, Reason, Restart,
+    Error, Executable, Failure, Launch, ListenOptions, Net, Notifier, Parentage, Readiness, Refusal, Restart,
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -255,8 +255,8 @@ pub(crate) fn keeps_statuses() -> bool {
     (numbers.next().unwrap(), numbers.next().unwrap()) >= (6_u32, 15_u32) && answered
 }
 
-fn unheard<T>(call: Call, errno: Errno) -> Result<T, Failure> {
-    Err(Failure::Manager(Error::Call { call, fd: None, errno }))
+fn unheard<T>(operation: Operation, errno: Errno) -> Result<T, Failure> {
+    Err(Failure::Manager(Error::Call { operation, fd: None, errno }))
 }
 
 /// The sequence, message by message, as an event loop has it: RELOADING with a time within the call, and nothing more
@@ -338,7 +338,7 @@ fn a_manager_that_does_not_answer_keeps_the_predecessor() {
     let Some((manager, mut stage)) = enter(name) else { return };
     let report = start_ready(&mut stage, &Restart::new());
     manager.reload();
-    let late = unheard(Call::Barrier, Errno::TIMEDOUT);
+    let late = unheard(Operation::Barrier, Errno::TIMEDOUT);
     for timeout in [Duration::ZERO, Duration::from_millis(20)] {
         assert_eq!(stage.net.successor_mut().unwrap().wait_ready(timeout), late);
     }
@@ -382,7 +382,7 @@ fn a_hand_over_that_nobody_looked_at_is_one() {
     start_ready(&mut stage, &Restart::new());
     manager.reload();
     // To the whole of a restart it is the one that was asked for.
-    let late = unheard(Call::Barrier, Errno::TIMEDOUT);
+    let late = unheard(Operation::Barrier, Errno::TIMEDOUT);
     assert_eq!(stage.net.hand_over(&mut stage.launch, &Restart::new(), Duration::ZERO), late);
     manager.next();
     let barrier = manager.barrier();
@@ -431,13 +431,13 @@ const FAILURES: [(&str, Failure, &str); 9] = [
     ("exit 3", Failure::Exited(3), "successor exited with status 3 before it was ready"),
     ("exit 0", Failure::Exited(0), "successor exited with status 0 before it was ready"),
     ("kill", Failure::Killed(9), "successor was killed by signal 9 before it was ready"),
-    ("refuse-code 7", Failure::Refused(Reason::Code(7)), "successor gave up: code 7"),
+    ("refuse-code 7", Failure::Refused(Refusal::Code(7)), "successor gave up: code 7"),
     (
         "refuse-errno 98",
-        Failure::Refused(Reason::Errno(Errno::ADDRINUSE)),
+        Failure::Refused(Refusal::Errno(Errno::ADDRINUSE)),
         "successor gave up: address in use",
     ),
-    ("refuse-and-hang", Failure::Refused(Reason::Code(1)), "successor gave up: code 1"),
+    ("refuse-and-hang", Failure::Refused(Refusal::Code(1)), "successor gave up: code 1"),
     ("close", Failure::Closed, "successor closed the readiness socket without a report"),
     ("garbage", Failure::Closed, "successor closed the readiness socket without a report"),
     ("hang", Failure::Deadline, "successor was not ready at the deadline"),
@@ -672,9 +672,9 @@ fn nothing_begins_that_the_manager_cannot_hear_of() {
     let Some((mut manager, mut stage)) = enter(name) else { return };
     stage.listen();
     let missing = Restart::new().executable(Executable::Path(c"/nonexistent"));
-    let fails = |stage: &mut Stage, call, errno| {
+    let fails = |stage: &mut Stage, operation, errno| {
         let before = Before::of(stage);
-        let failed = Error::Call { call, fd: None, errno };
+        let failed = Error::Call { operation, fd: None, errno };
         assert_eq!(stage.start(&Restart::new(), "ready"), Err(failed));
         let Err(error) = stage.net.exec(&mut stage.launch, &missing);
         assert_eq!(error, failed);
@@ -683,11 +683,11 @@ fn nothing_begins_that_the_manager_cannot_hear_of() {
         assert_no_children();
     };
     let count = manager.fill();
-    fails(&mut stage, Call::Send, Errno::TIMEDOUT);
+    fails(&mut stage, Operation::Send, Errno::TIMEDOUT);
     manager.read_what_fills(count);
     assert!(manager.is_silent());
     drop(manager);
-    fails(&mut stage, Call::Connect, Errno::CONNREFUSED);
+    fails(&mut stage, Operation::Connect, Errno::CONNREFUSED);
     manager = Manager::new();
     assert!(manager.is_silent());
     start_ready(&mut stage, &Restart::new());
@@ -699,7 +699,7 @@ fn nothing_begins_that_the_manager_cannot_hear_of() {
 fn without_pipe() {
     let Some((manager, mut stage)) = enter("without_pipe_for_the_barrier") else { return };
     let before = Before::of(&stage);
-    let failed = Error::Call { call: Call::Pipe, fd: None, errno: Errno::MFILE };
+    let failed = Error::Call { operation: Operation::Pipe, fd: None, errno: Errno::MFILE };
     assert_eq!(stage.start(&Restart::new(), "ready"), Err(failed));
     assert_eq!(before, Before::of(&stage));
     assert!(manager.is_silent());
@@ -714,8 +714,8 @@ fn an_announcement_waits_for_the_manager() {
     manager.reload();
     let expected = announcement(&mut stage, &report);
     let count = manager.fill();
-    let full = unheard(Call::Send, Errno::TIMEDOUT);
-    let gone = unheard(Call::Connect, Errno::CONNREFUSED);
+    let full = unheard(Operation::Send, Errno::TIMEDOUT);
+    let gone = unheard(Operation::Connect, Errno::CONNREFUSED);
     assert_eq!(stage.net.successor_mut().unwrap().poll(), full.map(|()| true));
     assert_eq!(stage.net.successor_mut().unwrap().wait_ready(PATIENCE), full);
     assert_eq!(stage.start(&Restart::new(), "ready"), Err(Error::InFlight));
@@ -755,7 +755,7 @@ fn a_wait_is_no_longer_for_the_manager() {
     start_ready(&mut stage, &Restart::new());
     manager.reload();
     manager.fill();
-    let full = unheard(Call::Send, Errno::TIMEDOUT);
+    let full = unheard(Operation::Send, Errno::TIMEDOUT);
     let short = Duration::from_millis(20);
     let begin = Instant::now();
     let successor = stage.net.successor_mut().unwrap();
@@ -772,7 +772,7 @@ fn a_barrier_waits_for_the_manager() {
     manager.reload();
     let count = manager.fill();
     manager.read_what_fills(1);
-    let full = unheard(Call::Send, Errno::TIMEDOUT);
+    let full = unheard(Operation::Send, Errno::TIMEDOUT);
     assert_eq!(stage.wait_ready(), full);
     assert_eq!(stage.wait_ready(), full);
     manager.read_what_fills(count - 1);
@@ -790,7 +790,7 @@ fn the_barrier_gets_lost() {
     let Some((manager, mut stage)) = enter("the_barrier_gets_lost") else { return };
     let report = start_ready(&mut stage, &Restart::new());
     manager.reload();
-    assert_eq!(stage.wait_ready(), unheard(Call::Send, Errno::CONNREFUSED));
+    assert_eq!(stage.wait_ready(), unheard(Operation::Send, Errno::CONNREFUSED));
     assert_eq!(manager.next(), announcement(&mut stage, &report));
     assert!(manager.is_silent());
     assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
@@ -849,7 +849,7 @@ fn a_report_of_the_last_moment_is_announced() {
     let Some((manager, mut stage)) = enter_by(name, strace, true) else { return };
     let report = start_ready(&mut stage, &Restart::new());
     manager.reload();
-    let late = unheard(Call::Barrier, Errno::TIMEDOUT);
+    let late = unheard(Operation::Barrier, Errno::TIMEDOUT);
     assert_eq!(stage.net.successor_mut().unwrap().wait_ready(Duration::ZERO), late);
     assert_eq!(manager.next(), announcement(&mut stage, &report));
     drop(manager.barrier());
@@ -869,16 +869,16 @@ fn a_failure_is_one_also_where_the_manager_cannot_hear_it() {
     stage.report();
     manager.reload();
     let count = manager.fill();
-    assert_eq!(stage.wait_ready(), Err(Failure::Refused(Reason::Code(7))));
+    assert_eq!(stage.wait_ready(), Err(Failure::Refused(Refusal::Code(7))));
     manager.read_what_fills(count);
     assert!(manager.is_silent());
     stage.start(&Restart::new(), "refuse-code 8").unwrap();
     stage.report();
     manager.reload();
     drop(manager);
-    assert_eq!(stage.wait_ready(), Err(Failure::Refused(Reason::Code(8))));
+    assert_eq!(stage.wait_ready(), Err(Failure::Refused(Refusal::Code(8))));
     let manager = Manager::new();
-    assert_eq!(stage.wait_ready(), Err(Failure::Refused(Reason::Code(8))));
+    assert_eq!(stage.wait_ready(), Err(Failure::Refused(Refusal::Code(8))));
     assert!(manager.is_silent());
 }
 
@@ -1016,7 +1016,7 @@ pub(crate) fn keep() -> ExitCode {
     let mut net = Net::<4>::new();
     let inherited = unsafe { net.inherit(&mut launch) }.unwrap();
     net.set_notifier(Notifier::from_launch(&launch).unwrap());
-    let web = net.listen_with("tcp", "127.0.0.1:0", &Options::new().name("web")).unwrap();
+    let web = net.listen_with("tcp", "127.0.0.1:0", &ListenOptions::new().name("web")).unwrap();
     let state = net.claim_name("state").unwrap_or_else(|_| {
         let file = rustix::fs::memfd_create("state", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         net.add(file, "state").unwrap()

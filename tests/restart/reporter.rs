@@ -6,8 +6,8 @@
 //!
 //! It writes one `key=value` a line, the last being `end`, and then does what the action says.
 
-use gracenet::error::Variable;
-use gracenet::{Launch, Net, Notifier, Reason};
+use gracenet::Variable;
+use gracenet::{Launch, Net, Notifier, Refusal};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -66,7 +66,7 @@ pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let mut launch: Launch<256> = unsafe { Launch::from_libc() }.unwrap();
     let mut net = Net::<64>::new();
     let inherited = unsafe { net.inherit(&mut launch) };
-    unsafe { gracenet::launch::consume_from_libc(&Variable::ACTIVATION) };
+    unsafe { gracenet::launch::remove_from_libc(&Variable::ACTIVATION) };
     net.set_notifier(Notifier::from_launch(&launch).unwrap());
     writeln!(report, "inherited={inherited:?}").unwrap();
     for (position, socket) in net.inherited() {
@@ -106,10 +106,10 @@ pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
             drop(net);
             wait_forever();
         }
-        "refuse-errno" => net.refuse(Reason::Errno(rustix::io::Errno::from_raw_os_error(number()))).unwrap(),
-        "refuse-code" => net.refuse(Reason::Code(number() as u32)).unwrap(),
+        "refuse-errno" => net.refuse(Refusal::Errno(rustix::io::Errno::from_raw_os_error(number()))).unwrap(),
+        "refuse-code" => net.refuse(Refusal::Code(number() as u32)).unwrap(),
         "refuse-and-hang" => {
-            net.refuse(Reason::Code(1)).unwrap();
+            net.refuse(Refusal::Code(1)).unwrap();
             wait_forever();
         }
         "garbage" => {

@@ -3,9 +3,10 @@
 use crate::manager::keeps_statuses;
 use crate::reporter::find;
 use crate::stage::*;
-use gracenet::error::{Call, Table};
+use gracenet::error::{Operation, Table};
 use gracenet::{
-    Change, Error, Executable, Failure, Launch, Net, Notifier, Options, Parentage, Readiness, Reason, Restart,
+    Change, Error, Executable, Failure, Launch, ListenOptions, Net, Notifier, Parentage, Readiness, Refusal,
+    Restart,
 };
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use rustix::io::Errno;
@@ -73,11 +74,11 @@ scenarios! {
     refusing_emulator,
     no_pidfd_to_be_had,
     unix_path_of_a_successor;
-    "fault_in_socketpair": "socketpair:error=EMFILE:when=1" => || fault(Call::Socketpair, Errno::MFILE),
-    "fault_in_clone": "clone3:error=EAGAIN:when=1" => || fault(Call::Clone, Errno::AGAIN),
-    "fault_in_fchdir": "chdir,fchdir:error=EIO" => || fault(Call::Chdir, Errno::IO),
-    "fault_in_dup": "dup3:error=EBUSY:when=1" => || fault(Call::Dup, Errno::BUSY),
-    "fault_in_close_range": "close_range:error=ENOMEM:when=1" => || fault(Call::CloseRange, Errno::NOMEM),
+    "fault_in_socketpair": "socketpair:error=EMFILE:when=1" => || fault(Operation::Socketpair, Errno::MFILE),
+    "fault_in_clone": "clone3:error=EAGAIN:when=1" => || fault(Operation::Clone, Errno::AGAIN),
+    "fault_in_fchdir": "chdir,fchdir:error=EIO" => || fault(Operation::Chdir, Errno::IO),
+    "fault_in_dup": "dup3:error=EBUSY:when=1" => || fault(Operation::Dup, Errno::BUSY),
+    "fault_in_close_range": "close_range:error=ENOMEM:when=1" => || fault(Operation::CloseRange, Errno::NOMEM),
     "signal_during_exec": "close_range:delay_exit=100000" => signal_during_exec,
     "signal_without_handler_during_exec": "close_range:delay_exit=100000" => signal_without_handler_during_exec,
     "signal_after_a_failed_exec": "close_range:delay_enter=500000:when=2" => signal_after_a_failed_exec,
@@ -371,7 +372,7 @@ fn names_budget() {
     let long: &'static str = Box::leak("n".repeat(255).into_boxed_str());
     let mut count = 0;
     let full = loop {
-        match stage.net.listen_with("tcp", "127.0.0.1:0", &Options::new().name(long)) {
+        match stage.net.listen_with("tcp", "127.0.0.1:0", &ListenOptions::new().name(long)) {
             Ok(_) => count += 1,
             Err(error) => break error,
         }
@@ -466,8 +467,8 @@ fn failures_are_told_apart() {
         ("kill", Failure::Killed(9)),
         ("close", Failure::Closed),
         ("garbage", Failure::Closed),
-        ("refuse-errno 98", Failure::Refused(Reason::Errno(Errno::ADDRINUSE))),
-        ("refuse-code 7", Failure::Refused(Reason::Code(7))),
+        ("refuse-errno 98", Failure::Refused(Refusal::Errno(Errno::ADDRINUSE))),
+        ("refuse-code 7", Failure::Refused(Refusal::Code(7))),
     ] {
         stage.start(&Restart::new(), action).unwrap();
         stage.report();
@@ -480,7 +481,7 @@ fn failures_are_told_apart() {
     for (action, failure) in [
         ("hang", Failure::Deadline),
         ("stop", Failure::Deadline),
-        ("refuse-and-hang", Failure::Refused(Reason::Code(1))),
+        ("refuse-and-hang", Failure::Refused(Refusal::Code(1))),
     ] {
         stage.start(&Restart::new(), action).unwrap();
         stage.report();
@@ -644,7 +645,7 @@ fn kill_fails() {
     stage.report();
     let successor = stage.net.successor_mut().unwrap();
     let result = successor.wait_ready(Duration::from_millis(50));
-    let failed = |error| matches!(error, Error::Call { call: Call::Kill, errno: Errno::IO, .. });
+    let failed = |error| matches!(error, Error::Call { operation: Operation::Kill, errno: Errno::IO, .. });
     assert!(matches!(result, Err(Failure::Error(error)) if failed(error)), "{result:?}");
     assert!(successor.is_in_flight());
     assert_eq!(successor.kill(), Ok(true));
@@ -1445,7 +1446,7 @@ fn no_pidfd_to_be_had() {
     unsafe { libc::alarm(10) };
     let args = [c"sh", c"-c", c"read line <&3"];
     let restart = Restart::new().executable(Executable::Path(c"/bin/sh")).args(&args);
-    let failed = Error::Call { call: Call::PidfdOpen, fd: None, errno: Errno::MFILE };
+    let failed = Error::Call { operation: Operation::PidfdOpen, fd: None, errno: Errno::MFILE };
     assert_eq!(stage.net.spawn(&mut stage.launch, &restart).map(drop), Err(failed));
     assert_no_children();
     assert_eq!(before, Before::of(&stage));
@@ -1472,12 +1473,12 @@ fn unix_path_of_a_successor() {
 }
 
 /// A call fails on the way to the successor: the error names it, and everything is as before.
-fn fault(call: Call, errno: Errno) {
+fn fault(operation: Operation, errno: Errno) {
     let mut stage = Stage::new();
     let listener = stage.listen();
     let before = Before::of(&stage);
     match stage.start(&Restart::new(), "ready") {
-        Err(Error::Call { call: found, errno: why, .. }) => assert_eq!((found, why), (call, errno)),
+        Err(Error::Call { operation: found, errno: why, .. }) => assert_eq!((found, why), (operation, errno)),
         other => panic!("{other:?}"),
     }
     assert_eq!(before, Before::of(&stage));

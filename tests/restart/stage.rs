@@ -3,8 +3,8 @@
 
 use crate::common::Need;
 use crate::reporter::descriptors;
-use gracenet::error::Call;
-use gracenet::{Error, Failure, Id, Launch, Net, Restart};
+use gracenet::error::Operation;
+use gracenet::{Error, Failure, Launch, Net, Restart, SocketId};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::{Errno, FdFlags};
@@ -80,7 +80,7 @@ impl Stage {
         }
     }
 
-    pub(crate) fn listen(&mut self) -> Id {
+    pub(crate) fn listen(&mut self) -> SocketId {
         self.net.listen("tcp", "127.0.0.1:0").unwrap()
     }
 
@@ -192,7 +192,7 @@ pub(crate) fn assert_no_children() {
 }
 
 pub(crate) fn execve(errno: Errno) -> Error {
-    Error::Call { call: Call::Execve, fd: None, errno }
+    Error::Call { operation: Operation::Execve, fd: None, errno }
 }
 
 /// Answers these calls with an error, for this process and its successors, where all of these bits are set in

@@ -3,7 +3,7 @@
 
 use crate::reporter::{descriptors, find};
 use crate::stage::*;
-use gracenet::error::Call;
+use gracenet::error::Operation;
 use gracenet::{Error, Executable, Failure, Net, Readiness, Restart};
 use rustix::event::{PollFd, PollFlags, epoll};
 use rustix::fd::AsFd;
@@ -61,7 +61,7 @@ fn too_late() {
     let successor = stage.net.successor_mut().unwrap();
     let pid = successor.pid().as_raw_nonzero().get();
     let failed = Err(Failure::Error(Error::Call {
-        call: Call::Kill,
+        operation: Operation::Kill,
         fd: Some(std::os::fd::AsRawFd::as_raw_fd(&successor.pidfd())),
         errno: Errno::PERM,
     }));

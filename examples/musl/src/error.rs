@@ -3,8 +3,8 @@
 use core::ffi::{CStr, c_char, c_int};
 use core::fmt;
 use core::ptr::null;
-use gracenet::error::Variable;
-use gracenet::{Error, Failure, Reason};
+use gracenet::Variable;
+use gracenet::{Error, Failure, Refusal};
 use rustix::io::Errno;
 
 #[derive(Clone, Copy)]
@@ -148,8 +148,8 @@ impl Parts {
         match failure {
             Failure::Exited(status) => Self::numbered(Kind::Exited, *status),
             Failure::Killed(signal) => Self::numbered(Kind::Killed, *signal),
-            Failure::Refused(Reason::Errno(errno)) => Self::numbered(Kind::Refused, errno.raw_os_error()),
-            Failure::Refused(Reason::Code(code)) => {
+            Failure::Refused(Refusal::Errno(errno)) => Self::numbered(Kind::Refused, errno.raw_os_error()),
+            Failure::Refused(Refusal::Code(code)) => {
                 Self::numbered(Kind::Refused, (*code).try_into().unwrap_or(c_int::MAX))
             }
             Failure::Closed => Self::of(Kind::Closed),

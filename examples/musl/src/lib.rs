@@ -10,7 +10,7 @@ mod state;
 use core::ffi::{CStr, c_char, c_int, c_uint};
 use core::fmt::{self, Write};
 use error::{Last, Parts};
-use gracenet::Options;
+use gracenet::ListenOptions;
 use rustix::fd::{FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use state::{Door, State};
@@ -104,7 +104,7 @@ pub unsafe extern "C" fn gracenet_listen(
         }
         // SAFETY: the caller's contract, for each.
         let (network, address, name) = unsafe { (string(network)?, string(address)?, string(name)?) };
-        let mut options = Options::new()
+        let mut options = ListenOptions::new()
             .nonblocking(flags & NONBLOCK != 0)
             .reuse_port(flags & REUSEPORT != 0)
             .replace_stale(flags & REPLACE_STALE != 0);
@@ -132,9 +132,9 @@ pub unsafe extern "C" fn gracenet_claim(
         let strings = unsafe { (string(network)?, string(address)?, string(name)?) };
         match strings {
             (Some(network), Some(address), Some(name)) => {
-                door.claim(network, address, &Options::new().name(name))
+                door.claim(network, address, &ListenOptions::new().name(name))
             }
-            (Some(network), Some(address), None) => door.claim(network, address, &Options::new()),
+            (Some(network), Some(address), None) => door.claim(network, address, &ListenOptions::new()),
             (None, None, Some(name)) => door.claim_name(name),
             _ => Err(Last::Argument),
         }

@@ -3,9 +3,9 @@
 use crate::error::Last;
 use core::ffi::{c_char, c_int};
 use core::time::Duration;
-use gracenet::error::Variable;
-use gracenet::launch::consume_from_libc;
-use gracenet::{Error, Launch, Net, Notifier, Options, Reason, Rejected, Restart, Socket};
+use gracenet::Variable;
+use gracenet::launch::remove_from_libc;
+use gracenet::{Error, Launch, ListenOptions, Net, Notifier, Refusal, Rejected, Restart, SocketRef};
 use rustix::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use rustix::io::Errno;
 
@@ -45,7 +45,7 @@ impl<const N: usize> State<N> {
     }
 
     /// The descriptor behind an id that was just given out.
-    fn number(&self, id: Result<gracenet::Id, Error>) -> Result<c_int, Last> {
+    fn number(&self, id: Result<gracenet::SocketId, Error>) -> Result<c_int, Last> {
         Ok(self.net.fd(id?)?.as_raw_fd())
     }
 }
@@ -56,9 +56,18 @@ pub(crate) trait Door {
     ///
     /// - Nobody owns the descriptors, and nobody else uses the environment.
     unsafe fn inherit(&mut self) -> Result<c_int, Last>;
-    fn listen(&mut self, network: &str, address: &str, options: &Options<'static, '_>)
-    -> Result<c_int, Last>;
-    fn claim(&mut self, network: &str, address: &str, options: &Options<'static, '_>) -> Result<c_int, Last>;
+    fn listen(
+        &mut self,
+        network: &str,
+        address: &str,
+        options: &ListenOptions<'static, '_>,
+    ) -> Result<c_int, Last>;
+    fn claim(
+        &mut self,
+        network: &str,
+        address: &str,
+        options: &ListenOptions<'static, '_>,
+    ) -> Result<c_int, Last>;
     fn claim_name(&mut self, name: &str) -> Result<c_int, Last>;
     fn add(&mut self, fd: OwnedFd, name: &'static str) -> Result<c_int, Last>;
     fn close(&mut self, fd: c_int) -> Result<c_int, Last>;
@@ -80,7 +89,7 @@ impl<const N: usize> Door for State<N> {
         let notifier = Notifier::from_launch(&self.launch);
         for variables in [&Variable::ACTIVATION[..], &Variable::NOTIFICATION] {
             // SAFETY: the caller's contract.
-            unsafe { consume_from_libc(variables) };
+            unsafe { remove_from_libc(variables) };
         }
         self.net.set_notifier(notifier?);
         Ok(count? as c_int)
@@ -90,13 +99,18 @@ impl<const N: usize> Door for State<N> {
         &mut self,
         network: &str,
         address: &str,
-        options: &Options<'static, '_>,
+        options: &ListenOptions<'static, '_>,
     ) -> Result<c_int, Last> {
         let id = self.net.listen_with(network, address, options);
         self.number(id)
     }
 
-    fn claim(&mut self, network: &str, address: &str, options: &Options<'static, '_>) -> Result<c_int, Last> {
+    fn claim(
+        &mut self,
+        network: &str,
+        address: &str,
+        options: &ListenOptions<'static, '_>,
+    ) -> Result<c_int, Last> {
         let endpoint = gracenet::Endpoint::parse(network, address)?;
         let id = self.net.claim_at(&endpoint, options);
         self.number(id)
@@ -108,7 +122,7 @@ impl<const N: usize> Door for State<N> {
     }
 
     fn add(&mut self, fd: OwnedFd, name: &'static str) -> Result<c_int, Last> {
-        let is_it = |socket: Socket<'_>| socket.as_fd().as_raw_fd() == fd.as_raw_fd();
+        let is_it = |socket: SocketRef<'_>| socket.as_fd().as_raw_fd() == fd.as_raw_fd();
         let is_active = self.net.active().any(|(_, socket)| is_it(socket));
         if is_active || self.net.inherited().any(|(_, socket)| is_it(socket)) {
             // Not the caller's to give.
@@ -144,7 +158,7 @@ impl<const N: usize> Door for State<N> {
     }
 
     fn refuse(&mut self, reason: Errno) -> Result<c_int, Last> {
-        Ok(self.net.refuse(Reason::Errno(reason)).map(|()| 0)?)
+        Ok(self.net.refuse(Refusal::Errno(reason)).map(|()| 0)?)
     }
 
     fn restart(&mut self) -> Result<c_int, Last> {

@@ -2,7 +2,7 @@
 
 use crate::line::Line;
 use crate::start;
-use gracenet::{Error, Failure, Reason};
+use gracenet::{Error, Failure, Refusal};
 use rustix::io::Errno;
 
 /// An error that has been said.
@@ -54,7 +54,7 @@ impl From<Failure> for Complained {
             Failure::NotStarted(error) | Failure::Error(error) => return error.into(),
             Failure::Exited(status) => ("successor exited with status", status),
             Failure::Killed(signal) => ("successor was killed by signal", signal),
-            Failure::Refused(Reason::Errno(errno)) => ("successor refused, errno", errno.raw_os_error()),
+            Failure::Refused(Refusal::Errno(errno)) => ("successor refused, errno", errno.raw_os_error()),
             Failure::Cancelled => ("successor was not ready in time", 0),
             _ => ("successor ended before it was ready", 0),
         };

@@ -27,7 +27,7 @@ mod start;
 
 use complaint::{Complained, complain};
 use connection::Connection;
-use gracenet::{Endpoint, Error, Launch, Net, Options, Restart, Signals, Successor};
+use gracenet::{Endpoint, Error, Launch, ListenOptions, Net, Restart, Signals, Successor};
 use heapless::Vec;
 use line::Line;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -356,7 +356,7 @@ impl<'s> Server<'s> {
 /// Claims or opens one socket.
 fn listen(net: &mut Net<'static, LISTENERS>, argument: &str) -> Result<(), Complained> {
     let address = argument.parse().map_err(|_| complain("an address cannot be read", 0))?;
-    let id = net.listen_at(&Endpoint::tcp(address), &Options::new().nonblocking(true))?;
+    let id = net.listen_at(&Endpoint::tcp(address), &ListenOptions::new().nonblocking(true))?;
     if net.predecessor().is_none() {
         // A service manager hands sockets over blocking. No other process uses them yet.
         rustix::io::ioctl_fionbio(net.fd(id)?, true)?;

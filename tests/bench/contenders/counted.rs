@@ -8,18 +8,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 struct Counting;
 
-static CALLS: AtomicUsize = AtomicUsize::new(0);
+static OPERATIONS: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: it is the system's, and counts.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        CALLS.fetch_add(1, Ordering::SeqCst);
+        OPERATIONS.fetch_add(1, Ordering::SeqCst);
         // SAFETY: the caller's contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        CALLS.fetch_add(1, Ordering::SeqCst);
+        OPERATIONS.fetch_add(1, Ordering::SeqCst);
         // SAFETY: the caller's contract.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -31,7 +31,7 @@ static ALLOCATOR: Counting = Counting;
 /// Writes a fixed number of digits: a handler may not allocate.
 fn tell() {
     let mut line = *b"allocator 0000000000\n";
-    let mut calls = CALLS.load(Ordering::SeqCst);
+    let mut calls = OPERATIONS.load(Ordering::SeqCst);
     for digit in line[10..20].iter_mut().rev() {
         *digit = b'0' + (calls % 10) as u8;
         calls /= 10;

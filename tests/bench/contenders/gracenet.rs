@@ -2,7 +2,7 @@
 
 mod common;
 
-use gracenet::{Endpoint, Launch, Net, Options};
+use gracenet::{Endpoint, Launch, ListenOptions, Net};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn main() {
     // SAFETY: nothing has been opened yet.
     unsafe { net.inherit(&mut launch) }.unwrap();
     for address in &args.addresses {
-        net.claim_at(&Endpoint::tcp(*address), &Options::new()).unwrap();
+        net.claim_at(&Endpoint::tcp(*address), &ListenOptions::new()).unwrap();
     }
     common::mark("claimed");
     if args.only_claims {

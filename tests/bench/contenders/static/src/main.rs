@@ -8,7 +8,7 @@ mod start;
 use core::cell::UnsafeCell;
 use core::time::Duration;
 use gracenet::activation::{DIGITS, decimal};
-use gracenet::{Endpoint, Launch, Net, Network, Options, Signals};
+use gracenet::{Endpoint, Launch, ListenOptions, Net, Network, Signals};
 use heapless::Vec;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -62,7 +62,7 @@ fn main(stack: *const usize) -> Result<(), Errno> {
     unsafe { net.inherit(launch) }.map_err(errno)?;
     for address in launch.args().skip(2) {
         let endpoint = Endpoint::parse_in(Network::Tcp, address.to_bytes()).map_err(errno)?;
-        net.claim_at(&endpoint, &Options::new()).map_err(errno)?;
+        net.claim_at(&endpoint, &ListenOptions::new()).map_err(errno)?;
     }
     mark("claimed");
     if launch.args().nth(1) == Some(c"claim") {

@@ -1,6 +1,6 @@
 //! Waiting: until a descriptor shows something, or a moment has passed. Nothing here waits longer.
 
-use crate::error::{Call, Error};
+use crate::error::{Error, Operation};
 pub(crate) use crate::sys::monotonic as now;
 use core::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -56,7 +56,7 @@ pub(crate) fn poll_until<const N: usize>(
             Ok(0) => *deadline = Deadline::NOW,
             Ok(_) => {}
             Err(Errno::INTR) => continue,
-            Err(errno) => return Err(Error::call(Call::Poll, errno)),
+            Err(errno) => return Err(Error::call(Operation::Poll, errno)),
         }
         return Ok(fds.map(|fd| fd.revents()));
     }

@@ -8,11 +8,12 @@
 use crate::activation::{Activation, NAMES_PREFIX, Variables};
 use crate::address::family;
 use crate::cstr::CStrPtr;
-use crate::error::{Call, Error, Fault, Table, Variable};
+use crate::error::{Error, Fault, Operation, Table};
 use crate::listener;
-use crate::ready::Predecessor;
+use crate::predecessor::Predecessor;
 use crate::sys::{self, SocketName};
 use crate::table::{Inherited, InheritedTable, names_capacity};
+use crate::variable::Variable;
 use heapless::VecView;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, FdFlags};
@@ -183,7 +184,7 @@ fn set_cloexec(range: core::ops::Range<RawFd>) -> Result<(), Error> {
     match sys::set_cloexec(range.start, range.end - 1) {
         Ok(()) => Ok(()),
         Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => set_cloexec_each(range),
-        Err(errno) => Err(Error::call(Call::CloseRange, errno)),
+        Err(errno) => Err(Error::call(Operation::CloseRange, errno)),
     }
 }
 
@@ -199,5 +200,5 @@ fn set_cloexec_each(mut range: core::ops::Range<RawFd>) -> Result<(), Error> {
 /// Sets `FD_CLOEXEC`.
 pub(crate) fn close_on_exec(fd: BorrowedFd<'_>) -> Result<(), Error> {
     rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)
-        .map_err(|errno| Error::call_on(Call::Fcntl, fd.as_raw_fd(), errno))
+        .map_err(|errno| Error::call_on(Operation::Fcntl, fd.as_raw_fd(), errno))
 }

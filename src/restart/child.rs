@@ -2,16 +2,17 @@
 //!
 //! The descriptor table and the working directory are the clone's own here, so whatever fails, the predecessor has
 //! nothing to undo. Memory is shared with a thread that sleeps, and all that is written there is this restart's own: the
-//! digits of three variables, and how far the clone came. This room makes raw system calls through [`Task`] and does
+//! digits of three variables, and how far the clone came. This module makes raw system calls through [`Task`] and does
 //! nothing else: no libc, no allocation, no panic, no thread-local.
 #![allow(unsafe_code)]
 
 use super::image::{Image, Line, Program, Progress};
 use crate::activation::{DIGITS, FIRST_FD, decimal};
-use crate::error::{Call, Error, Variable};
+use crate::error::{Error, Operation};
 use crate::launch::Directory;
 use crate::placement::{Placement, Step};
 use crate::sys::Task;
+use crate::variable::Variable;
 use core::convert::Infallible;
 use core::ffi::{CStr, c_char};
 use heapless::Vec;
@@ -47,16 +48,16 @@ fn attempt(task: &Task, image: &mut Image<'_>) -> Result<Infallible, Error> {
         None => {}
     }
     fill_stdio(task)?;
-    task.close_on_exec_from(first_free).map_err(|errno| Error::call(Call::CloseRange, errno))?;
+    task.close_on_exec_from(first_free).map_err(|errno| Error::call(Operation::CloseRange, errno))?;
     write_pid(task, image);
     if let Some(signal) = image.parent_death_signal {
-        task.set_parent_death_signal(signal).map_err(|errno| Error::call(Call::Prctl, errno))?;
+        task.set_parent_death_signal(signal).map_err(|errno| Error::call(Operation::Prctl, errno))?;
     }
     if let Some(mask) = image.mask {
         if image.yields && task.is_signalled(mask) {
-            return Err(Error::call(Call::Execve, Errno::INTR));
+            return Err(Error::call(Operation::Execve, Errno::INTR));
         }
-        task.set_mask(mask).map_err(|errno| Error::call(Call::Sigprocmask, errno))?;
+        task.set_mask(mask).map_err(|errno| Error::call(Operation::Sigprocmask, errno))?;
     }
     image.progress = Progress::Executes;
     Err(execute(task, image, program_fd))
@@ -90,9 +91,9 @@ fn enter_directory(task: &Task, directory: &Directory) -> Result<(), Error> {
         }
     }
     match directory.fd() {
-        Some(fd) => {
-            task.fchdir(fd.as_raw_fd()).map_err(|errno| Error::call_on(Call::Chdir, fd.as_raw_fd(), errno))
-        }
+        Some(fd) => task
+            .fchdir(fd.as_raw_fd())
+            .map_err(|errno| Error::call_on(Operation::Chdir, fd.as_raw_fd(), errno)),
         None => Ok(()),
     }
 }
@@ -102,7 +103,7 @@ fn out_of_the_way(task: &Task, fd: RawFd, limit: RawFd, first_free: RawFd) -> Re
     if fd >= limit {
         return Ok(fd);
     }
-    task.duplicate_above(fd, first_free).map_err(|errno| Error::call_on(Call::Dup, fd, errno))
+    task.duplicate_above(fd, first_free).map_err(|errno| Error::call_on(Operation::Dup, fd, errno))
 }
 
 fn place(task: &Task, placement: &mut Placement<'_>, first_free: RawFd) -> Result<(), Error> {
@@ -114,7 +115,7 @@ fn place(task: &Task, placement: &mut Placement<'_>, first_free: RawFd) -> Resul
             Step::Park { from } => {
                 spare = task
                     .duplicate_above(from, first_free)
-                    .map_err(|errno| Error::call_on(Call::Dup, from, errno))?;
+                    .map_err(|errno| Error::call_on(Operation::Dup, from, errno))?;
             }
             Step::Unpark { to } => duplicate(task, spare, to)?,
         }
@@ -123,14 +124,14 @@ fn place(task: &Task, placement: &mut Placement<'_>, first_free: RawFd) -> Resul
 }
 
 fn keep(task: &Task, fd: RawFd) -> Result<(), Error> {
-    task.keep(fd).map_err(|errno| Error::call_on(Call::Fcntl, fd, errno))
+    task.keep(fd).map_err(|errno| Error::call_on(Operation::Fcntl, fd, errno))
 }
 
 fn duplicate(task: &Task, from: RawFd, to: RawFd) -> Result<(), Error> {
     task.duplicate_onto(from, to).map_err(|errno| {
         // Said of a target beyond the limit of open files, too, which was lowered then.
         let is_open = errno == Errno::BADF && task.is_close_on_exec(from).is_ok();
-        Error::call_on(Call::Dup, from, if is_open { Errno::MFILE } else { errno })
+        Error::call_on(Operation::Dup, from, if is_open { Errno::MFILE } else { errno })
     })
 }
 
@@ -141,9 +142,9 @@ fn fill_stdio(task: &Task) -> Result<(), Error> {
         match task.is_close_on_exec(fd) {
             Ok(false) => continue,
             Ok(true) | Err(Errno::BADF) => {}
-            Err(errno) => return Err(Error::call_on(Call::Fcntl, fd, errno)),
+            Err(errno) => return Err(Error::call_on(Operation::Fcntl, fd, errno)),
         }
-        let null = task.open_null().map_err(|errno| Error::call(Call::OpenNull, errno))?;
+        let null = task.open_null().map_err(|errno| Error::call(Operation::OpenNull, errno))?;
         if null == fd {
             keep(task, fd)?;
         } else {
@@ -176,7 +177,7 @@ fn execute(task: &Task, image: &Image<'_>, program_fd: Option<RawFd>) -> Error {
         // SAFETY: as above.
         (Program::Fd(fd), moved) => unsafe { task.execute_fd(moved.unwrap_or(*fd), argv, envp) },
     };
-    Error::call(Call::Execve, errno)
+    Error::call(Operation::Execve, errno)
 }
 
 /// Tries `name` in each directory of `path`, as a shell would, but for those that are not absolute.
@@ -186,7 +187,7 @@ fn execute(task: &Task, image: &Image<'_>, program_fd: Option<RawFd>) -> Error {
 fn search(name: &[u8], path: &[u8], execute: impl Fn(&CStr) -> Errno) -> Error {
     if name.is_empty() {
         // Behind a directory's name it would name the directory.
-        return Error::call(Call::Execve, Errno::NOENT);
+        return Error::call(Operation::Execve, Errno::NOENT);
     }
     let mut candidate = Vec::<u8, PATH_MAX>::new();
     let mut refused = false;
@@ -206,11 +207,11 @@ fn search(name: &[u8], path: &[u8], execute: impl Fn(&CStr) -> Errno) -> Error {
             // Nothing there, or nothing to be had: a network's file system may be away.
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NODEV | Errno::STALE | Errno::TIMEDOUT => {}
             Errno::ACCESS => found = Errno::ACCESS,
-            errno => return Error::call(Call::Execve, errno),
+            errno => return Error::call(Operation::Execve, errno),
         }
     }
     if refused && found == Errno::NOENT && !path.is_empty() {
         return Error::RelativePath;
     }
-    Error::call(Call::Execve, found)
+    Error::call(Operation::Execve, found)
 }
