@@ -4,8 +4,9 @@
 //! in a form that is compared and hashed fast; [`Endpoint::keys`] says which keys an endpoint may claim.
 //! This module makes no system call: names of interfaces are resolved by whoever calls it, host names by nobody.
 
-use crate::activation::value_of;
+use crate::digits::value_of;
 use crate::error::{AddressFault, Error, Word};
+use crate::hash::fnv;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use rustix::net::AddressFamily;
 
@@ -471,12 +472,6 @@ const fn has_zone(ip: &Ipv6Addr) -> bool {
 /// Spreads an IP address, in one word, and a port: as FNV does, with one step for all of it.
 const fn mix(ip: u64, port: u16) -> u64 {
     (ip ^ (port as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-/// FNV-1a: spreads short keys, keeps no secret. Whoever could choose colliding addresses here already
-/// chooses what the process listens on.
-pub(crate) fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 const fn check_unix(network: Network, bytes: &[u8]) -> Result<(), AddressFault> {

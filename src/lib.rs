@@ -7,25 +7,28 @@ compile_error!("gracenet is made of Linux system calls: it supports Linux only")
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
-pub mod activation;
 pub mod address;
-pub mod cstr;
 pub mod descriptor;
-pub mod environ;
 pub mod error;
 pub mod launch;
 pub mod notify;
-pub mod placement;
-pub mod ready;
 pub mod restart;
-pub mod signals;
 
+mod activation;
+mod cstr;
 mod deadline;
+mod digits;
+mod environ;
+mod failure;
+mod hash;
 mod inherit;
 mod listener;
 mod net;
 mod pidfd;
+mod placement;
 mod predecessor;
+mod ready;
+mod signals;
 mod slot;
 mod sys;
 mod table;
@@ -46,3 +49,18 @@ pub use restart::{Change, Executable, Failure, Parentage, Readiness, Restart, Su
 pub use signals::Signals;
 pub use table::SocketId;
 pub use variable::Variable;
+
+/// What the crate's own fuzz targets, benchmarks and tests reach beyond the documented interface. It may change in any
+/// release.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::activation::{
+        Activation, FIRST_FD, NAME_MAX, NAMES_PREFIX, NUMBER_LINE, UNKNOWN, Variables, check_name,
+        render_names, render_number,
+    };
+    pub use crate::address::{Equivalent, Key, Keys};
+    pub use crate::cstr::CStrPtr;
+    pub use crate::digits::{DIGITS, decimal};
+    pub use crate::environ::{CHANGES, Environ, Journal};
+    pub use crate::placement::{Placement, Source, Step};
+}

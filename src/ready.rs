@@ -16,7 +16,7 @@
 //! its end: what was left behind by one that has ended already would serve beside it. This module makes system calls
 //! through rustix and `sys`, and starts nothing.
 
-use crate::activation::{DIGITS, decimal, value_of};
+use crate::digits::{DIGITS, decimal, value_of};
 use crate::error::{Error, Operation};
 use crate::sys;
 use core::fmt;

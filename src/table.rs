@@ -5,8 +5,9 @@
 //! closes its descriptor.
 
 use crate::activation::NAMES_PREFIX;
-use crate::address::{Key, Kind, fnv};
+use crate::address::{Key, Kind};
 use crate::error::{Error, Table};
+use crate::hash::fnv;
 use core::num::NonZeroU32;
 use heapless::{Vec, VecView};
 use rustix::fd::OwnedFd;

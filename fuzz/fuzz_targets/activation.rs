@@ -4,11 +4,11 @@
 use arbitrary::Arbitrary;
 use gracenet::Error;
 use gracenet::Variable;
-use gracenet::activation::{
+use gracenet::error::Fault;
+use gracenet::internal::{
     Activation, FIRST_FD, NAMES_PREFIX, NUMBER_LINE, UNKNOWN, Variables, check_name, render_names,
     render_number,
 };
-use gracenet::error::Fault;
 use libfuzzer_sys::fuzz_target;
 
 const MOST_ROOM: usize = 1024;

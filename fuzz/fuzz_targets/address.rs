@@ -5,8 +5,9 @@
 #![no_main]
 
 use arbitrary::Arbitrary;
-use gracenet::address::{Address, Equivalent, Family, Key, Kind, Zone};
+use gracenet::address::{Address, Family, Kind, Zone};
 use gracenet::error::AddressFault;
+use gracenet::internal::{Equivalent, Key};
 use gracenet::{Endpoint, Error, Network};
 use libfuzzer_sys::fuzz_target;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -4,9 +4,8 @@
 
 use arbitrary::Arbitrary;
 use gracenet::Error;
-use gracenet::cstr::CStrPtr;
-use gracenet::environ::{CHANGES, Environ, Journal};
 use gracenet::error::Table;
+use gracenet::internal::{CHANGES, CStrPtr, Environ, Journal};
 use heapless::Vec as Fixed;
 use libfuzzer_sys::fuzz_target;
 use std::ffi::CString;

@@ -8,8 +8,8 @@
 
 use arbitrary::Arbitrary;
 use gracenet::Variable;
-use gracenet::activation::{Activation, Variables};
 use gracenet::error::{Error, Fault};
+use gracenet::internal::{Activation, Variables};
 use gracenet::{Launch, notify};
 use libfuzzer_sys::fuzz_target;
 use libloading::{Library, Symbol};

@@ -2,7 +2,7 @@
 #![no_main]
 
 use arbitrary::Arbitrary;
-use gracenet::placement::{Placement, Source, Step};
+use gracenet::internal::{Placement, Source, Step};
 use libfuzzer_sys::fuzz_target;
 
 const MOST: usize = 64;

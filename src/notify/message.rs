@@ -3,7 +3,8 @@
 //! [`render`] writes the assignments in the caller's order, a newline between them, and refuses whatever the
 //! manager would refuse, ignore or misread, before anything is sent. It makes no system call.
 
-use crate::activation::{DIGITS, decimal, name_fault};
+use crate::activation::name_fault;
+use crate::digits::{DIGITS, decimal};
 use crate::error::{Error, MessageFault};
 use core::time::Duration;
 use heapless::Vec;

@@ -26,9 +26,9 @@ pub use message::{Access, Assignment, FDS_MAX, MESSAGE_MAX};
 use crate::address::{Kind, UNIX_MAX};
 use crate::deadline::{Deadline, now, poll_until};
 use crate::error::{Error, Fault, MessageFault, Operation};
+use crate::failure::Failure;
 use crate::launch::Launch;
 use crate::pidfd;
-use crate::restart::Failure;
 use crate::slot::Slot;
 use crate::sys::VsockAddress;
 use crate::variable::Variable;
@@ -64,7 +64,8 @@ pub struct Notifier {
 type Value = Vec<u8, { UNIX_MAX + 1 }>;
 
 /// What a notifier with an address can do. Reached through pointers that [`Notifier::parse`] alone hands out, so
-/// that a program which never calls it does not carry the code.
+/// that a program which never calls it does not carry the code. The failure is a value for the same reason: a
+/// `&dyn Display` would make every caller carry its words, 15 KiB with those of `core::fmt`.
 #[derive(Debug)]
 struct Verbs {
     send: Send,

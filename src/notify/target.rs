@@ -1,7 +1,7 @@
 //! What `NOTIFY_SOCKET` says: where the service manager listens. No system call is made here.
 
-use crate::activation;
 use crate::address::{Kind, UNIX_MAX};
+use crate::digits;
 use crate::error::{Error, Fault};
 use crate::variable::Variable;
 
@@ -53,7 +53,7 @@ fn check(name: &[u8]) -> Result<&[u8], Error> {
 }
 
 fn number(digits: &[u8], most: u32) -> Result<u32, Error> {
-    activation::number(Variable::NotifySocket, digits, most.into()).map(|number| number as u32)
+    digits::number(Variable::NotifySocket, digits, most.into()).map(|number| number as u32)
 }
 
 const fn fault(fault: Fault) -> Error {

@@ -1,7 +1,7 @@
 //! What `WATCHDOG_USEC` and `WATCHDOG_PID` say: how often the service manager wants to hear from this
 //! process. No system call is made here.
 
-use crate::activation::number;
+use crate::digits::number;
 use crate::error::{Error, Fault};
 use crate::variable::Variable;
 use core::time::Duration;

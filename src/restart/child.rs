@@ -7,7 +7,8 @@
 #![allow(unsafe_code)]
 
 use super::image::{Image, Line, Program, Progress};
-use crate::activation::{DIGITS, FIRST_FD, decimal};
+use crate::activation::FIRST_FD;
+use crate::digits::{DIGITS, decimal};
 use crate::error::{Error, Operation};
 use crate::launch::Directory;
 use crate::placement::{Placement, Step};

@@ -5,8 +5,9 @@
 #![allow(unsafe_code)]
 
 use super::{Change, Executable, Restart};
-use crate::activation::{DIGITS, FIRST_FD, NUMBER_LINE, UNKNOWN, decimal, render_names, render_number};
+use crate::activation::{FIRST_FD, NUMBER_LINE, UNKNOWN, render_names, render_number};
 use crate::cstr::CStrPtr;
+use crate::digits::{DIGITS, decimal};
 use crate::environ::{Environ, Journal};
 use crate::error::{Error, Table};
 use crate::launch::{Directory, LaunchView};

@@ -21,7 +21,8 @@ pub(crate) mod main_pid;
 pub(crate) mod spawn;
 mod successor;
 
-pub use successor::{Failure, Successor};
+pub use crate::failure::Failure;
+pub use successor::Successor;
 
 use core::ffi::CStr;
 use core::time::Duration;

@@ -1,19 +1,14 @@
 //! The clone: a process or a thread that shares memory with a sleeping caller until it executes a program or ends.
 
+use super::job::{
+    CLONE_CLEAR_SIGHAND, CLONE_PARENT, CLONE_PIDFD, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VFORK,
+    CLONE_VM, Job, enter,
+};
 use super::{Task, arch, emulator, nr, result};
-use core::ffi::{c_int, c_void};
+use core::ffi::c_int;
 use core::mem::MaybeUninit;
 use rustix::fd::{FromRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
-
-pub(super) const CLONE_VM: u64 = 0x100;
-pub(super) const CLONE_SIGHAND: u64 = 0x800;
-const CLONE_PIDFD: u64 = 0x1000;
-pub(super) const CLONE_VFORK: u64 = 0x4000;
-const CLONE_PARENT: u64 = 0x8000;
-pub(super) const CLONE_THREAD: u64 = 0x1_0000;
-pub(super) const CLONE_SYSVSEM: u64 = 0x4_0000;
-const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 
 /// What a clone shares with the process that makes it.
 #[derive(Debug)]
@@ -56,27 +51,6 @@ struct CloneArgs {
     stack: u64,
     stack_size: u64,
     tls: u64,
-}
-
-/// What the clone finds in memory, be it shared or a copy.
-pub(super) struct Job<'d, T, R> {
-    body: fn(&Task, &mut T) -> R,
-    data: &'d mut T,
-    /// The call that ends the clone.
-    exit: usize,
-    reset_handlers: bool,
-    /// Whether the clone has yet to leave what it shares.
-    pub(super) unshares: bool,
-    /// Where the answer goes too, if memory may be a copy.
-    pub(super) pipe: Option<AnswerPipe>,
-    pub(super) answer: Option<R>,
-}
-
-/// A pipe for the answer, and the number from which on the body leaves descriptors alone.
-#[derive(Clone, Copy)]
-pub(super) struct AnswerPipe {
-    pub(super) fd: RawFd,
-    pub(super) free: RawFd,
 }
 
 /// Clones, runs `body` in the clone, and returns once the clone has executed a program or ended.
@@ -164,45 +138,12 @@ pub(crate) unsafe fn clone_and_run<T, R: Copy>(
     })
 }
 
-/// Where the clone begins, with no frame to return to.
-pub(super) unsafe extern "C" fn enter<T, R: Copy>(job: *mut c_void) -> ! {
-    let task = Task(());
-    // SAFETY: `clone_and_run` passed a pointer to its `Job<T, R>`, and does not touch it while the clone does.
-    let job = unsafe { &mut *job.cast::<Job<'_, T, R>>() };
-    run(&task, job);
-    loop {
-        // SAFETY: ends this task and touches nothing.
-        unsafe { arch::syscall(job.exit, [127, 0, 0, 0, 0, 0]) };
-    }
-}
-
-/// Runs the body and leaves its answer; there is none if what an emulator makes necessary did not succeed.
-fn run<T, R: Copy>(task: &Task, job: &mut Job<'_, T, R>) {
-    if job.reset_handlers {
-        task.reset_handlers();
-    }
-    let pipe = match job.pipe {
-        // The body needs room above this number too, so where there is none it would not have succeeded.
-        Some(AnswerPipe { fd, free }) => match task.duplicate_above(fd, free) {
-            Ok(fd) => Some(fd),
-            Err(_) => return,
-        },
-        None => None,
-    };
-    if job.unshares && task.unshare().is_err() {
-        return;
-    }
-    job.answer = Some((job.body)(task, job.data));
-    if let Some(pipe) = pipe {
-        task.write_answer(pipe, &job.answer);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::std_instead_of_core, reason = "tests")]
     use super::*;
     use crate::sys::{block_signals, restore_signals};
+    use core::ffi::c_void;
     use rustix::process::Signal;
 
     /// What the clone finds by raw calls is what rustix finds. Its stack is its own, or below its caller's frames, and

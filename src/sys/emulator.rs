@@ -21,9 +21,11 @@
 //! handler of SIGCHLD or a wait for any child can see; and signals that the emulator itself has taken, and
 //! not delivered yet, when a program is executed in place are lost.
 
-use super::clone::{AnswerPipe, Job, enter};
-use super::clone::{CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VFORK, CLONE_VM};
-use super::{Task, arch, nr, result};
+use super::job::{
+    AnswerPipe, CLONE_CHILD_CLEARTID, CLONE_FILES, CLONE_FS, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD,
+    CLONE_VFORK, CLONE_VM, Job, enter,
+};
+use super::{arch, nr, result};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, Ordering};
 use rustix::fd::{AsRawFd, RawFd};
@@ -32,9 +34,6 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 const SIGCHLD: usize = 17;
-const CLONE_FS: u64 = 0x200;
-const CLONE_FILES: u64 = 0x400;
-const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 
 /// Runs the job in a process, in its copy of the calling thread's stack; returns its ID once it has executed a
 /// program or ended.
@@ -97,22 +96,4 @@ pub(super) unsafe fn thread<T, R: Copy>(top: usize, job: &mut Job<'_, T, R>) -> 
     }
     // One that does not answer could not get a table of its own.
     if job.answer.is_none() { Err(Errno::NOSYS) } else { Ok(id) }
-}
-
-impl Task {
-    /// Gives this task a table of descriptors and a working directory of its own.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn unshare(&self) -> Result<(), Errno> {
-        self.call(nr::UNSHARE, [(CLONE_FILES | CLONE_FS) as usize, 0, 0, 0, 0, 0]).map(drop)
-    }
-
-    /// Writes the answer to the pipe, in one piece: it is shorter than what a pipe takes at once.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn write_answer<R>(&self, pipe: RawFd, answer: &Option<R>) {
-        let args = [pipe as usize, &raw const *answer as usize, size_of_val(answer), 0, 0, 0];
-        // If it is not heard, the exit status says that something failed.
-        let _ = self.call(nr::WRITE, args);
-    }
 }

@@ -10,6 +10,7 @@
 //! | this one | calls of the process itself |
 //! | `clone` | a process or a thread that runs until it executes a program |
 //! | `task` | calls of that process or thread |
+//! | `job` | what a clone runs, and the flags that make it |
 //! | `emulator` | the clones that a user-mode emulator takes |
 //! | one for each architecture | `syscall`, `clone_into` and the numbers in `nr`: all the assembly |
 #![allow(unsafe_code)]
@@ -32,6 +33,7 @@ use rustix::process::Signal;
 mod arch;
 mod clone;
 mod emulator;
+mod job;
 mod task;
 
 pub(crate) use clone::{Cloned, Kin, clone_and_run};

@@ -19,7 +19,7 @@ pub(crate) struct Task(pub(super) ());
 
 impl Task {
     /// Makes a call that takes numbers only, or pointers that the caller made from references.
-    pub(super) fn call(&self, nr: usize, args: [usize; 6]) -> Result<usize, Errno> {
+    fn call(&self, nr: usize, args: [usize; 6]) -> Result<usize, Errno> {
         // SAFETY: this is private to the methods below, each of which passes what its call expects; what
         // the calls do to descriptors and directories happens to this task's copies.
         let ret = unsafe { arch::syscall(nr, args) };
@@ -234,6 +234,22 @@ impl Task {
         let empty = c"".as_ptr() as usize;
         let args = [fd as usize, empty, argv as usize, envp as usize, AT_EMPTY_PATH, 0];
         self.failed(nr::EXECVEAT, args)
+    }
+
+    /// Gives this task an own copy of what these flags of clone(2) share.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn unshare(&self, flags: u64) -> Result<(), Errno> {
+        self.call(nr::UNSHARE, [flags as usize, 0, 0, 0, 0, 0]).map(drop)
+    }
+
+    /// Writes the answer to the pipe, in one piece: it is shorter than what a pipe takes at once.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn write_answer<R>(&self, pipe: RawFd, answer: &Option<R>) {
+        let args = [pipe as usize, &raw const *answer as usize, size_of_val(answer), 0, 0, 0];
+        // If it is not heard, the exit status says that something failed.
+        let _ = self.call(nr::WRITE, args);
     }
 
     /// The error of a call that does not return when it succeeds.

@@ -1,6 +1,5 @@
 //! A line of text, put together without `core::fmt`, which alone would be as large as the rest.
 
-use gracenet::activation::{DIGITS, decimal};
 use heapless::Vec;
 use rustix::fd::BorrowedFd;
 
@@ -18,8 +17,10 @@ impl Line {
     }
 
     pub(crate) fn number(&mut self, number: u64) -> &mut Self {
-        let mut digits = [0; DIGITS];
-        let _ = self.0.extend_from_slice(decimal(number, &mut digits));
+        if number >= 10 {
+            self.number(number / 10);
+        }
+        let _ = self.0.push(b'0' + (number % 10) as u8);
         self
     }
 

@@ -7,7 +7,7 @@ mod start;
 
 use core::cell::UnsafeCell;
 use core::time::Duration;
-use gracenet::activation::{DIGITS, decimal};
+use gracenet::internal::{DIGITS, decimal};
 use gracenet::{Endpoint, Launch, ListenOptions, Net, Network, Signals};
 use heapless::Vec;
 use rustix::event::{PollFd, PollFlags, poll};
