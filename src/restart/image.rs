@@ -133,13 +133,19 @@ pub(super) fn with_image(
         return Err(Error::Untrusted);
     }
     let args_len = args.len();
-    let mut journal = Journal::new();
     let mut lines = [[0; NUMBER_LINE]; 5];
-    let mut environ = Environ::new(vars)?;
-    let result = prepare(args, &mut environ, &mut journal, &mut lines, directory, restart, hand_over, run);
-    environ.undo(&mut journal);
-    args.truncate(args_len);
+    let mut tables = Tables { args, environ: Environ::new(vars)?, journal: Journal::new() };
+    let result = prepare(&mut tables, &mut lines, directory, restart, hand_over, run);
+    tables.environ.undo(&mut tables.journal);
+    tables.args.truncate(args_len);
     result
+}
+
+/// The launch's tables while a restart rewrites them, and how to undo that.
+struct Tables<'t> {
+    args: &'t mut VecView<Option<CStrPtr>>,
+    environ: Environ<'t>,
+    journal: Journal,
 }
 
 /// Whether the caller says which program to run, and leaves nothing to whoever made the launch.
@@ -151,20 +157,52 @@ fn is_told(executable: &Executable<'_>) -> bool {
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "the frame that the image points into, split from its undoing")]
+/// Fills the frame that the image points into, and calls `run` with the image. [`with_image`] undoes it.
 fn prepare(
-    args: &mut VecView<Option<CStrPtr>>,
-    environ: &mut Environ<'_>,
-    journal: &mut Journal,
+    tables: &mut Tables<'_>,
     lines: &mut [[u8; NUMBER_LINE]; 5],
     directory: &Directory,
     restart: &Restart<'_>,
     hand_over: HandOver<'_>,
     run: &mut Run<'_>,
 ) -> Result<Cloned<Error>, Error> {
+    let Tables { args, environ, journal } = tables;
     let HandOver { active, readiness, sources, names } = hand_over;
-    let program = args.first().copied().flatten();
+    let name = args.first().copied().flatten();
     let path = environ.find(b"PATH");
+    let argv = write_args(args, restart)?;
+    for (position, change) in restart.changes.iter().enumerate() {
+        apply(change, position, environ, journal)?;
+    }
+    let own = write_variables(environ, journal, lines, active, readiness.is_some(), names)?;
+    list_sources(active, sources)?;
+    let program = program(restart, name.as_ref(), path.as_ref())?;
+    let envp = environ.cells();
+    let last = envp.len().checked_sub(2).and_then(|last| envp.get(last));
+    let mut image = Image {
+        directory,
+        program,
+        argv,
+        envp,
+        pid: own.pid,
+        watchdog_pid: own.watchdog_pid,
+        pidfd_id: own.pidfd_id.zip(last),
+        placement: Placement::new(sources, FIRST_FD),
+        count: active.len() as RawFd,
+        readiness: readiness.map(|fd| fd.as_raw_fd()),
+        mask: None,
+        yields: false,
+        parent_death_signal: None,
+        progress: Progress::Unknown,
+    };
+    run(&mut image)
+}
+
+/// Adds the arguments that replace the launch's behind them, and returns those that the successor gets.
+fn write_args<'a>(
+    args: &'a mut VecView<Option<CStrPtr>>,
+    restart: &Restart<'_>,
+) -> Result<&'a [Option<CStrPtr>], Error> {
     let own_args = args.len();
     for arg in restart.args.unwrap_or(&[]).iter().map(Some).chain(restart.args.map(|_| None)) {
         // SAFETY: the slot is gone before `restart` is: `with_image` truncates the table.
@@ -177,20 +215,32 @@ fn prepare(
     }
     let argv = args.get(if restart.args.is_some() { own_args } else { 0 }..).unwrap_or(&[]);
     // An empty table has no null pointer, at which the kernel stops.
-    if !matches!(argv, [Some(_), .., None]) {
-        return Err(Error::NoArguments);
-    }
+    if matches!(argv, [Some(_), .., None]) { Ok(argv) } else { Err(Error::NoArguments) }
+}
 
-    for (position, change) in restart.changes.iter().enumerate() {
-        apply(change, position, environ, journal)?;
-    }
+/// The lines whose digits the clone writes.
+struct OwnLines<'l> {
+    pid: Option<Line<'l>>,
+    watchdog_pid: Option<Line<'l>>,
+    pidfd_id: Option<Line<'l>>,
+}
+
+/// Sets the variables that tell the successor what it gets, or takes them out.
+fn write_variables<'l>(
+    environ: &mut Environ<'_>,
+    journal: &mut Journal,
+    lines: &'l mut [[u8; NUMBER_LINE]; 5],
+    active: &[Active<'_>],
+    reports: bool,
+    names: &mut [u8],
+) -> Result<OwnLines<'l>, Error> {
     let count = active.len();
     let [fds, ready_fd, pid, watchdog_pid, pidfd_id] = lines;
     let named = active.iter().any(|slot| slot.name != UNKNOWN);
-    let granted = count > 0 || readiness.is_some();
+    let granted = count > 0 || reports;
     let ready_number = FIRST_FD as u64 + count as u64;
     put_number(environ, journal, Variable::Fds, (count > 0).then_some(count as u64), fds)?;
-    put_number(environ, journal, Variable::ReadyFd, readiness.map(|_| ready_number), ready_fd)?;
+    put_number(environ, journal, Variable::ReadyFd, reports.then_some(ready_number), ready_fd)?;
     let names = if named {
         render_names(active.iter().map(|slot| slot.name), names)?;
         Some(Cell::from_mut(names).as_slice_of_cells())
@@ -210,49 +260,43 @@ fn prepare(
     };
     environ.remove(Variable::PidfdId.name().as_bytes(), journal)?;
     let pidfd_id = put_number(environ, journal, Variable::PidfdId, zero, pidfd_id)?;
+    Ok(OwnLines { pid, watchdog_pid, pidfd_id })
+}
 
+/// Lists the active sockets for the placement.
+fn list_sources(active: &[Active<'_>], sources: &mut VecView<Source>) -> Result<(), Error> {
     sources.clear();
     for slot in active {
         // The caller's scratch space has as many slots as the table of active sockets.
         sources.push(Source::new(slot.fd.as_raw_fd())).map_err(|_| Error::Capacity {
             table: Table::Active,
-            needed: count,
+            needed: active.len(),
             capacity: sources.capacity(),
         })?;
     }
-    let program = match restart.executable {
+    Ok(())
+}
+
+/// Finds out how the clone finds the program: `name` is the launch's first argument, `path` its `PATH=` line.
+fn program<'r>(
+    restart: &Restart<'r>,
+    name: Option<&'r CStrPtr>,
+    path: Option<&'r CStrPtr>,
+) -> Result<Program<'r>, Error> {
+    Ok(match restart.executable {
         Executable::Path(path) => Program::Path(path),
         Executable::Fd(fd) => Program::Fd(fd.as_raw_fd()),
         Executable::SameImage => Program::Path(c"/proc/self/exe"),
         Executable::Launched => {
-            let name = program.as_ref().ok_or(Error::NoArguments)?;
+            let name = name.ok_or(Error::NoArguments)?;
             if name.to_bytes().contains(&b'/') {
                 Program::Path(name.as_c_str())
             } else {
-                let path = path.as_ref().map_or(&b""[..], CStrPtr::to_bytes);
+                let path = path.map_or(&b""[..], CStrPtr::to_bytes);
                 Program::Search { name: name.to_bytes(), path: path.strip_prefix(b"PATH=").unwrap_or(path) }
             }
         }
-    };
-    let envp = environ.cells();
-    let last = envp.len().checked_sub(2).and_then(|last| envp.get(last));
-    let mut image = Image {
-        directory,
-        program,
-        argv,
-        envp,
-        pid,
-        watchdog_pid,
-        pidfd_id: pidfd_id.zip(last),
-        placement: Placement::new(sources, FIRST_FD),
-        count: count as RawFd,
-        readiness: readiness.map(|fd| fd.as_raw_fd()),
-        mask: None,
-        yields: false,
-        parent_death_signal: None,
-        progress: Progress::Unknown,
-    };
-    run(&mut image)
+    })
 }
 
 fn apply(
