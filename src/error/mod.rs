@@ -4,6 +4,10 @@
 //! holds what fault, which table is too small, and borrows nothing. What a call that fails leaves behind is
 //! said in that call's own documentation; it is always "as before".
 
+mod errno;
+
+pub(crate) use errno::describe;
+
 use crate::variable::Variable;
 use core::fmt;
 use rustix::fd::RawFd;
@@ -509,41 +513,6 @@ impl fmt::Display for Error {
 }
 
 impl core::error::Error for Error {}
-
-/// The errors a server meets, in words; the others by number.
-pub(crate) fn describe(errno: Errno, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let words = match errno {
-        Errno::ACCESS => "permission denied",
-        Errno::ADDRINUSE => "address in use",
-        Errno::ADDRNOTAVAIL => "address not available",
-        Errno::AFNOSUPPORT => "address family not supported",
-        Errno::AGAIN => "resource temporarily unavailable",
-        Errno::BADF => "bad file descriptor",
-        Errno::CONNREFUSED => "connection refused",
-        Errno::EXIST => "file exists",
-        Errno::INTR => "interrupted by a signal",
-        Errno::INVAL => "invalid argument",
-        Errno::LOOP => "too many symbolic links",
-        Errno::MFILE => "too many open files",
-        Errno::NAMETOOLONG => "name too long",
-        Errno::NFILE => "too many open files in the system",
-        Errno::NODEV => "no such device",
-        Errno::NOENT => "no such file or directory",
-        Errno::NOEXEC => "exec format error",
-        Errno::NOMEM => "out of memory",
-        Errno::NOSYS => "not implemented by this kernel",
-        Errno::NOTDIR => "not a directory",
-        Errno::NOTSOCK => "not a socket",
-        Errno::PERM => "operation not permitted",
-        Errno::PIPE => "broken pipe",
-        Errno::ROFS => "read-only file system",
-        Errno::TIMEDOUT => "timed out",
-        Errno::TOOBIG => "argument list too long",
-        Errno::TXTBSY => "text file busy",
-        other => return write!(f, "errno {}", other.raw_os_error()),
-    };
-    f.write_str(words)
-}
 
 #[cfg(feature = "std")]
 impl From<Error> for std::io::Error {

@@ -1,0 +1,338 @@
+//! The launch: how this process was started, which is what a restart repeats.
+//!
+//! A [`Launch`] points to the arguments and the environment that the kernel put on the stack, or libc keeps;
+//! it copies no string. It remembers the working directory, and whether the start was a set-user-ID one.
+//! Capture makes a handful of system calls; nothing here changes the process. The tables are rewritten by
+//! [`Net::inherit`](crate::Net::inherit), which consumes the activation variables, and for the time of a
+//! restart.
+//!
+//! | module | holds |
+//! |---|---|
+//! | this one | the [`Launch`] and its tables |
+//! | `stack` | finding the initial stack, and whether the start was privileged |
+//! | `directory` | the working directory |
+//! | `libc` | what libc keeps: `environ` and the auxiliary vector |
+#![allow(unsafe_code)]
+
+mod directory;
+mod libc;
+mod stack;
+
+pub(crate) use directory::Directory;
+pub use libc::remove_from_libc;
+
+use crate::cstr::CStrPtr;
+use crate::environ::{self, Environ};
+use crate::error::{Error, Table};
+use crate::slot::Slot;
+use crate::variable::Variable;
+use core::ffi::{CStr, c_char, c_int};
+use heapless::{Vec, VecView};
+use stack::read_privileged;
+
+/// How this process was launched: arguments, environment, working directory.
+///
+/// `ARGS` and `VARS` are the capacities of the two pointer tables, each counting the null pointer that ends
+/// it; a slot is one pointer. The table of variables should have some room beyond the environment: a
+/// restart adds up to five variables, and those that its caller adds. The table of arguments needs twice the
+/// room if a restart is to replace them.
+///
+/// The working directory is held open, so that it is found again when it has been renamed. A program that means to
+/// shut itself in with chroot(2) captures its launch after that: its successor would begin outside. One that gives up
+/// privileges captures it after that too, or begins in a directory that it may enter then: else no restart may.
+#[derive(Debug)]
+pub struct Launch<const ARGS: usize = 1024, const VARS: usize = 2048> {
+    args: Vec<Option<CStrPtr>, ARGS>,
+    vars: Vec<Option<CStrPtr>, VARS>,
+    directory: Directory,
+    privileged: bool,
+}
+
+/// A [`Launch`] of any capacity, for a restart to rewrite.
+pub(crate) struct LaunchView<'l> {
+    pub(crate) args: &'l mut VecView<Option<CStrPtr>>,
+    pub(crate) vars: &'l mut VecView<Option<CStrPtr>>,
+    pub(crate) directory: &'l Directory,
+    pub(crate) privileged: bool,
+}
+
+impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
+    /// A launch without arguments and variables, for [`Launch::capture_from_libc`] and
+    /// [`Launch::capture_from_stack`]. All zeros: a static takes no room in the program's file.
+    #[must_use]
+    pub const fn empty() -> Self {
+        let directory = Directory { path: None, fd: Slot::Empty };
+        Self { args: Vec::new(), vars: Vec::new(), directory, privileged: false }
+    }
+
+    /// Captures the launch from what C's `main` was given.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Capacity`]: more arguments or variables than fit, with their number.
+    /// - [`Error::Call`]: there is no descriptor, or no memory, left to open the working directory.
+    ///
+    /// # Safety
+    ///
+    /// - `argv` points to `argc` strings and a null pointer; `envp` is null, or points to strings and a null
+    ///   pointer.
+    /// - The strings stay there, unchanged, as long as the `Launch` is used.
+    pub unsafe fn new(
+        argc: c_int,
+        argv: *const *const c_char,
+        envp: *const *const c_char,
+    ) -> Result<Self, Error> {
+        let mut launch = Self::empty();
+        // SAFETY: the caller's contract.
+        unsafe { launch.fill(argc.max(0) as usize, argv, envp, read_privileged()) }?;
+        Ok(launch)
+    }
+
+    /// Captures the launch from the stack pointer that the process began with: the address of argc, which
+    /// argv, envp and the auxiliary vector follow.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Capacity`]: more arguments or variables than fit, with their number.
+    /// - [`Error::Call`]: there is no descriptor, or no memory, left to open the working directory.
+    ///
+    /// # Safety
+    ///
+    /// - `stack` is the value of the stack pointer at the program's entry.
+    /// - What it points to stays there, unchanged, as long as the `Launch` is used.
+    ///
+    /// # References
+    ///
+    /// - System V ABI, "Process Initialization"; `getauxval(3)` for `AT_SECURE`
+    pub unsafe fn from_stack(stack: *const usize) -> Result<Self, Error> {
+        let mut launch = Self::empty();
+        // SAFETY: the caller's contract.
+        unsafe { launch.capture_from_stack(stack) }?;
+        Ok(launch)
+    }
+
+    /// The same as [`Launch::from_stack`], without a move. What was in it before is gone; on an error it is empty.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Launch::from_stack`].
+    ///
+    /// # Safety
+    ///
+    /// - As for [`Launch::from_stack`].
+    pub unsafe fn capture_from_stack(&mut self, stack: *const usize) -> Result<(), Error> {
+        // SAFETY: the initial stack begins with the number of arguments.
+        let argc = unsafe { stack.read() };
+        // SAFETY: the arguments' pointers follow it.
+        let argv = unsafe { stack.add(1) };
+        // SAFETY: the environment follows the null pointer behind them.
+        let envp = unsafe { argv.add(argc + 1) };
+        // SAFETY: the environment ends with a null word.
+        let vars = unsafe { count(envp.cast()) };
+        // SAFETY: the auxiliary vector follows that word.
+        let mut entry = unsafe { envp.add(vars + 1) }.cast::<[usize; 2]>();
+        let mut privileged = false;
+        loop {
+            // SAFETY: the vector goes on until its AT_NULL.
+            match unsafe { entry.read() } {
+                [AT_NULL, _] => break,
+                [AT_SECURE, value] => privileged = value != 0,
+                _ => {}
+            }
+            // SAFETY: the entry just read was not the last.
+            entry = unsafe { entry.add(1) };
+        }
+        // SAFETY: both tables are the kernel's.
+        unsafe { self.fill(argc, argv.cast(), envp.cast(), privileged) }
+    }
+
+    /// Fills the tables, or leaves them empty.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Launch::new`].
+    unsafe fn fill(
+        &mut self,
+        argc: usize,
+        argv: *const *const c_char,
+        envp: *const *const c_char,
+        privileged: bool,
+    ) -> Result<(), Error> {
+        self.clear();
+        self.privileged = privileged;
+        let mut fill = || {
+            // SAFETY: the caller promised `argc` strings.
+            unsafe { point_to(argv, argc, Table::Arguments, self.args.as_mut_view()) }?;
+            // SAFETY: the caller promised a table that ends with a null pointer, or none.
+            let count = unsafe { count(envp) };
+            // SAFETY: that many strings were just counted.
+            unsafe { point_to(envp, count, Table::Variables, self.vars.as_mut_view()) }?;
+            let pwd = environ::find(self.vars.as_view(), b"PWD").copied().filter(|_| !privileged);
+            self.directory = Directory::current(pwd)?;
+            Ok(())
+        };
+        fill().inspect_err(|_| self.clear())
+    }
+
+    fn clear(&mut self) {
+        self.args.clear();
+        self.vars.clear();
+        self.directory = Directory { path: None, fd: Slot::Empty };
+    }
+
+    /// The arguments, the program's name first.
+    pub fn args(&self) -> impl Iterator<Item = &CStr> {
+        self.args.iter().map_while(Option::as_ref).map(CStrPtr::as_c_str)
+    }
+
+    /// The environment as the successor will see it, without what a restart adds: `NAME=value` each.
+    pub fn vars(&self) -> impl Iterator<Item = &CStr> {
+        self.vars.iter().map_while(Option::as_ref).map(CStrPtr::as_c_str)
+    }
+
+    /// The value of the variable `name`.
+    #[must_use]
+    #[doc(alias = "getenv")]
+    pub fn var(&self, name: &[u8]) -> Option<&[u8]> {
+        environ::var(self.vars.as_view(), name)
+    }
+
+    /// Whether the start was a set-user-ID or set-group-ID one, or gave capabilities: whoever made it is not
+    /// to be believed, so the variables are ignored, and a restart wants to be told which program to run.
+    #[must_use]
+    #[doc(alias = "AT_SECURE")]
+    pub const fn is_privileged(&self) -> bool {
+        self.privileged
+    }
+
+    pub(crate) fn view(&mut self) -> LaunchView<'_> {
+        LaunchView {
+            args: self.args.as_mut_view(),
+            vars: self.vars.as_mut_view(),
+            directory: &self.directory,
+            privileged: self.privileged,
+        }
+    }
+
+    /// Takes the activation variables out of the table.
+    pub(crate) fn consume(&mut self) -> Result<(), Error> {
+        let mut environ = Environ::new(self.vars.as_mut_view())?;
+        for variable in Variable::ACTIVATION {
+            environ.consume(variable.name().as_bytes());
+        }
+        Ok(())
+    }
+}
+
+const AT_NULL: usize = 0;
+const AT_SECURE: usize = 23;
+const AT_RANDOM: usize = 25;
+
+/// How many strings a table holds before its null pointer; 0 if it is null itself.
+///
+/// # Safety
+///
+/// - `table` is null, or points to strings and a null pointer.
+unsafe fn count(table: *const *const c_char) -> usize {
+    if table.is_null() {
+        return 0;
+    }
+    (0..)
+        // SAFETY: every entry before this one was not null, so the table goes on.
+        .take_while(|position| !unsafe { table.wrapping_add(*position).read() }.is_null())
+        .count()
+}
+
+/// Fills `table` with pointers to `count` strings, and a `None` behind them.
+///
+/// # Safety
+///
+/// - `strings` points to that many strings, which stay there as long as the table is used.
+unsafe fn point_to(
+    strings: *const *const c_char,
+    count: usize,
+    name: Table,
+    table: &mut VecView<Option<CStrPtr>>,
+) -> Result<(), Error> {
+    let full = Error::Capacity { table: name, needed: count + 1, capacity: table.capacity() };
+    if count >= table.capacity() {
+        return Err(full);
+    }
+    for position in 0..count {
+        // SAFETY: there are that many.
+        let string = unsafe { strings.wrapping_add(position).read() };
+        // SAFETY: the caller promised a string that stays.
+        let string = unsafe { CStrPtr::new(string) };
+        table.push(string).map_err(|_| full)?;
+    }
+    table.push(None).map_err(|_| full)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use super::*;
+    use std::vec::Vec as StdVec;
+
+    /// An initial stack: argc, argv, envp, auxiliary vector.
+    pub(super) fn stack(
+        args: &[&'static CStr],
+        vars: &[&'static CStr],
+        auxv: &[[usize; 2]],
+    ) -> StdVec<usize> {
+        let mut words = std::vec![args.len()];
+        for strings in [args, vars] {
+            words.extend(strings.iter().map(|string| string.as_ptr().expose_provenance()));
+            words.push(0);
+        }
+        words.extend(auxv.iter().flatten());
+        words
+    }
+
+    fn capture<const ARGS: usize, const VARS: usize>(stack: &[usize]) -> Result<Launch<ARGS, VARS>, Error> {
+        // SAFETY: laid out as the kernel does, with strings that are static.
+        unsafe { Launch::from_stack(stack.as_ptr()) }
+    }
+
+    #[test]
+    fn reads_the_initial_stack() {
+        let stack = stack(&[c"prog", c"", c"b"], &[c"A=1", c"=", c"B"], &[[6, 4096], [AT_SECURE, 0], [0, 0]]);
+        let launch: Launch<8, 8> = capture(&stack).unwrap();
+        assert!(launch.args().eq([c"prog", c"", c"b"]));
+        assert!(launch.vars().eq([c"A=1", c"=", c"B"]));
+        assert_eq!(launch.var(b"A"), Some(&b"1"[..]));
+        assert_eq!(launch.var(b"B"), None);
+        assert!(!launch.is_privileged());
+    }
+
+    #[test]
+    fn believes_the_kernel_about_a_privileged_start() {
+        let vars = [c"LISTEN_FDS=1", c"LISTEN_FDNAMES=a:b"];
+        let stack = stack(&[c"prog"], &vars, &[[AT_SECURE, 1], [0, 0]]);
+        let mut launch: Launch<8, 8> = capture(&stack).unwrap();
+        assert!(launch.is_privileged());
+        let mut net = crate::Net::<1>::new();
+        // SAFETY: nothing is adopted: the variables are ignored, also that the names are wrong.
+        assert_eq!(unsafe { net.inherit(&mut launch) }, Ok(0));
+        assert_eq!(launch.vars().count(), 0);
+    }
+
+    #[test]
+    fn says_what_does_not_fit_and_how_much_it_is() {
+        let stack = stack(&[c"a", c"b", c"c"], &[c"A=", c"B=", c"C="], &[[0, 0]]);
+        let full = |table| Error::Capacity { table, needed: 4, capacity: 3 };
+        assert_eq!(capture::<3, 4>(&stack).unwrap_err(), full(Table::Arguments));
+        assert_eq!(capture::<4, 3>(&stack).unwrap_err(), full(Table::Variables));
+        assert!(capture::<4, 4>(&stack).is_ok());
+    }
+
+    #[test]
+    fn libc_and_the_kernel_agree() {
+        // SAFETY: the test harness changes neither arguments nor environment.
+        let launch: Launch = unsafe { Launch::from_libc() }.unwrap();
+        let args: StdVec<_> = std::env::args().collect();
+        assert!(launch.args().map(|arg| arg.to_str().unwrap()).eq(args.iter()));
+        assert_eq!(launch.vars().count(), std::env::vars_os().count());
+        assert!(!launch.is_privileged());
+    }
+}

@@ -1,0 +1,173 @@
+//! The claim rule: which inherited socket belongs to an endpoint.
+//!
+//! What the kernel says about a socket is asked when it decides, once, and kept in the socket's slot. This module changes
+//! no socket.
+
+use super::ListenOptions;
+use crate::address::{Address, Endpoint, Equivalent, Family, Key, Keys, Kind};
+use crate::error::{Error, Operation};
+use crate::sys::SocketName;
+use crate::table::{Inherited, InheritedView};
+use rustix::fd::{AsFd, AsRawFd};
+use rustix::net::{SocketType, ipproto, sockopt};
+
+/// What an inherited socket has to be to be claimed for an endpoint.
+pub(crate) struct Wanted<'a> {
+    endpoint: &'a Endpoint<'a>,
+    name: Option<&'a str>,
+    v6only: Option<bool>,
+    keys: Keys,
+}
+
+impl<'a> Wanted<'a> {
+    /// `scope` is the index of the endpoint's zone, as [`scope`](super::scope) finds it.
+    pub(crate) fn new(endpoint: &'a Endpoint<'a>, scope: u32, options: &ListenOptions<'a, '_>) -> Self {
+        Self { endpoint, name: options.name, v6only: options.v6only, keys: endpoint.keys(scope) }
+    }
+
+    /// The position of the inherited socket to claim: by name first, then by the exact address, then by the
+    /// other family's wildcard.
+    ///
+    /// A name that one socket alone was inherited under decides, whatever its address. Of several sockets of
+    /// one name the address decides; if it leaves the port open, the first that is left is taken.
+    pub(crate) fn find(&self, inherited: &mut InheritedView<'_, '_>) -> Result<Option<usize>, Error> {
+        if let Some(name) = self.name {
+            if let Some(position) = self.find_address(inherited, Some(name))? {
+                return Ok(Some(position));
+            }
+            let slots = &*inherited.slots;
+            let is_namesake = |position: &usize| slots.get(*position).is_some_and(|slot| slot.name == name);
+            let decides =
+                self.keys.exact.is_none() || inherited.named(name).filter(is_namesake).nth(1).is_none();
+            for position in inherited.named(name).filter(|_| decides) {
+                if let Some(slot) = inherited.slots.get_mut(position) {
+                    // Nothing of IPv6 comes to the wildcard of IPv4.
+                    let is_v4 = matches!(slot.key, Some(Key::V4 { ip: [0, 0, 0, 0], .. }));
+                    let agrees = !is_v4 || self.v6only != Some(true) || !self.may_be_v6();
+                    if slot.name == name && agrees && self.fits(slot, self.v6only)? {
+                        return Ok(Some(position));
+                    }
+                }
+            }
+        }
+        self.find_address(inherited, None)
+    }
+
+    /// Whether a fresh socket could be one of IPv6.
+    const fn may_be_v6(&self) -> bool {
+        match self.endpoint.address {
+            Address::Inet(address) => address.is_ipv6(),
+            _ => self.endpoint.network.allows(Family::V6),
+        }
+    }
+
+    /// The same among the sockets of one name, or among all.
+    fn find_address(
+        &self,
+        inherited: &mut InheritedView<'_, '_>,
+        name: Option<&str>,
+    ) -> Result<Option<usize>, Error> {
+        let exact = self.keys.exact.as_ref().map(|key| (key, self.v6only));
+        let equivalent = match &self.keys.equivalent {
+            _ if self.v6only == Some(true) => None,
+            Some(Equivalent::DualStack(key)) => Some((key, Some(false))),
+            Some(Equivalent::V4(key)) => Some((key, None)),
+            None => None,
+        };
+        for (key, v6only) in exact.into_iter().chain(equivalent) {
+            for position in inherited.near(key) {
+                let Some(slot) = inherited.slots.get_mut(position) else {
+                    continue;
+                };
+                if slot.key.as_ref() == Some(key)
+                    && name.is_none_or(|name| slot.name == name)
+                    && self.fits(slot, v6only)?
+                    && (key.is_exact() || self.is_address(slot)?)
+                {
+                    return Ok(Some(position));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the slot's socket can be claimed, whatever its address.
+    fn fits(&self, slot: &mut Inherited<'_>, v6only: Option<bool>) -> Result<bool, Error> {
+        Ok(self.is_kind(slot)? && agrees_on_v6only(slot, v6only)?)
+    }
+
+    /// Whether the slot's socket is of the family and the type asked for, and listens if it is a stream. A
+    /// listener of an internet family is taken for TCP's, or MPTCP's: nothing else that this crate opens listens
+    /// there, and to ask for the protocol would be one more call for each. (A manager may hand over SCTP's, if told to
+    /// by `SocketProtocol=`: claim that by its name.)
+    fn is_kind(&self, slot: &mut Inherited<'_>) -> Result<bool, Error> {
+        let (Some(fd), Some(key)) = (&slot.fd, &slot.key) else {
+            return Ok(false);
+        };
+        let error = |errno| Error::call_on(Operation::Getsockopt, fd.as_raw_fd(), errno);
+        let network = self.endpoint.network;
+        if !network.allows(key.family()) {
+            return Ok(false);
+        }
+        if network.kind() != Kind::Datagram {
+            let listening = match slot.listening {
+                Some(listening) => listening,
+                None => *slot.listening.insert(sockopt::socket_acceptconn(fd).map_err(error)?),
+            };
+            if !listening || key.family() != Family::Unix {
+                return Ok(listening);
+            }
+        }
+        let kind = match slot.kind {
+            Some(kind) => kind,
+            // UDP-Lite is a datagram too, and not what `udp` means.
+            None if key.family() != Family::Unix => {
+                let protocol = sockopt::socket_protocol(fd).map_err(error)?;
+                *slot.kind.insert((protocol == Some(ipproto::UDP)).then_some(Kind::Datagram))
+            }
+            None => *slot.kind.insert(kind(sockopt::socket_type(fd).map_err(error)?)),
+        };
+        Ok(kind == Some(network.kind()))
+    }
+
+    /// Whether the slot's address is the one asked for, where its key holds only part of it.
+    #[cold]
+    #[inline(never)]
+    fn is_address(&self, slot: &Inherited<'_>) -> Result<bool, Error> {
+        let Some(fd) = &slot.fd else {
+            return Ok(false);
+        };
+        let mut name = SocketName::new();
+        let name = name
+            .ask(fd.as_fd())
+            .map_err(|errno| Error::call_on(Operation::Getsockname, fd.as_raw_fd(), errno))?;
+        Ok(Address::from_sockaddr(name) == Some(self.endpoint.address))
+    }
+}
+
+/// Whether `IPV6_V6ONLY` of an IPv6 socket on the wildcard address is as asked for.
+fn agrees_on_v6only(slot: &mut Inherited<'_>, wanted: Option<bool>) -> Result<bool, Error> {
+    let (Some(fd), Some(Key::V6 { ip, .. }), Some(wanted)) = (&slot.fd, &slot.key, wanted) else {
+        return Ok(true);
+    };
+    if *ip != [0; 16] {
+        return Ok(true);
+    }
+    let found = match slot.v6only {
+        Some(found) => found,
+        None => *slot.v6only.insert(
+            sockopt::ipv6_v6only(fd)
+                .map_err(|errno| Error::call_on(Operation::Getsockopt, fd.as_raw_fd(), errno))?,
+        ),
+    };
+    Ok(found == wanted)
+}
+
+const fn kind(found: SocketType) -> Option<Kind> {
+    match found {
+        SocketType::STREAM => Some(Kind::Stream),
+        SocketType::DGRAM => Some(Kind::Datagram),
+        SocketType::SEQPACKET => Some(Kind::Packet),
+        _ => None,
+    }
+}
