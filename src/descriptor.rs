@@ -68,97 +68,43 @@ pub fn is_special(fd: impl AsFd, path: Option<&CStr>) -> Result<bool, Error> {
     }))
 }
 
-/// Whether it is a socket; of the family, of the type, and listening or not, where these are given.
+/// Asks whether a descriptor is a socket, and of which kind. A property that is not given may be any.
 ///
-/// # Errors
+/// The questions of libsystemd are:
 ///
-/// - [`Error::Call`]: fstat(2), getsockopt(2) or getsockname(2) failed.
+/// | function | query |
+/// |---|---|
+/// | `sd_is_socket` | [`family`](Self::family), [`kind`](Self::kind), [`listening`](Self::listening) |
+/// | `sd_is_socket_inet` | also [`internet`](Self::internet), or [`port`](Self::port) |
+/// | `sd_is_socket_sockaddr` | also [`address`](Self::address) |
+/// | `sd_is_socket_unix` | also [`unix`](Self::unix), or `AF_UNIX` as the family |
+///
+/// Of [`internet`](Self::internet), [`port`](Self::port), [`address`](Self::address) and [`unix`](Self::unix) the last
+/// one that was called counts.
 ///
 /// # References
 ///
 /// - `sd_is_socket(3)`
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
 #[doc(alias = "sd_is_socket")]
-#[doc(alias = "SO_ACCEPTCONN")]
-pub fn is_socket(
-    fd: impl AsFd,
-    family: Option<AddressFamily>,
-    kind: Option<SocketType>,
-    listening: Option<bool>,
-) -> Result<bool, Error> {
-    let fd = fd.as_fd();
-    if !is_socket_of(fd, kind, listening)? {
-        return Ok(false);
-    }
-    match family {
-        None => Ok(true),
-        Some(family) => Ok(own_address(fd)?.address_family() == family),
-    }
-}
-
-/// Whether it is an internet socket; on this port, where one is given, and the rest as for [`is_socket`].
-///
-/// `None` is any port, which libsystemd writes as 0; here `Some(0)` is a socket that has no port yet. And a
-/// family that is not of the internet, which libsystemd refuses, is one that no such socket has.
-///
-/// # Errors
-///
-/// - As for [`is_socket`].
-///
-/// # References
-///
-/// - `sd_is_socket_inet(3)`
 #[doc(alias = "sd_is_socket_inet")]
-pub fn is_socket_inet(
-    fd: impl AsFd,
+#[doc(alias = "sd_is_socket_sockaddr")]
+#[doc(alias = "sd_is_socket_unix")]
+pub struct SocketQuery<'a> {
     family: Option<AddressFamily>,
     kind: Option<SocketType>,
     listening: Option<bool>,
-    port: Option<u16>,
-) -> Result<bool, Error> {
-    let fd = fd.as_fd();
-    if !is_socket_of(fd, kind, listening)? {
-        return Ok(false);
-    }
-    let own = own_address(fd)?;
-    let is_family = family.is_none_or(|family| own.address_family() == family);
-    let own = SocketAddr::try_from(own);
-    Ok(own.is_ok_and(|own| is_family && port.is_none_or(|port| port == own.port())))
+    own: Own<'a>,
 }
 
-/// Whether it is an internet socket with this address of its own. A port, a flow label and a scope of 0 stand
-/// for any.
-///
-/// # Errors
-///
-/// - As for [`is_socket`].
-///
-/// # References
-///
-/// - `sd_is_socket_sockaddr(3)`
-#[doc(alias = "sd_is_socket_sockaddr")]
-pub fn is_socket_sockaddr(
-    fd: impl AsFd,
-    kind: Option<SocketType>,
-    address: &SocketAddr,
-    listening: Option<bool>,
-) -> Result<bool, Error> {
-    let fd = fd.as_fd();
-    if !is_socket_of(fd, kind, listening)? {
-        return Ok(false);
-    }
-    let fits = |wanted: u32, own: u32| wanted == 0 || wanted == own;
-    Ok(match (address, SocketAddr::try_from(own_address(fd)?)) {
-        (SocketAddr::V4(wanted), Ok(SocketAddr::V4(own))) => {
-            fits(wanted.port().into(), own.port().into()) && wanted.ip() == own.ip()
-        }
-        (SocketAddr::V6(wanted), Ok(SocketAddr::V6(own))) => {
-            fits(wanted.port().into(), own.port().into())
-                && fits(wanted.flowinfo(), own.flowinfo())
-                && fits(wanted.scope_id(), own.scope_id())
-                && wanted.ip() == own.ip()
-        }
-        _ => false,
-    })
+/// What is asked about a socket's own address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Own<'a> {
+    Any,
+    Internet(Option<u16>),
+    Address(SocketAddr),
+    Unix(UnixName<'a>),
 }
 
 /// The address that a Unix socket is asked for.
@@ -172,37 +118,121 @@ pub enum UnixName<'a> {
     Abstract(&'a [u8]),
 }
 
-/// Whether it is a Unix socket; with this address of its own, where one is given, and the rest as for
-/// [`is_socket`].
-///
-/// A path of 108 bytes leaves no room for its NUL. libsystemd recognises it; this crate, which does not bind it
-/// either, answers `false` for whatever name is asked for.
-///
-/// # Errors
-///
-/// - As for [`is_socket`].
-///
-/// # References
-///
-/// - `sd_is_socket_unix(3)`
-#[doc(alias = "sd_is_socket_unix")]
-pub fn is_socket_unix(
-    fd: impl AsFd,
-    kind: Option<SocketType>,
-    listening: Option<bool>,
-    name: Option<UnixName<'_>>,
-) -> Result<bool, Error> {
-    let fd = fd.as_fd();
-    if !is_socket_of(fd, kind, listening)? {
-        return Ok(false);
+impl Default for SocketQuery<'_> {
+    fn default() -> Self {
+        Self::new()
     }
+}
+
+impl<'a> SocketQuery<'a> {
+    /// Asks for any socket.
+    pub const fn new() -> Self {
+        Self { family: None, kind: None, listening: None, own: Own::Any }
+    }
+
+    /// Asks for a socket of this address family.
+    pub const fn family(mut self, family: AddressFamily) -> Self {
+        self.family = Some(family);
+        self
+    }
+
+    /// Asks for a socket of this type.
+    pub const fn kind(mut self, kind: SocketType) -> Self {
+        self.kind = Some(kind);
+        self
+    }
+
+    /// Asks for a socket that listens, or that does not.
+    #[doc(alias = "SO_ACCEPTCONN")]
+    pub const fn listening(mut self, listening: bool) -> Self {
+        self.listening = Some(listening);
+        self
+    }
+
+    /// Asks for an internet socket on any port, which libsystemd writes as port 0.
+    ///
+    /// A family that is not of the internet, which libsystemd refuses, is one that no such socket has.
+    pub const fn internet(mut self) -> Self {
+        self.own = Own::Internet(None);
+        self
+    }
+
+    /// Asks for an internet socket on this port; 0 is a socket that has no port yet.
+    pub const fn port(mut self, port: u16) -> Self {
+        self.own = Own::Internet(Some(port));
+        self
+    }
+
+    /// Asks for an internet socket with this address of its own. A port, a flow label and a scope of 0 stand for any.
+    pub const fn address(mut self, address: SocketAddr) -> Self {
+        self.own = Own::Address(address);
+        self
+    }
+
+    /// Asks for a Unix socket with this address of its own.
+    ///
+    /// A path of 108 bytes leaves no room for its NUL. libsystemd recognises it; this crate, which does not bind it
+    /// either, answers `false` for whatever name is asked for.
+    pub const fn unix(mut self, name: UnixName<'a>) -> Self {
+        self.own = Own::Unix(name);
+        self
+    }
+
+    /// Returns whether `fd` is such a socket.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Call`]: fstat(2), getsockopt(2) or getsockname(2) failed.
+    pub fn matches(&self, fd: impl AsFd) -> Result<bool, Error> {
+        let fd = fd.as_fd();
+        if !is_socket_of(fd, self.kind, self.listening)? {
+            return Ok(false);
+        }
+        match self.own {
+            Own::Any => match self.family {
+                None => Ok(true),
+                Some(family) => Ok(own_address(fd)?.address_family() == family),
+            },
+            Own::Internet(port) => {
+                let own = own_address(fd)?;
+                let is_family = self.is_family(own.address_family());
+                let own = SocketAddr::try_from(own);
+                Ok(own.is_ok_and(|own| is_family && port.is_none_or(|port| port == own.port())))
+            }
+            Own::Address(wanted) => {
+                let own = own_address(fd)?;
+                Ok(self.is_family(own.address_family()) && is_address(&wanted, own))
+            }
+            Own::Unix(name) => Ok(self.is_family(AddressFamily::UNIX) && is_name(fd, name)?),
+        }
+    }
+
+    fn is_family(&self, own: AddressFamily) -> bool {
+        self.family.is_none_or(|family| family == own)
+    }
+}
+
+fn is_address(wanted: &SocketAddr, own: SocketAddrAny) -> bool {
+    let fits = |wanted: u32, own: u32| wanted == 0 || wanted == own;
+    match (wanted, SocketAddr::try_from(own)) {
+        (SocketAddr::V4(wanted), Ok(SocketAddr::V4(own))) => {
+            fits(wanted.port().into(), own.port().into()) && wanted.ip() == own.ip()
+        }
+        (SocketAddr::V6(wanted), Ok(SocketAddr::V6(own))) => {
+            fits(wanted.port().into(), own.port().into())
+                && fits(wanted.flowinfo(), own.flowinfo())
+                && fits(wanted.scope_id(), own.scope_id())
+                && wanted.ip() == own.ip()
+        }
+        _ => false,
+    }
+}
+
+fn is_name(fd: BorrowedFd<'_>, name: UnixName<'_>) -> Result<bool, Error> {
     let mut own = SocketName::new();
     let own = own.ask(fd).map_err(|errno| failed(Operation::Getsockname, fd, errno))?;
     let Some((AddressFamily::UNIX, rest)) = family(own) else {
         return Ok(false);
-    };
-    let Some(name) = name else {
-        return Ok(true);
     };
     Ok(match (name, Address::from_sockaddr(own)) {
         (UnixName::Unnamed, _) => rest.is_empty(),

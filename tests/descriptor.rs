@@ -12,9 +12,7 @@ mod common;
 
 use common::{in_role, ipv6, ipv6_freebind, is_role, namespaces, passes, unshared};
 use gracenet::Error;
-use gracenet::descriptor::{
-    UnixName, is_fifo, is_mq, is_socket, is_socket_inet, is_socket_sockaddr, is_socket_unix, is_special,
-};
+use gracenet::descriptor::{SocketQuery, UnixName, is_fifo, is_mq, is_special};
 use gracenet::error::Operation;
 use rustix::fs::{CWD, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -46,6 +44,58 @@ common::trials! {
     a_unix_name_may_have_any_length,
     a_queue_is_known_by_its_kind,
     a_queue_is_known_by_its_name_where_names_show if namespaces,
+}
+
+/// The query of `sd_is_socket`, with `None` for what may be any.
+fn query<'a>(
+    family: Option<AddressFamily>,
+    kind: Option<SocketType>,
+    listening: Option<bool>,
+) -> SocketQuery<'a> {
+    let query = family.map_or(SocketQuery::new(), |family| SocketQuery::new().family(family));
+    let query = kind.map_or(query, |kind| query.kind(kind));
+    listening.map_or(query, |listening| query.listening(listening))
+}
+
+fn is_socket(
+    fd: impl AsFd,
+    family: Option<AddressFamily>,
+    kind: Option<SocketType>,
+    listening: Option<bool>,
+) -> Result<bool, Error> {
+    query(family, kind, listening).matches(fd)
+}
+
+fn is_socket_inet(
+    fd: impl AsFd,
+    family: Option<AddressFamily>,
+    kind: Option<SocketType>,
+    listening: Option<bool>,
+    port: Option<u16>,
+) -> Result<bool, Error> {
+    let query = query(family, kind, listening);
+    port.map_or(query.internet(), |port| query.port(port)).matches(fd)
+}
+
+fn is_socket_sockaddr(
+    fd: impl AsFd,
+    kind: Option<SocketType>,
+    address: &SocketAddr,
+    listening: Option<bool>,
+) -> Result<bool, Error> {
+    query(None, kind, listening).address(*address).matches(fd)
+}
+
+fn is_socket_unix(
+    fd: impl AsFd,
+    kind: Option<SocketType>,
+    listening: Option<bool>,
+    name: Option<UnixName<'_>>,
+) -> Result<bool, Error> {
+    match name {
+        Some(name) => query(None, kind, listening).unix(name).matches(fd),
+        None => query(Some(AddressFamily::UNIX), kind, listening).matches(fd),
+    }
 }
 
 fn open_path(path: &Path) -> OwnedFd {

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram, UnixListener};
 use std::path::Path;
 
-use gracenet::descriptor::{self, UnixName};
+use gracenet::descriptor::{self, SocketQuery, UnixName};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketType};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -197,7 +197,7 @@ fn sockets(
     // SAFETY: numbers.
     let theirs = unsafe { is_socket(fd.as_raw_fd(), raw_family, raw_kind, raw_listening) };
     let question = format!("is_socket {family:?} {kind:?} {listening:?}");
-    compare(&question, fd, descriptor::is_socket(fd, family, kind, listening), theirs);
+    compare(&question, fd, query(family, kind, listening).matches(fd), theirs);
     if family == Some(AddressFamily::UNIX) {
         return;
     }
@@ -207,7 +207,9 @@ fn sockets(
             is_socket_inet(fd.as_raw_fd(), raw_family, raw_kind, raw_listening, port.unwrap_or_default())
         };
         let question = format!("is_socket_inet {family:?} {kind:?} {listening:?} {port:?}");
-        compare(&question, fd, descriptor::is_socket_inet(fd, family, kind, listening, port), theirs);
+        let query = query(family, kind, listening);
+        let query = port.map_or(query.internet(), |port| query.port(port));
+        compare(&question, fd, query.matches(fd), theirs);
     }
 }
 
@@ -218,7 +220,7 @@ fn address_of(libsystemd: &Libsystemd, fd: BorrowedFd<'_>, address: &SocketAddr)
     let raw = SockAddr::from(*address);
     // SAFETY: an address and its length.
     let theirs = unsafe { is_socket_sockaddr(fd.as_raw_fd(), 0, raw.as_ptr().cast(), raw.len(), -1) };
-    let ours = descriptor::is_socket_sockaddr(fd, None, address, None);
+    let ours = SocketQuery::new().address(*address).matches(fd);
     compare(&format!("is_socket_sockaddr {address}"), fd, ours, theirs);
 }
 
@@ -235,6 +237,18 @@ fn name_of(libsystemd: &Libsystemd, fd: BorrowedFd<'_>, name: Option<UnixName<'_
     let raw = string.as_ref().map_or(std::ptr::null(), |string| string.as_ptr().cast());
     // SAFETY: a string, or bytes of that length.
     let theirs = unsafe { is_socket_unix(fd.as_raw_fd(), 0, -1, raw, len) };
-    let ours = descriptor::is_socket_unix(fd, None, None, name);
+    let any = SocketQuery::new().family(AddressFamily::UNIX);
+    let ours = name.map_or(any, |name| SocketQuery::new().unix(name)).matches(fd);
     compare(&format!("is_socket_unix {name:?}"), fd, ours, theirs);
+}
+
+/// The query of `sd_is_socket`, with `None` for what may be any.
+fn query<'a>(
+    family: Option<AddressFamily>,
+    kind: Option<SocketType>,
+    listening: Option<bool>,
+) -> SocketQuery<'a> {
+    let query = family.map_or(SocketQuery::new(), |family| SocketQuery::new().family(family));
+    let query = kind.map_or(query, |kind| query.kind(kind));
+    listening.map_or(query, |listening| query.listening(listening))
 }
