@@ -167,6 +167,12 @@ impl AsFd for SocketRef<'_> {
     }
 }
 
+impl AsRawFd for SocketRef<'_> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
 /// A descriptor that [`Net::add`] did not take, and why.
 #[derive(Debug)]
 pub struct Rejected {

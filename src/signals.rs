@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Operation};
 use crate::sys::{self, Mask};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
@@ -65,5 +65,11 @@ impl AsFd for Signals {
     /// Readable when there is a signal.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Signals {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 }

@@ -10,6 +10,7 @@ pub use key::{Equivalent, Key, Keys};
 
 use crate::error::{Error, Word};
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use core::str::FromStr;
 use parse::{check_unix, inet_fault, read_inet};
 use rustix::net::AddressFamily;
 
@@ -106,6 +107,15 @@ impl Network {
 
     const fn is_unix(self) -> bool {
         self.allows(Family::Unix)
+    }
+}
+
+impl FromStr for Network {
+    type Err = Error;
+
+    /// Reads a network's name, as [`Network::parse`] does.
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Self::parse(name)
     }
 }
 
@@ -281,6 +291,13 @@ impl<'a> Endpoint<'a> {
     }
 }
 
+impl From<SocketAddr> for Endpoint<'_> {
+    /// Makes a TCP listener's address, as [`Endpoint::tcp`] does.
+    fn from(address: SocketAddr) -> Self {
+        Self::tcp(address)
+    }
+}
+
 /// `address` with the scope `scope`, which IPv4 has none of.
 pub(crate) const fn scoped(mut address: SocketAddr, scope: u32) -> SocketAddr {
     if let SocketAddr::V6(v6) = &mut address {
@@ -376,6 +393,7 @@ mod tests {
     fn addresses_as_values() {
         let address = socket_address("[::1]:80");
         assert_eq!(Endpoint::tcp(address), Endpoint::parse("tcp", "[::1]:80").unwrap());
+        assert_eq!(Endpoint::from(address), Endpoint::tcp(address));
         assert_eq!(Endpoint::udp(address), Endpoint::parse("udp", "[::1]:80").unwrap());
     }
 }
