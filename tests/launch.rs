@@ -48,8 +48,8 @@ common::trials! {
     from_libc_sees_what_std_sees,
     a_set_user_id_start_is_seen_through_every_door if set_user_id,
     a_set_user_id_start_says_neither_program_nor_directory_nor_manager,
-    consume_from_libc_hides_the_variables_from_every_later_child,
-    consume_from_libc_takes_out_every_one_of_a_name,
+    remove_from_libc_hides_the_variables_from_every_later_child,
+    remove_from_libc_takes_out_every_one_of_a_name,
     what_is_opened_gets_no_number_of_stdio,
     a_path_that_a_successor_serves_is_never_removed,
     a_failed_successor_leaves_the_path_to_this_process,
@@ -572,8 +572,8 @@ const ALL: [(&str, &str); 5] = [
     ("LISTEN_READY_FD", "9"),
 ];
 
-fn consume_from_libc_hides_the_variables_from_every_later_child() {
-    const NAME: &str = "consume_from_libc_hides_the_variables_from_every_later_child";
+fn remove_from_libc_hides_the_variables_from_every_later_child() {
+    const NAME: &str = "remove_from_libc_hides_the_variables_from_every_later_child";
     if !in_child(NAME, |command| {
         command.envs(ALL).env("LISTEN_FDS_NOT", "kept");
     }) {
@@ -596,8 +596,8 @@ fn consume_from_libc_hides_the_variables_from_every_later_child() {
     assert_eq!(launch.var(b"LISTEN_READY_FD"), Some(&b"9"[..]));
 }
 
-fn consume_from_libc_takes_out_every_one_of_a_name() {
-    const NAME: &str = "consume_from_libc_takes_out_every_one_of_a_name";
+fn remove_from_libc_takes_out_every_one_of_a_name() {
+    const NAME: &str = "remove_from_libc_takes_out_every_one_of_a_name";
     unsafe extern "C" {
         static mut environ: *const *const c_char;
     }

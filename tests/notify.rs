@@ -49,7 +49,7 @@ common::trials! {
     the_watchdog_is_read_from_the_environment,
     a_pidfd_has_the_inode_that_the_kernel_shows,
     systemd_has_booted_where_its_directory_is if namespaces,
-    consume_from_libc_hides_the_manager_from_every_later_child,
+    remove_from_libc_hides_the_manager_from_every_later_child,
 }
 
 /// A manager's socket, and what `NOTIFY_SOCKET` would say.
@@ -565,8 +565,8 @@ fn systemd_has_booted_where_its_directory_is() {
     }
 }
 
-fn consume_from_libc_hides_the_manager_from_every_later_child() {
-    const NAME: &str = "consume_from_libc_hides_the_manager_from_every_later_child";
+fn remove_from_libc_hides_the_manager_from_every_later_child() {
+    const NAME: &str = "remove_from_libc_hides_the_manager_from_every_later_child";
     if !is_role(NAME) {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env("NOTIFY_SOCKET", "@none").env("WATCHDOG_USEC", "1000000").env("WATCHDOG_PID", "1");

@@ -1,4 +1,4 @@
-//! The initial stack: where the kernel put arguments, environment and auxiliary vector, for a program that was not told.
+//! The initial stack: where the kernel put the arguments, the environment and the auxiliary vector.
 //!
 //! This module reads memory and `/proc`, and changes nothing.
 
