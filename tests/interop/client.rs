@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -200,29 +200,69 @@ fn pid(body: &[u8]) -> io::Result<i32> {
 /// Clients that ask without pause.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
-    failures: Arc<Mutex<Vec<String>>>,
+    progress: Arc<Progress>,
     threads: Vec<JoinHandle<BTreeMap<i32, usize>>>,
+}
+
+/// The results of the requests so far.
+#[derive(Default)]
+struct Progress {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    failures: Vec<String>,
+    /// How many answers each client has.
+    answers: Vec<usize>,
 }
 
 impl Load {
     /// Two clients for each place.
     pub(crate) fn start(places: &[Place]) -> Self {
-        let (stop, failures) = <(Arc<AtomicBool>, Arc<Mutex<Vec<String>>>)>::default();
-        let client = |place: &Place| {
-            let (stop, failures, place) = (Arc::clone(&stop), Arc::clone(&failures), place.clone());
+        let (stop, progress) = <(Arc<AtomicBool>, Arc<Progress>)>::default();
+        progress.state.lock().unwrap().answers = vec![0; 2 * places.len()];
+        let client = |(number, place): (usize, &Place)| {
+            let (stop, progress, place) = (Arc::clone(&stop), Arc::clone(&progress), place.clone());
             std::thread::spawn(move || {
                 let mut answers = BTreeMap::new();
                 while !stop.load(Ordering::Relaxed) {
-                    match place.ask() {
-                        Ok(pid) => *answers.entry(pid).or_default() += 1,
-                        Err(error) => failures.lock().unwrap().push(format!("{place}: {error}")),
+                    let result = place.ask();
+                    let mut state = progress.state.lock().unwrap();
+                    match result {
+                        Ok(pid) => {
+                            state.answers[number] += 1;
+                            *answers.entry(pid).or_default() += 1;
+                        }
+                        Err(error) => state.failures.push(format!("{place}: {error}")),
                     }
+                    progress.changed.notify_all();
                 }
                 answers
             })
         };
-        let threads = places.iter().chain(places).map(client).collect();
-        Self { stop, failures, threads }
+        let threads = places.iter().chain(places).enumerate().map(client).collect();
+        Self { stop, progress, threads }
+    }
+
+    /// Waits until each client has had some more answers, to requests that it has sent after this call.
+    #[track_caller]
+    pub(crate) fn goes_on(&self) {
+        /// Counts one answer more, because the first one may belong to an earlier request.
+        const MORE: usize = 4;
+        let state = self.progress.state.lock().unwrap();
+        let before = state.answers.clone();
+        let waits = |state: &mut State| {
+            let mut pairs = state.answers.iter().zip(&before);
+            state.failures.is_empty() && pairs.any(|(now, before)| *now < before + MORE)
+        };
+        let (state, wait) = self.progress.changed.wait_timeout_while(state, PATIENCE, waits).unwrap();
+        let (failures, timed_out) = (state.failures.clone(), wait.timed_out());
+        // A panic with the lock held would poison it for the clients.
+        drop(state);
+        assert!(failures.is_empty(), "{} requests failed: {:?}", failures.len(), failures.first());
+        assert!(!timed_out, "a client has no answer");
     }
 
     /// Ends it; not one request may have failed. How many each process has answered.
@@ -235,7 +275,7 @@ impl Load {
                 *sum.entry(pid).or_default() += count;
             }
         }
-        let failures = self.failures.lock().unwrap();
+        let failures = &self.progress.state.lock().unwrap().failures;
         assert!(failures.is_empty(), "{} of {sum:?} requests failed: {:?}", failures.len(), failures.first());
         sum
     }

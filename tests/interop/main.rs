@@ -1,10 +1,11 @@
 //! Interoperation: predecessors and successors that are other people's real programs.
 //!
 //! `systemd-socket-activate`, a server on the Go original, programs in C with and without libsystemd, and
-//! shell scripts, each beside `examples/serve.rs` or the role in `predecessor.rs`.
+//! shell scripts, each beside `examples/serve.rs` or the role in `predecessor.rs`; and `serve` as an older release
+//! has it.
 //!
-//! A program that is not installed leaves its tests out, visibly: they count as ignored. With
-//! `GRACENET_INTEROP=all` that is a failure, which is how CI runs them.
+//! A program that is not installed, or a release that the repository lacks, leaves its tests out, visibly: they
+//! count as ignored. With `GRACENET_INTEROP=all` that is a failure, which is how CI runs them.
 //!
 //! `serve` is the example that `cargo test` has built; after a change of it, `cargo test --test interop` alone
 //! runs the one that was there before.
@@ -23,6 +24,7 @@ mod client;
 mod descriptor;
 mod go;
 mod libsystemd;
+mod older;
 mod predecessor;
 mod process;
 mod programs;
@@ -43,11 +45,12 @@ fn main() -> ExitCode {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
     programs::close_on_exec();
     let programs = Programs::new();
-    let trials = [activate::TESTS, descriptor::TESTS, go::TESTS, libsystemd::TESTS, shell::TESTS]
-        .into_iter()
-        .flatten()
-        .map(|test| trial(test, programs))
-        .collect();
+    let trials =
+        [activate::TESTS, descriptor::TESTS, go::TESTS, libsystemd::TESTS, older::TESTS, shell::TESTS]
+            .into_iter()
+            .flatten()
+            .map(|test| trial(test, programs))
+            .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     programs.clean();
     conclusion.exit_code()

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Waits until there is something to read, for [`PATIENCE`] at most; tells whether there is.
-fn readable(fd: impl AsFd) -> bool {
+pub(crate) fn readable(fd: impl AsFd) -> bool {
     let deadline = Instant::now() + PATIENCE;
     let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)];
     loop {
@@ -252,6 +252,11 @@ impl Process {
     /// Whether it has ended, and was collected or can be.
     pub(crate) fn is_gone(&self) -> bool {
         readable(&self.pidfd)
+    }
+
+    /// Returns the path of the program that it executes.
+    pub(crate) fn program(&self) -> PathBuf {
+        std::fs::read_link(format!("/proc/{}/exe", self.number())).unwrap()
     }
 
     /// Its descriptors, and what they are.

@@ -19,12 +19,14 @@ pub(crate) enum Need {
     C,
     Libsystemd,
     Bash,
+    Older,
 }
 
 impl Need {
-    const ALL: [Self; 5] = [Self::SocketActivate, Self::Go, Self::C, Self::Libsystemd, Self::Bash];
+    const ALL: [Self; 6] =
+        [Self::SocketActivate, Self::Go, Self::C, Self::Libsystemd, Self::Bash, Self::Older];
 
-    /// What is missing, and the Debian package that has it.
+    /// What is missing, and where it is to be had: the Debian package, as a rule.
     fn look_for(self) -> Result<(), &'static str> {
         let (found, message) = match self {
             Self::SocketActivate => (
@@ -49,12 +51,33 @@ impl Need {
                 "no headers of libsystemd (Debian: libsystemd-dev)",
             ),
             Self::Bash => (succeeds(Command::new("bash").arg("--version")), "no bash (Debian: bash)"),
+            Self::Older if !succeeds(git().arg("--version")) => (false, "no git (Debian: git)"),
+            Self::Older if !succeeds(cargo().arg("--version")) => (false, "no cargo (Debian: cargo)"),
+            Self::Older => (
+                succeeds(git().args(["cat-file", "-e", &format!("{OLDER}^{{tree}}")])),
+                "no commit of the older release (a whole clone has it: git fetch --unshallow)",
+            ),
         };
         if found { Ok(()) } else { Err(message) }
     }
 }
 
 const NO_SOURCE: [&str; 3] = ["-x", "c", "/dev/null"];
+
+/// The commit of the older release, which stays in the tests of every later release.
+const OLDER: &str = "149d19bed73911140c80968a16ddf3570f6cc5ed";
+
+/// Returns a git command that runs in the repository of this test.
+fn git() -> Command {
+    let mut command = Command::new("git");
+    command.args(["-C", env!("CARGO_MANIFEST_DIR")]);
+    command
+}
+
+/// Returns the cargo that runs this test, or else the one in `PATH`.
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
 
 /// Where Debian keeps the sources of Go packages.
 const GOPATH: &str = "/usr/share/gocode";
@@ -77,6 +100,7 @@ pub(crate) struct Programs {
     go: OnceLock<PathBuf>,
     listen_fds: OnceLock<PathBuf>,
     activate: OnceLock<PathBuf>,
+    older: OnceLock<PathBuf>,
 }
 
 impl Programs {
@@ -96,6 +120,7 @@ impl Programs {
                 go: OnceLock::new(),
                 listen_fds: OnceLock::new(),
                 activate: OnceLock::new(),
+                older: OnceLock::new(),
             }
         })
     }
@@ -152,6 +177,28 @@ impl Programs {
         self.activate.get_or_init(|| self.compile("activate", &[]))
     }
 
+    /// Returns `serve` of the older release. Its source and its build stay in the target folder for the next run.
+    pub(crate) fn serve_of_older(&self) -> &Path {
+        self.older.get_or_init(|| {
+            let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("older").join(OLDER);
+            let source = directory.join("source");
+            if !source.exists() {
+                std::fs::create_dir_all(&directory).unwrap();
+                unpack(&directory, &source);
+            }
+            let mut command = cargo();
+            command.args(["build", "--locked", "--example", "serve"]);
+            command.arg("--message-format=json-render-diagnostics").current_dir(source);
+            command.env("CARGO_TARGET_DIR", directory.join("target"));
+            // The build takes less time without debug information.
+            command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_INCREMENTAL", "0");
+            let messages = build(&mut command);
+            // The place of the executable depends on cargo's configuration, such as `build.target`.
+            let (_, executable) = messages.rsplit_once("\"executable\":\"").unwrap();
+            executable.split_once('"').unwrap().0.into()
+        })
+    }
+
     fn compile(&self, name: &str, libraries: &[&str]) -> PathBuf {
         let target = self.target(name);
         let mut command = Command::new("cc");
@@ -199,9 +246,25 @@ pub(crate) fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(name)
 }
 
-fn build(command: &mut Command) {
+/// Runs the command, which has to succeed, and returns what it prints.
+fn build(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Unpacks the older release into `source`, all of it or nothing.
+fn unpack(directory: &Path, source: &Path) {
+    let unpacked = tempfile::tempdir_in(directory).unwrap();
+    let (archive, files) = (unpacked.path().join("archive"), unpacked.path().join("files"));
+    std::fs::create_dir(&files).unwrap();
+    build(git().args(["archive", "--format=tar", "-o"]).arg(&archive).arg(OLDER));
+    build(Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(&files));
+    match std::fs::rename(files, source) {
+        // Another run of this test was faster.
+        Err(_) if source.exists() => {}
+        result => result.unwrap(),
+    }
 }
 
 /// Keeps what this process happened to be started with out of the programs it starts.
