@@ -13,6 +13,7 @@ pub mod error;
 pub mod launch;
 pub mod notify;
 pub mod restart;
+pub mod service;
 
 mod activation;
 mod cstr;
@@ -23,6 +24,7 @@ mod failure;
 mod hash;
 mod inherit;
 mod listener;
+mod moment;
 mod net;
 mod pidfd;
 mod placement;
@@ -45,7 +47,9 @@ pub use net::{InheritOptions, Net, Rejected, SocketRef};
 pub use notify::Notifier;
 pub use predecessor::Predecessor;
 pub use ready::Refusal;
-pub use restart::{Change, Executable, Failure, Parentage, Readiness, Restart, Successor};
+pub use restart::{
+    Change, Executable, Failure, Parentage, Progress, Readiness, Restart, Successor, Unsettled,
+};
 pub use signals::Signals;
 pub use table::SocketId;
 pub use variable::Variable;

@@ -15,7 +15,7 @@ use crate::predecessor::Predecessor;
 use crate::ready::{self, Refusal, Report};
 use crate::restart::image::{HandOver, Scratch};
 use crate::restart::main_pid::MainPid;
-use crate::restart::{Failure, Restart, Successor, exec, spawn};
+use crate::restart::{Failure, Progress, Restart, Successor, exec, spawn};
 use crate::slot::Slot;
 use crate::table::{ActiveTable, InheritedTable, SocketId};
 use core::convert::Infallible;
@@ -762,7 +762,7 @@ impl<'env, const N: usize> Net<'env, N> {
         launch: &mut Launch<ARGS, VARS>,
         restart: &Restart<'_>,
         timeout: Duration,
-    ) -> Result<(), Failure> {
+    ) -> Result<Progress, Failure> {
         let successor = if self.successor.as_ref().is_some_and(Successor::is_in_flight) {
             self.successor.as_mut().ok_or(Failure::NotStarted(Error::InFlight))?
         } else {
@@ -810,7 +810,10 @@ impl<'env, const N: usize> Net<'env, N> {
         launch: &mut Launch<ARGS, VARS>,
         restart: &Restart<'_>,
     ) -> Result<&mut Successor, Error> {
-        self.check_idle()?;
+        if self.settle_successor()? {
+            // To start another beside it would be one too many.
+            return self.successor.as_mut().ok_or(Error::InFlight);
+        }
         // The predecessor, which may give this process up, knows nothing of its successor.
         if self.readiness.as_ref().is_some() || self.refused {
             return Err(Error::NotReported);
@@ -865,7 +868,7 @@ impl<'env, const N: usize> Net<'env, N> {
         launch: &mut Launch<ARGS, VARS>,
         restart: &Restart<'_>,
     ) -> Result<Infallible, Error> {
-        self.check_idle()?;
+        self.settle_successor()?;
         if self.refused {
             return Err(Error::NotReported);
         }
@@ -891,22 +894,24 @@ impl<'env, const N: usize> Net<'env, N> {
         })
     }
 
-    /// An error unless a restart may begin.
-    fn check_idle(&mut self) -> Result<(), Error> {
+    /// Looks at a successor that is in flight; returns whether it has just been found ready, which nobody had noticed.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::InFlight`]: it is in flight still.
+    fn settle_successor(&mut self) -> Result<bool, Error> {
         self.usable()?;
-        if let Some(successor) = self.successor.as_mut().filter(|successor| successor.is_in_flight()) {
-            return match successor.poll() {
-                // Nobody had looked: another one beside it would be one too many.
-                Ok(true) => Err(Error::HandedOver),
-                Ok(false) | Err(Failure::Manager(_) | Failure::Error(_)) => Err(Error::InFlight),
-                // It failed unnoticed, and is collected.
-                Err(_) => Ok(()),
-            };
-        }
-        if let Some(successor) = self.successor.as_ref() {
+        let Some(successor) = self.successor.as_mut() else { return Ok(false) };
+        if !successor.is_in_flight() {
             successor.reap();
+            return Ok(false);
         }
-        Ok(())
+        match successor.poll() {
+            Ok(Progress::Ready) => Ok(true),
+            Ok(Progress::Waiting | Progress::Unsettled(_)) => Err(Error::InFlight),
+            // It failed unnoticed, and was reaped.
+            Err(_) => Ok(false),
+        }
     }
 
     /// The error of an inherit that failed.

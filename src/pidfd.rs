@@ -36,7 +36,7 @@ pub(crate) fn own_id() -> Option<u64> {
 }
 
 /// How a process ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Exit {
     Status(i32),
     Signal(i32),

@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 
 /// Why a successor gives up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Refusal {
     /// A system call failed.
@@ -51,7 +51,7 @@ impl fmt::Display for Refusal {
 }
 
 /// What a successor reports.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Report {
     Ready,
     Refused(Refusal),
@@ -133,7 +133,7 @@ pub(crate) fn is_given_up(socket: BorrowedFd<'_>) -> Result<bool, Error> {
 }
 
 /// What the predecessor's end shows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Received {
     Nothing,
     Report(Report),

@@ -3,7 +3,7 @@
 //! This module makes no system call and reads no environment.
 
 /// The variables by which a service manager, or a predecessor, tells a process what it needs to know.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Variable {
     /// `LISTEN_PID`

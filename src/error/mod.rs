@@ -14,7 +14,7 @@ use rustix::fd::RawFd;
 use rustix::io::Errno;
 
 /// Why a call of this crate failed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// A system call failed.
@@ -121,7 +121,7 @@ impl Error {
 }
 
 /// The system calls that [`Error::Call`] names.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the names are the kernel's")]
 pub enum Operation {
@@ -211,7 +211,7 @@ impl Operation {
 }
 
 /// The tables that [`Error::Capacity`] names.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Table {
     /// The arguments of a [`Launch`](crate::Launch), with the null pointer that ends them.
@@ -242,7 +242,7 @@ impl Table {
 }
 
 /// What is wrong with the value of a variable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Fault {
     /// Something else than decimal digits.
@@ -279,7 +279,7 @@ impl Variable {
 }
 
 /// What is wrong with an address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum AddressFault {
     /// There is no port.
@@ -337,7 +337,7 @@ impl AddressFault {
 }
 
 /// What is wrong with a name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum NameFault {
     /// Longer than 255 bytes.
@@ -359,7 +359,7 @@ impl fmt::Display for NameFault {
 }
 
 /// What is wrong with a message to the service manager.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum MessageFault {
     /// There is no assignment.
@@ -420,7 +420,7 @@ impl fmt::Display for MessageFault {
 }
 
 /// The first bytes of a word that came from outside, for a message.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Word {
     bytes: [u8; 15],
     len: u8,

@@ -12,16 +12,19 @@
 //! | `spawn` | a clone that is a process |
 //! | `exec` | a clone that is a thread with descriptors of its own |
 //! | `main_pid` | what the service manager is told |
-//! | `successor` | the process that was started: readiness, deadline, exit |
+//! | `progress` | what becomes of the process that was started: a pure machine |
+//! | `successor` | that process: its descriptors, and the steps that the machine asks for |
 
 mod child;
 pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod main_pid;
+pub(crate) mod progress;
 pub(crate) mod spawn;
 mod successor;
 
 pub use crate::failure::Failure;
+pub use progress::{Progress, Unsettled};
 pub use successor::Successor;
 
 use core::ffi::CStr;

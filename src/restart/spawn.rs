@@ -13,7 +13,8 @@
 use super::child::become_successor;
 use super::image::{HandOver, Progress, with_image};
 use super::main_pid::MainPid;
-use super::successor::{LAST_BREATH, Successor};
+use super::progress::Patience;
+use super::successor::Successor;
 use super::{Parentage, Readiness, Restart};
 use crate::error::{Error, Operation};
 use crate::launch::LaunchView;
@@ -100,7 +101,7 @@ fn open_pidfd(pid: Pid) -> Result<OwnedFd, Error> {
 #[cold]
 #[inline(never)]
 fn killed_by<R>(cloned: &Cloned<R>) -> i32 {
-    match cloned.pidfd.as_ref().map(|pidfd| pidfd::exit(pidfd.as_fd(), LAST_BREATH)) {
+    match cloned.pidfd.as_ref().map(|pidfd| pidfd::exit(pidfd.as_fd(), Patience::LAST_BREATH)) {
         Some(Ok(Some(Exit::Signal(signal)))) => signal,
         _ => 0,
     }

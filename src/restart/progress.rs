@@ -1,0 +1,420 @@
+//! What becomes of a successor, as a pure machine: no system call, no descriptor, no clock.
+//!
+//! A [`Track`] says which [`Step`] to take next, and is told the [`Outcome`] of each. `successor` takes the steps: it
+//! holds the pidfd, the readiness socket and the manager's barrier. A test in `service/lifecycle` explores this machine
+//! together with the life of a server.
+//!
+//! | state | left when |
+//! |---|---|
+//! | waiting | the successor reports, or ends, or is given up |
+//! | proving | it is still alive when its time has passed |
+//! | refused | it said why it gives up, and has ended |
+//! | announcing | the service manager has been told who the main process is now |
+//! | confirming | the manager has come to the barrier |
+//! | ready, failed | never |
+
+use crate::error::Error;
+use crate::failure::Failure;
+use crate::pidfd::Exit;
+use crate::ready::{Received, Refusal, Report};
+use core::fmt;
+use core::time::Duration;
+use rustix::process::Signal;
+
+/// How far a successor in flight has got, or that it is ready.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+#[must_use]
+pub enum Progress {
+    /// The successor has not reported yet.
+    Waiting,
+    /// The successor serves, and the service manager, where there is one, has confirmed it as the main process.
+    Ready,
+    /// The successor is in flight, and its outcome cannot be told yet. Look again: each look tries again.
+    Unsettled(Unsettled),
+}
+
+/// Why the outcome of a successor cannot be told yet.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Unsettled {
+    /// The successor serves, and the service manager has been told so but has not answered. Do not exit: the manager
+    /// would take that for the end of the service.
+    Unanswered,
+    /// The successor serves, and the service manager could not be told. Do not exit, as above.
+    Untold(Error),
+    /// The successor could not be looked at.
+    Unseen(Error),
+}
+
+impl fmt::Display for Unsettled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unanswered => f.write_str("successor is ready, the service manager has not answered"),
+            Self::Untold(error) => {
+                write!(f, "successor is ready, the service manager does not know: {error}")
+            }
+            Self::Unseen(error) => write!(f, "watching the successor: {error}"),
+        }
+    }
+}
+
+/// How long a look at the pidfd may wait for the successor's end.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Patience {
+    /// It may not.
+    None,
+    /// A process that exits closes its descriptors a moment before its status can be had.
+    LastBreath,
+    /// A killed process ends at once, unless the kernel has something to finish for it.
+    Death,
+}
+
+impl Patience {
+    pub(crate) const LAST_BREATH: Duration = Duration::from_millis(100);
+
+    pub(crate) const fn time(self) -> Duration {
+        match self {
+            Self::None => Duration::ZERO,
+            Self::LastBreath => Self::LAST_BREATH,
+            Self::Death => Duration::from_secs(1),
+        }
+    }
+}
+
+/// What is to be done next about a successor; each step but [`Step::Rest`] has an [`Outcome`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// Nothing, until a descriptor shows something.
+    Rest,
+    /// Look whether the successor has ended: [`Outcome::Found`].
+    SeeEnd(Patience),
+    /// Look whether the time to prove itself has passed: [`Outcome::Found`].
+    SeeTime,
+    /// Look for a report: [`Outcome::Received`].
+    Receive,
+    /// Take no report from here on: [`Outcome::Done`].
+    RefuseReports,
+    /// Close the readiness socket, with a word to a process that still has the other end: [`Outcome::Done`].
+    CloseSocket,
+    /// Kill the successor: [`Outcome::Done`].
+    Kill,
+    /// Reap the successor, which has ended: [`Outcome::Exited`].
+    Collect,
+    /// Tell the service manager that the successor is the main process: [`Outcome::Done`].
+    Announce,
+    /// Look whether the manager has come to the barrier: [`Outcome::Found`].
+    SeeBarrier,
+    /// Tell the manager that the restart has failed: [`Outcome::Done`], whether it was heard or not.
+    Withdraw(Failure),
+}
+
+/// What came of a [`Step`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    Done,
+    Found(bool),
+    Received(Received),
+    /// `None` where nobody can tell how the successor ended.
+    Exited(Option<Exit>),
+    Failed(Error),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum State {
+    Waiting,
+    Proving,
+    Refused(Refusal),
+    Announcing,
+    Confirming,
+    Ready,
+    Failed(Failure),
+}
+
+/// The place in a look, or in an ending, that the machine has come to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Todo {
+    Nothing,
+    /// See whether it has ended, before the report is looked for: the report is there, if ever, when it has ended.
+    SeeEndFirst,
+    Receive {
+        ended: bool,
+    },
+    CloseRefused {
+        ended: bool,
+    },
+    /// The socket was closed: a moment for the exit that explains it.
+    SeeLastBreath,
+    SeeEndOfProving,
+    SeeTime,
+    SeeEndBeforeAnnouncing,
+    Announce,
+    SeeBarrier,
+    /// Give it up for this reason, unless its report is there.
+    RefuseReports(Failure),
+    SeeEndLast(Failure),
+    ReceiveLast {
+        failure: Failure,
+        ended: bool,
+    },
+    CloseGivenUp(Failure),
+    SeeEndBeforeKilling(Option<Failure>),
+    Kill(Option<Failure>),
+    SeeDeath(Option<Failure>),
+    Collect(Option<Failure>),
+    /// It reported, and has ended already.
+    CollectReported,
+    CloseFailed,
+    Withdraw,
+}
+
+/// A successor, as far as it is known.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Track {
+    state: State,
+    todo: Todo,
+    has_manager: bool,
+    unsettled: Option<Unsettled>,
+}
+
+/// What an event loop waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Watch {
+    Nothing,
+    EndAndReport,
+    End,
+    Barrier,
+}
+
+impl Track {
+    const fn new(state: State, has_manager: bool) -> Self {
+        Self { state, todo: Todo::Nothing, has_manager, unsettled: None }
+    }
+
+    /// A successor that is to report.
+    pub(crate) const fn reported(has_manager: bool) -> Self {
+        Self::new(State::Waiting, has_manager)
+    }
+
+    /// A successor that is ready because it was executed.
+    pub(crate) const fn executed(has_manager: bool) -> Self {
+        Self::new(if has_manager { State::Announcing } else { State::Ready }, has_manager)
+    }
+
+    /// A successor that is ready once it has lived for some time.
+    pub(crate) const fn proving(has_manager: bool) -> Self {
+        Self::new(State::Proving, has_manager)
+    }
+
+    /// Begins a look at the successor.
+    pub(crate) const fn look(&mut self) {
+        self.unsettled = None;
+        self.todo = match self.state {
+            State::Waiting | State::Refused(_) => Todo::SeeEndFirst,
+            State::Proving => Todo::SeeEndOfProving,
+            State::Announcing => Todo::SeeEndBeforeAnnouncing,
+            State::Confirming => Todo::SeeBarrier,
+            State::Ready | State::Failed(_) => Todo::Nothing,
+        };
+    }
+
+    /// Begins to end a successor that is expected, unless its report is there. The report cannot come any more: the
+    /// socket takes none from here on, and a successor whose report is not taken does not serve.
+    pub(crate) const fn give_up(&mut self, failure: Failure) {
+        self.unsettled = None;
+        self.todo = match self.state {
+            State::Waiting => Todo::RefuseReports(failure),
+            State::Proving | State::Refused(_) => Todo::SeeEndBeforeKilling(Some(failure)),
+            _ => Todo::Nothing,
+        };
+    }
+
+    /// The step to take next.
+    pub(crate) const fn step(&self) -> Step {
+        match self.todo {
+            Todo::Nothing => Step::Rest,
+            Todo::SeeEndFirst
+            | Todo::SeeEndOfProving
+            | Todo::SeeEndBeforeAnnouncing
+            | Todo::SeeEndLast(_)
+            | Todo::SeeEndBeforeKilling(_) => Step::SeeEnd(Patience::None),
+            Todo::SeeLastBreath => Step::SeeEnd(Patience::LastBreath),
+            Todo::SeeDeath(_) => Step::SeeEnd(Patience::Death),
+            Todo::SeeTime => Step::SeeTime,
+            Todo::Receive { .. } | Todo::ReceiveLast { .. } => Step::Receive,
+            Todo::RefuseReports(_) => Step::RefuseReports,
+            Todo::CloseRefused { .. } | Todo::CloseGivenUp(_) | Todo::CloseFailed => Step::CloseSocket,
+            Todo::Kill(_) => Step::Kill,
+            Todo::Collect(_) | Todo::CollectReported => Step::Collect,
+            Todo::Announce => Step::Announce,
+            Todo::SeeBarrier => Step::SeeBarrier,
+            Todo::Withdraw => match self.state {
+                State::Failed(failure) => Step::Withdraw(failure),
+                _ => Step::Rest,
+            },
+        }
+    }
+
+    /// Takes the outcome of the step.
+    pub(crate) fn take(&mut self, outcome: Outcome) {
+        self.todo = match (self.todo, outcome) {
+            (Todo::Announce, Outcome::Failed(error)) => self.unsettle(Unsettled::Untold(error)),
+            (Todo::CloseRefused { ended }, _) => self.refused(ended),
+            (Todo::CloseGivenUp(failure), _) => Todo::SeeEndBeforeKilling(Some(failure)),
+            (Todo::CloseFailed, _) if self.has_manager => Todo::Withdraw,
+            (_, Outcome::Failed(error)) => self.unsettle(Unsettled::Unseen(error)),
+
+            (Todo::SeeEndFirst, Outcome::Found(ended)) => match self.state {
+                State::Waiting => Todo::Receive { ended },
+                _ => self.refused(ended),
+            },
+            (Todo::Receive { ended }, Outcome::Received(received)) => self.received(received, ended),
+            (Todo::SeeLastBreath, Outcome::Found(ended)) => {
+                Todo::SeeEndBeforeKilling((!ended).then_some(Failure::Closed))
+            }
+
+            (Todo::SeeEndOfProving | Todo::SeeEndBeforeAnnouncing, Outcome::Found(true)) => {
+                // The manager knows nothing of it yet: this process stays the main one.
+                Todo::Collect(None)
+            }
+            (Todo::SeeEndOfProving, Outcome::Found(false)) => Todo::SeeTime,
+            (Todo::SeeTime, Outcome::Found(true)) => self.is_ready_now(),
+            (Todo::SeeEndBeforeAnnouncing, Outcome::Found(false)) => Todo::Announce,
+            (Todo::Announce, Outcome::Done) => {
+                self.state = State::Confirming;
+                Todo::SeeBarrier
+            }
+            (Todo::SeeBarrier, Outcome::Found(confirmed)) => {
+                if confirmed {
+                    self.state = State::Ready;
+                }
+                Todo::Nothing
+            }
+
+            (Todo::RefuseReports(failure), Outcome::Done) => Todo::SeeEndLast(failure),
+            (Todo::SeeEndLast(failure), Outcome::Found(ended)) => Todo::ReceiveLast { failure, ended },
+            (Todo::ReceiveLast { failure, ended }, Outcome::Received(received)) => match received {
+                Received::Report(Report::Ready) => self.received(received, ended),
+                Received::Report(Report::Refused(reason)) => {
+                    self.state = State::Refused(reason);
+                    Todo::CloseGivenUp(failure)
+                }
+                Received::Closed | Received::Nothing => Todo::SeeEndBeforeKilling(Some(failure)),
+            },
+            (Todo::SeeEndBeforeKilling(failure), Outcome::Found(ended)) => {
+                if ended {
+                    Todo::Collect(failure)
+                } else {
+                    Todo::Kill(failure)
+                }
+            }
+            (Todo::Kill(failure), Outcome::Done) => Todo::SeeDeath(failure),
+            (Todo::SeeDeath(failure), Outcome::Found(true)) => Todo::Collect(failure),
+            // The kernel does something for it that no signal interrupts.
+            (Todo::SeeDeath(failure), Outcome::Found(false)) => {
+                self.settle(failure.unwrap_or(Failure::Vanished))
+            }
+            (Todo::Collect(failure), Outcome::Exited(exit)) => self.settle(verdict(exit, failure)),
+            (Todo::CollectReported, Outcome::Exited(exit)) => match verdict(exit, None) {
+                // It may have handed over to a successor of its own, or had nothing else to do. A service manager would
+                // have to be told of a process that is no more.
+                Failure::Exited(0) if !self.has_manager => {
+                    self.state = State::Ready;
+                    Todo::Nothing
+                }
+                failure => self.settle(failure),
+            },
+            _ => Todo::Nothing,
+        };
+    }
+
+    const fn unsettle(&mut self, why: Unsettled) -> Todo {
+        self.unsettled = Some(why);
+        Todo::Nothing
+    }
+
+    const fn refused(&self, ended: bool) -> Todo {
+        if ended { Todo::Collect(None) } else { Todo::Nothing }
+    }
+
+    const fn received(&mut self, received: Received, ended: bool) -> Todo {
+        match received {
+            Received::Report(Report::Ready) if ended => Todo::CollectReported,
+            Received::Report(Report::Ready) => self.is_ready_now(),
+            Received::Report(Report::Refused(reason)) => {
+                self.state = State::Refused(reason);
+                Todo::CloseRefused { ended }
+            }
+            Received::Closed => Todo::SeeLastBreath,
+            Received::Nothing => self.refused(ended),
+        }
+    }
+
+    const fn is_ready_now(&mut self) -> Todo {
+        if self.has_manager {
+            self.state = State::Announcing;
+            Todo::SeeEndBeforeAnnouncing
+        } else {
+            self.state = State::Ready;
+            Todo::Nothing
+        }
+    }
+
+    /// It has failed, for this reason if it gave none itself.
+    const fn settle(&mut self, failure: Failure) -> Todo {
+        self.state = State::Failed(match self.state {
+            State::Refused(reason) => Failure::Refused(reason),
+            _ => failure,
+        });
+        Todo::CloseFailed
+    }
+
+    /// What is known at the end of a look.
+    pub(crate) const fn progress(&self) -> Result<Progress, Failure> {
+        match (self.state, self.unsettled) {
+            (State::Ready, _) => Ok(Progress::Ready),
+            (State::Failed(failure), _) => Err(failure),
+            (_, Some(why)) => Ok(Progress::Unsettled(why)),
+            (State::Announcing | State::Confirming, None) => Ok(Progress::Unsettled(Unsettled::Unanswered)),
+            (State::Waiting | State::Proving | State::Refused(_), None) => Ok(Progress::Waiting),
+        }
+    }
+
+    /// Whether it has neither got ready nor failed.
+    pub(crate) const fn is_expected(&self) -> bool {
+        matches!(self.state, State::Waiting | State::Proving | State::Refused(_))
+    }
+
+    /// Whether its outcome is still open. A successor that is ready counts as open until the manager has confirmed it.
+    pub(crate) const fn is_in_flight(&self) -> bool {
+        self.is_expected() || matches!(self.state, State::Announcing | State::Confirming)
+    }
+
+    pub(crate) const fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready)
+    }
+
+    /// What can change the progress. A descriptor that has told everything is readable for ever, and so not among these.
+    pub(crate) const fn watch(&self) -> Watch {
+        match self.state {
+            State::Waiting => Watch::EndAndReport,
+            State::Proving | State::Refused(_) | State::Announcing => Watch::End,
+            // The manager has been told, and reports the successor's end too.
+            State::Confirming => Watch::Barrier,
+            State::Ready | State::Failed(_) => Watch::Nothing,
+        }
+    }
+}
+
+/// What an exit says, beside the reason for which the successor was killed, if it was.
+const fn verdict(exit: Option<Exit>, failure: Option<Failure>) -> Failure {
+    const KILL: i32 = Signal::KILL.as_raw();
+    match (exit, failure) {
+        // Which is what it was killed for.
+        (Some(Exit::Signal(KILL)) | None, Some(failure)) => failure,
+        // It ended by itself, if at the last moment.
+        (Some(Exit::Status(status)), _) => Failure::Exited(status),
+        (Some(Exit::Signal(signal)), _) => Failure::Killed(signal),
+        (None, None) => Failure::Vanished,
+    }
+}

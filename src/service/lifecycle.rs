@@ -1,0 +1,703 @@
+//! The life of a server, as a pure machine: no system call, no descriptor, no clock.
+//!
+//! Requests, outcomes and moments go in. [`Lifecycle::next`] hands out one [`Action`] at a time, [`Lifecycle::deadline`]
+//! says when to ask again if nothing happens before. The [`Service`](super::Service) takes the actions.
+//!
+//! | asked, or happened | serving | a successor in flight | draining to execute anew | draining to exit |
+//! |---|---|---|---|---|
+//! | spawn | start a successor; PID 1: refused | look first: a successor that got ready is this restart; else refused | refused | nothing |
+//! | exec | drain, then execute | refused | nothing | refused |
+//! | terminate | drain, then exit | end the successor, unless it is ready | exit instead | nothing |
+//! | terminate again | exit at once, status 1 | the same | the same | the same |
+//! | successor ready | | announce it, drain, then exit | | |
+//! | successor failed | | serve on, and say why | | STOPPING=1, if it was to be the main process |
+//! | manager silent for too long | | leave all the same, and say so | | |
+//! | exec failed | | | serve on | |
+//! | drain deadline | | | execute | exit |
+//!
+//! A successor that could not be looked at is not watched any more, and looked at again after each `retry_every`. A
+//! report that the service manager did not hear is sent again likewise.
+
+use crate::error::{Error, Operation};
+use crate::moment::Moment;
+use crate::restart::{Failure, Progress, Unsettled};
+use core::fmt;
+use core::time::Duration;
+use heapless::Deque;
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+/// What a program, or a signal, asks of its [`Service`](super::Service).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Request {
+    /// Start a successor; once it is ready, drain and exit.
+    Spawn,
+    /// Drain, then execute the program anew in place, with the same PID.
+    Exec,
+    /// Drain, then exit. Asked again: exit at once.
+    Terminate,
+}
+
+/// What comes after draining.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Leave {
+    /// A successor serves: close the listeners, finish what was accepted, exit.
+    HandOver,
+    /// Nobody serves any more: close the listeners, finish what was accepted, exit.
+    Exit,
+    /// The program is executed anew: keep the listeners, finish what was accepted.
+    Exec,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Refused {
+    /// A successor is in flight.
+    InFlight,
+    /// This process is draining.
+    Leaving,
+    /// This is PID 1, which no successor outlives. [`Request::Exec`] restarts it.
+    Init,
+    /// This process is not ready itself yet.
+    NotReady,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InFlight => "a successor is in flight",
+            Self::Leaving => "this process is leaving",
+            Self::Init => "no successor outlives PID 1; a restart in place does",
+            Self::NotReady => "this process is not ready itself",
+        })
+    }
+}
+
+/// What a [`Service`](super::Service) tells its program.
+///
+/// The first four are to be obeyed. The others are for a log: `Display` is the line.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// Accept again: a restart in place has failed.
+    Serve,
+    /// Accept no more. With [`Leave::HandOver`] and [`Leave::Exit`], accept once more what waits in each queue, then close
+    /// the listeners. Call [`Service::drained`](super::Service::drained) when the last connection is done.
+    Drain(Leave),
+    /// Exit with this status.
+    Exit(u8),
+    /// A successor was started, and is not ready yet.
+    Started(Pid),
+    /// A successor is ready, and serves.
+    HandedOver(Pid),
+    /// A restart has failed. This process has everything it had before, and serves on.
+    Failed(Failure),
+    /// A request was refused, and nothing was changed.
+    Refused(Refused),
+    /// The service manager did not hear a message. The message is sent again, unless the manager is gone.
+    Unheard(Error),
+    /// The successor cannot be looked at. It is in flight still, and is looked at again.
+    Unseen(Error),
+    /// The predecessor has ended: this process is the main one now.
+    Main,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Serve => f.write_str("serving again"),
+            Self::Drain(Leave::HandOver) => f.write_str("draining, a successor serves"),
+            Self::Drain(Leave::Exit) => f.write_str("draining, to exit"),
+            Self::Drain(Leave::Exec) => f.write_str("draining, to execute anew"),
+            Self::Exit(status) => write!(f, "exit with status {status}"),
+            Self::Started(pid) => write!(f, "successor {pid} started"),
+            Self::HandedOver(pid) => write!(f, "successor {pid} serves"),
+            Self::Failed(failure) => write!(f, "restart failed: {failure}"),
+            Self::Refused(why) => write!(f, "restart failed: {why}"),
+            Self::Unheard(error) => write!(f, "service manager: {error}"),
+            Self::Unseen(error) => write!(f, "restart: watching the successor: {error}"),
+            Self::Main => f.write_str("the predecessor has ended"),
+        }
+    }
+}
+
+/// What the service manager is told beside what a restart tells it. Nobody waits for it to be heard.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Message {
+    /// `STATUS=` of a process that serves.
+    Serving,
+    /// `RELOADING=1`, before a drain that ends with an exec.
+    Reloading,
+    /// `STOPPING=1`.
+    Stopping,
+    /// `WATCHDOG=1`.
+    Alive,
+}
+
+/// What the shell does next.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Action {
+    /// Start a successor: [`Lifecycle::started`].
+    Start,
+    /// Look at the successor: [`Lifecycle::looked`].
+    Look,
+    /// End the successor, unless its report is there, for this reason: [`Lifecycle::looked`].
+    GiveUp(Failure),
+    /// Execute in place: [`Lifecycle::exec_failed`], if it returns.
+    Exec,
+    /// Tell the service manager again that this process is ready: [`Lifecycle::reported`].
+    Report,
+    /// Tell the service manager.
+    Tell(Message),
+    /// Tell the program.
+    Event(Event),
+}
+
+/// The times and circumstances of a life, which do not change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) ready_within: Duration,
+    pub(crate) drain_within: Duration,
+    pub(crate) barrier_within: Duration,
+    pub(crate) retry_every: Duration,
+    /// How often the watchdog is fed.
+    pub(crate) feed_every: Option<Duration>,
+    pub(crate) is_init: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Phase {
+    Opening,
+    Serving,
+    Draining {
+        leave: Leave,
+        until: Moment,
+        /// Whether the program has nothing open any more.
+        is_done: bool,
+    },
+    Left,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Succession {
+    None,
+    InFlight {
+        pid: Pid,
+        /// When to look, whatever shows.
+        look_at: Moment,
+        /// Whether its descriptors are watched.
+        is_watched: bool,
+        stage: Stage,
+    },
+    /// A successor serves.
+    Over,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Stage {
+    /// It is to be ready by then.
+    Expected { by: Moment },
+    /// It serves, and the manager is to confirm it by then.
+    Announced { by: Moment },
+    /// It is to be ended, as this process is.
+    Unwanted,
+}
+
+/// What was asked, and is looked at when everything before is done.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+struct Asked {
+    spawn: bool,
+    exec: bool,
+    terminate: u8,
+}
+
+/// The life of a server.
+#[derive(Clone, Debug)]
+pub(crate) struct Lifecycle {
+    terms: Terms,
+    phase: Phase,
+    succession: Succession,
+    asked: Asked,
+    /// Whether this is the main process to the service manager, as far as it knows.
+    is_main: bool,
+    /// Whether it was asked to terminate.
+    is_terminated: bool,
+    /// Whether a look at the successor is for somebody who wants another one.
+    wants_another: bool,
+    /// Whether the last report was not heard.
+    is_unheard: bool,
+    report_at: Option<Moment>,
+    feed_at: Option<Moment>,
+    actions: Deque<Action, 4>,
+}
+
+impl Lifecycle {
+    /// A process that is not ready yet; the main one if there is no predecessor.
+    pub(crate) fn new(terms: Terms, is_main: bool) -> Self {
+        Self {
+            terms,
+            phase: Phase::Opening,
+            succession: Succession::None,
+            asked: Asked::default(),
+            is_main,
+            is_terminated: false,
+            wants_another: false,
+            is_unheard: false,
+            report_at: None,
+            feed_at: None,
+            actions: Deque::new(),
+        }
+    }
+
+    /// Whether the program may accept.
+    pub(crate) const fn accepts(&self) -> bool {
+        matches!(self.phase, Phase::Serving)
+    }
+
+    /// Whether a process that has no predecessor speaks to the service manager here.
+    pub(crate) const fn is_main(&self) -> bool {
+        self.is_main
+    }
+
+    /// Whether the successor's descriptors are to be watched.
+    pub(crate) const fn watches_successor(&self) -> bool {
+        matches!(self.succession, Succession::InFlight { is_watched: true, .. })
+    }
+
+    /// The next moment at which there is something to do.
+    pub(crate) fn deadline(&self) -> Option<Moment> {
+        let drain = match self.phase {
+            Phase::Draining { until, .. } => Some(until),
+            Phase::Left => return None,
+            Phase::Opening | Phase::Serving => None,
+        };
+        let look = match self.succession {
+            Succession::InFlight { look_at, .. } => Some(look_at),
+            Succession::None | Succession::Over => None,
+        };
+        [drain, look, self.report_at, self.feed_at].into_iter().flatten().min()
+    }
+
+    /// Takes a request; what is asked twice before it is looked at is asked once, but for termination.
+    pub(crate) const fn request(&mut self, request: Request) {
+        match request {
+            Request::Spawn => self.asked.spawn = true,
+            Request::Exec => self.asked.exec = true,
+            Request::Terminate => self.asked.terminate = self.asked.terminate.saturating_add(1),
+        }
+    }
+
+    /// What to do next; `None` until something happens, or until the deadline.
+    pub(crate) fn next(&mut self, now: Moment) -> Option<Action> {
+        // Each round queues an action or makes less to do.
+        loop {
+            if let Some(action) = self.actions.pop_front() {
+                return Some(action);
+            }
+            if !self.take_request(now) && !self.take_moment(now) {
+                return None;
+            }
+        }
+    }
+
+    fn push(&mut self, action: Action) {
+        // No input queues more than fit, and each is taken before the next input: the exploration counts them.
+        let _full = self.actions.push_back(action);
+    }
+
+    fn event(&mut self, event: Event) {
+        self.push(Action::Event(event));
+    }
+
+    fn take_request(&mut self, now: Moment) -> bool {
+        if self.phase == Phase::Left {
+            return false;
+        }
+        if self.asked.terminate > 0 {
+            self.asked.terminate -= 1;
+            self.terminate(now);
+        } else if core::mem::take(&mut self.asked.spawn) {
+            self.spawn();
+        } else if core::mem::take(&mut self.asked.exec) {
+            self.exec(now);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn spawn(&mut self) {
+        match (self.phase, self.succession) {
+            (Phase::Opening, _) => self.event(Event::Refused(Refused::NotReady)),
+            (Phase::Serving, Succession::InFlight { .. }) => {
+                self.wants_another = true;
+                self.push(Action::Look);
+            }
+            (Phase::Serving, _) => self.start(),
+            (Phase::Draining { leave: Leave::Exec, .. }, _) => self.event(Event::Refused(Refused::Leaving)),
+            (Phase::Draining { .. } | Phase::Left, _) => {}
+        }
+    }
+
+    fn start(&mut self) {
+        if self.terms.is_init {
+            self.event(Event::Refused(Refused::Init));
+        } else {
+            self.push(Action::Start);
+        }
+    }
+
+    fn exec(&mut self, now: Moment) {
+        match (self.phase, self.succession) {
+            (Phase::Opening, _) => self.event(Event::Refused(Refused::NotReady)),
+            (Phase::Serving, Succession::InFlight { .. }) => self.event(Event::Refused(Refused::InFlight)),
+            (Phase::Serving, _) => {
+                if self.is_main {
+                    self.push(Action::Tell(Message::Reloading));
+                }
+                self.drain(Leave::Exec, now);
+            }
+            (Phase::Draining { leave: Leave::Exec, .. } | Phase::Left, _) => {}
+            (Phase::Draining { .. }, _) => self.event(Event::Refused(Refused::Leaving)),
+        }
+    }
+
+    fn terminate(&mut self, now: Moment) {
+        if core::mem::replace(&mut self.is_terminated, true) {
+            self.leave(1);
+            return;
+        }
+        match (&mut self.phase, self.succession) {
+            (Phase::Opening, _) => self.leave(0),
+            (Phase::Serving, Succession::InFlight { .. }) => self.push(Action::GiveUp(Failure::Cancelled)),
+            (Phase::Serving, _) => self.stop(now),
+            (Phase::Draining { leave: leave @ Leave::Exec, .. }, _) => {
+                *leave = Leave::Exit;
+                self.say_stopping();
+                self.event(Event::Drain(Leave::Exit));
+            }
+            (Phase::Draining { .. } | Phase::Left, _) => {}
+        }
+    }
+
+    fn stop(&mut self, now: Moment) {
+        self.say_stopping();
+        self.drain(Leave::Exit, now);
+    }
+
+    fn say_stopping(&mut self) {
+        self.report_at = None;
+        if self.is_main {
+            self.push(Action::Tell(Message::Stopping));
+        }
+    }
+
+    fn drain(&mut self, leave: Leave, now: Moment) {
+        let until = now.later(self.terms.drain_within);
+        self.phase = Phase::Draining { leave, until, is_done: false };
+        self.event(Event::Drain(leave));
+    }
+
+    fn leave(&mut self, status: u8) {
+        self.phase = Phase::Left;
+        self.event(Event::Exit(status));
+    }
+
+    /// Does what is due.
+    fn take_moment(&mut self, now: Moment) -> bool {
+        if self.phase == Phase::Left {
+            return false;
+        }
+        let is_due = |at: Moment| at <= now;
+        if self.feed_at.is_some_and(is_due) {
+            self.feed_at = self.terms.feed_every.map(|time| now.later(time));
+            self.push(Action::Tell(Message::Alive));
+        } else if self.report_at.is_some_and(is_due) {
+            self.report_at = None;
+            self.push(Action::Report);
+        } else if self.look_due(now) || self.drain_due(now) {
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn look_due(&mut self, now: Moment) -> bool {
+        let Succession::InFlight { look_at, stage, .. } = &mut self.succession else { return false };
+        if *look_at > now {
+            return false;
+        }
+        // Again, if this look does not settle it.
+        *look_at = now.later(self.terms.retry_every);
+        let action = match stage {
+            Stage::Expected { by } if *by <= now => Action::GiveUp(Failure::Deadline),
+            Stage::Unwanted => Action::GiveUp(Failure::Cancelled),
+            Stage::Expected { .. } | Stage::Announced { .. } => Action::Look,
+        };
+        self.push(action);
+        true
+    }
+
+    fn drain_due(&mut self, now: Moment) -> bool {
+        match self.phase {
+            Phase::Draining { leave, until, .. } if until <= now => {
+                self.finish(leave);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn finish(&mut self, leave: Leave) {
+        match leave {
+            Leave::Exec => {
+                // It returns only if it failed, and then this process serves on.
+                self.phase = Phase::Serving;
+                self.push(Action::Exec);
+            }
+            Leave::HandOver | Leave::Exit => self.leave(0),
+        }
+    }
+
+    /// Leaves, if the program has nothing open any more and nothing is to be waited for.
+    ///
+    /// While a successor is in flight, to leave would look like the end of the service to a manager that has not
+    /// confirmed it, and a successor that is to be ended would serve.
+    fn finish_if_done(&mut self) {
+        if let Phase::Draining { leave, is_done: true, .. } = self.phase {
+            if !matches!(self.succession, Succession::InFlight { .. }) {
+                self.finish(leave);
+            }
+        }
+    }
+
+    /// The program has nothing open any more.
+    pub(crate) fn drained(&mut self) {
+        if let Phase::Draining { is_done, .. } = &mut self.phase {
+            *is_done = true;
+        }
+        self.finish_if_done();
+    }
+
+    /// This process is ready, and has said so; or the service manager did not hear it.
+    pub(crate) fn opened(&mut self, heard: Result<(), Error>, now: Moment) {
+        self.phase = Phase::Serving;
+        self.feed_at = self.terms.feed_every.map(|time| now.later(time));
+        self.reported(heard, now);
+        self.say_serving();
+    }
+
+    /// What came of [`Action::Report`].
+    pub(crate) fn reported(&mut self, heard: Result<(), Error>, now: Moment) {
+        match heard {
+            Ok(()) => self.is_unheard = false,
+            Err(error) => {
+                self.report_at = Some(now.later(self.terms.retry_every));
+                // Said once, however often it is tried again.
+                if !core::mem::replace(&mut self.is_unheard, true) {
+                    self.event(Event::Unheard(error));
+                }
+            }
+        }
+    }
+
+    fn say_serving(&mut self) {
+        if self.is_main && self.accepts() {
+            self.push(Action::Tell(Message::Serving));
+        }
+    }
+
+    /// The predecessor has ended.
+    pub(crate) fn predecessor_ended(&mut self) {
+        if self.succession == Succession::Over || self.is_main || self.phase == Phase::Left {
+            return;
+        }
+        self.is_main = true;
+        self.event(Event::Main);
+        self.say_serving();
+        if let Phase::Draining { leave: Leave::Exit, .. } = self.phase {
+            self.push(Action::Tell(Message::Stopping));
+        }
+    }
+
+    /// What came of [`Action::Start`]. A successor that does not report is to be looked at after `first_look`.
+    pub(crate) fn started(&mut self, started: Result<Pid, Error>, first_look: Duration, now: Moment) {
+        match started {
+            Ok(pid) => {
+                let by = now.later(self.terms.ready_within);
+                self.succession = Succession::InFlight {
+                    pid,
+                    look_at: by.min(now.later(first_look)),
+                    is_watched: true,
+                    stage: Stage::Expected { by },
+                };
+                self.event(Event::Started(pid));
+            }
+            Err(error) => self.event(Event::Failed(Failure::NotStarted(error))),
+        }
+    }
+
+    /// What came of [`Action::Exec`].
+    pub(crate) fn exec_failed(&mut self, error: Error) {
+        self.event(Event::Failed(Failure::NotStarted(error)));
+        self.event(Event::Serve);
+    }
+
+    /// What a descriptor of the successor's showed, or [`Action::Look`] and [`Action::GiveUp`] found.
+    pub(crate) fn looked(&mut self, found: Result<Progress, Failure>, now: Moment) {
+        let Succession::InFlight { pid, .. } = self.succession else { return };
+        let wants_another = core::mem::take(&mut self.wants_another);
+        match found {
+            Ok(Progress::Ready) => self.hand_over(pid, now),
+            Err(failure) => self.failed(failure, wants_another, now),
+            Ok(Progress::Waiting) => self.wait(None, now),
+            Ok(Progress::Unsettled(Unsettled::Unseen(error))) => self.wait(Some(error), now),
+            Ok(Progress::Unsettled(Unsettled::Untold(error))) => self.announce(Some(error), now),
+            Ok(Progress::Unsettled(Unsettled::Unanswered)) => self.announce(None, now),
+        }
+        if wants_another && matches!(self.succession, Succession::InFlight { .. }) {
+            self.event(Event::Refused(Refused::InFlight));
+        }
+    }
+
+    fn failed(&mut self, failure: Failure, wants_another: bool, now: Moment) {
+        self.succession = Succession::None;
+        self.event(Event::Failed(failure));
+        match self.phase {
+            Phase::Serving if self.is_terminated => self.stop(now),
+            Phase::Serving if wants_another => self.start(),
+            // Terminated when it was ready already, and it has ended before the manager was told: this process was the
+            // main one all along.
+            Phase::Draining { leave: Leave::HandOver, .. } => {
+                self.say_stopping();
+                self.finish_if_done();
+            }
+            _ => self.finish_if_done(),
+        }
+    }
+
+    fn hand_over(&mut self, pid: Pid, now: Moment) {
+        self.succession = Succession::Over;
+        self.is_main = false;
+        self.report_at = None;
+        self.feed_at = None;
+        self.event(Event::HandedOver(pid));
+        if self.phase == Phase::Serving {
+            self.drain(Leave::HandOver, now);
+        } else {
+            self.finish_if_done();
+        }
+    }
+
+    /// The successor is not ready, as far as can be seen.
+    fn wait(&mut self, unseen: Option<Error>, now: Moment) {
+        let again = now.later(self.terms.retry_every);
+        let ends = self.is_terminated;
+        let Succession::InFlight { look_at, is_watched, stage, .. } = &mut self.succession else { return };
+        if let (Stage::Expected { .. }, true) = (&stage, ends) {
+            *stage = Stage::Unwanted;
+        }
+        // What shows now may show for ever: it is not waited for.
+        let is_news = unseen.is_some() && *is_watched;
+        *is_watched &= unseen.is_none();
+        *look_at = match stage {
+            Stage::Expected { by } if *is_watched && *by > now => *by,
+            Stage::Expected { by } if *by > now => again.min(*by),
+            _ => again,
+        };
+        if let Some(error) = unseen.filter(|_| is_news) {
+            self.event(Event::Unseen(error));
+        }
+        if ends && self.phase == Phase::Serving {
+            self.stop(now);
+        }
+    }
+
+    /// The successor serves, and the manager has not confirmed it.
+    fn announce(&mut self, untold: Option<Error>, now: Moment) {
+        let Succession::InFlight { pid, look_at, stage, .. } = &mut self.succession else { return };
+        let pid = *pid;
+        let (by, is_news) = match *stage {
+            Stage::Announced { by } => (by, false),
+            Stage::Expected { .. } | Stage::Unwanted => (now.later(self.terms.barrier_within), true),
+        };
+        *stage = Stage::Announced { by };
+        *look_at = if untold.is_some() { by.min(now.later(self.terms.retry_every)) } else { by };
+        if by <= now {
+            // The manager has had its time. Both would serve for ever otherwise.
+            let silent = Error::call(Operation::Barrier, Errno::TIMEDOUT);
+            self.event(Event::Unheard(untold.unwrap_or(silent)));
+            self.hand_over(pid, now);
+            return;
+        }
+        if let Some(error) = untold.filter(|_| is_news) {
+            self.event(Event::Unheard(error));
+        }
+        if self.is_terminated && self.phase == Phase::Serving {
+            self.drain(Leave::HandOver, now);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Lifecycle {
+    /// All that tells one state from another.
+    pub(super) fn key(&self) -> impl Eq + core::hash::Hash + use<> {
+        let actions: std::vec::Vec<_> = self.actions.iter().copied().collect();
+        let flags = [self.is_main, self.is_terminated, self.wants_another, self.is_unheard];
+        let times = [self.report_at, self.feed_at];
+        (self.phase, self.succession, self.asked, flags, times, actions)
+    }
+
+    /// Has the clock, which stands at `now` for the explorer, go on by `time`: all moments come as much nearer, and of
+    /// those that have passed it does not matter when.
+    pub(super) fn elapse(&mut self, time: Duration, now: Moment) {
+        let past = Moment::at(now.since_start().saturating_sub(time));
+        let nearer = |at: &mut Moment| *at = Moment::at(at.since_start().saturating_sub(time)).max(past);
+        if let Phase::Draining { until, .. } = &mut self.phase {
+            nearer(until);
+        }
+        if let Succession::InFlight { look_at, stage, .. } = &mut self.succession {
+            nearer(look_at);
+            if let Stage::Expected { by } | Stage::Announced { by } = stage {
+                nearer(by);
+            }
+        }
+        self.report_at.iter_mut().chain(&mut self.feed_at).for_each(nearer);
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked != Asked::default()
+    }
+
+    pub(super) const fn is_in_flight(&self) -> bool {
+        matches!(self.succession, Succession::InFlight { .. })
+    }
+
+    /// When a process that is draining leaves at the latest.
+    pub(super) const fn leaves_at(&self) -> Option<Moment> {
+        match self.phase {
+            Phase::Draining { until, .. } => Some(until),
+            _ => None,
+        }
+    }
+
+    pub(super) const fn has_left(&self) -> bool {
+        matches!(self.phase, Phase::Left)
+    }
+
+    pub(super) const fn is_terminated(&self) -> bool {
+        self.is_terminated
+    }
+
+    pub(super) const fn is_ready(&self) -> bool {
+        !matches!(self.phase, Phase::Opening)
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.actions.len()
+    }
+}
