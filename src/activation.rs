@@ -123,6 +123,11 @@ impl<'e> Activation<'e> {
         })
     }
 
+    /// Whether there are names, which are [`UNKNOWN`] otherwise.
+    pub(crate) const fn has_names(&self) -> bool {
+        self.joined.is_some()
+    }
+
     /// How many bytes the names take, each with a separator.
     pub(crate) fn names_len(&self) -> usize {
         self.joined.map_or(self.count.saturating_mul(UNKNOWN.len() + 1), |joined| joined.len() + 1)

@@ -10,9 +10,10 @@ use crate::address::family;
 use crate::cstr::CStrPtr;
 use crate::error::{Error, Fault, Operation, Table};
 use crate::listener;
+use crate::names::{self, Name};
 use crate::predecessor::Predecessor;
 use crate::sys::{self, SocketName};
-use crate::table::{Inherited, InheritedTable, names_capacity};
+use crate::table::{Inherited, InheritedTable};
 use crate::variable::Variable;
 use heapless::VecView;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -30,8 +31,8 @@ pub(crate) struct Adopted {
 ///
 /// # Safety
 ///
-/// - The strings stay where they are, unchanged, for `'env`.
-pub(crate) unsafe fn variables<'env>(table: &VecView<Option<CStrPtr>>) -> Variables<'env> {
+/// - The strings stay where they are, unchanged, for `'s`.
+pub(crate) unsafe fn variables<'s>(table: &VecView<Option<CStrPtr>>) -> Variables<'s> {
     let value = |variable: Variable| {
         let name = variable.name().as_bytes();
         let string = crate::environ::find(table, name)?.behind(name.len() + 1)?;
@@ -54,20 +55,20 @@ pub(crate) unsafe fn variables<'env>(table: &VecView<Option<CStrPtr>>) -> Variab
 /// # Safety
 ///
 /// - Nobody else owns them: the process has just started, and adopts them once.
-pub(crate) unsafe fn adopt<'env, const N: usize>(
-    activation: &Activation<'env>,
+pub(crate) unsafe fn adopt<const N: usize>(
+    activation: &Activation<'_>,
     first: RawFd,
     listeners_only: bool,
     own_fd: Option<RawFd>,
-    table: &mut InheritedTable<'env, N>,
+    table: &mut InheritedTable<N>,
 ) -> Result<Adopted, Error> {
     if activation.count > N {
         return Err(Error::Capacity { table: Table::Inherited, needed: activation.count, capacity: N });
     }
     // So that each of them can be claimed under its name, and handed on.
-    let names = NAMES_PREFIX + activation.names_len();
-    if names > names_capacity(N) {
-        return Err(Error::Capacity { table: Table::Names, needed: names, capacity: names_capacity(N) });
+    let (needed, capacity) = (NAMES_PREFIX + activation.names_len(), names::capacity(N));
+    if needed > capacity {
+        return Err(Error::Capacity { table: Table::Names, needed, capacity });
     }
     if first < 0 || first.checked_add(activation.count as RawFd).is_none() {
         return Err(Error::NotOpen { fd: first });
@@ -87,12 +88,12 @@ pub(crate) unsafe fn adopt<'env, const N: usize>(
 /// # Safety
 ///
 /// - As for [`adopt`].
-unsafe fn inspect<'env, const N: usize>(
-    activation: &Activation<'env>,
+unsafe fn inspect<const N: usize>(
+    activation: &Activation<'_>,
     first: RawFd,
     listeners_only: bool,
     own_fd: Option<RawFd>,
-    table: &mut InheritedTable<'env, N>,
+    table: &mut InheritedTable<N>,
 ) -> Result<Option<Predecessor>, Error> {
     // Whether all sockets so far are listeners. While they are, each is asked for it here and not when it is claimed:
     // a second call on a socket costs half as much while what the kernel has of it is in the caches.
@@ -119,9 +120,9 @@ unsafe fn inspect<'env, const N: usize>(
         all_listen &= listens || key.is_none();
         // What does not listen yet may do so when it is claimed.
         let listening = listens.then_some(true);
-        let slot = Inherited { fd: None, name, key, listening, kind: None, v6only: None };
+        let slot = Inherited { fd: None, name: Name::UNKNOWN, key, listening, kind: None, v6only: None };
         // The count was compared with the capacity.
-        let _full = table.push(slot);
+        let _full = table.push(slot, activation.has_names().then_some(name));
     }
     let Some(fd) = activation.ready_fd else {
         return Ok(None);
@@ -154,7 +155,7 @@ unsafe fn inspect<'env, const N: usize>(
 unsafe fn own<const N: usize>(
     activation: &Activation<'_>,
     first: RawFd,
-    table: &mut InheritedTable<'_, N>,
+    table: &mut InheritedTable<N>,
     predecessor: Option<Predecessor>,
 ) -> Result<Adopted, Error> {
     let sockets = first..first.saturating_add(activation.count as RawFd);

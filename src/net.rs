@@ -6,53 +6,37 @@
 use crate::activation::{Activation, FIRST_FD, UNKNOWN, check_name};
 use crate::address::Endpoint;
 use crate::error::{Error, Operation};
+use crate::handover::Owed;
 use crate::inherit;
 use crate::launch::Launch;
 use crate::listener::{self, Description, ListenOptions, Wanted};
-use crate::notify::{Assignment, Notifier};
 use crate::pidfd;
-use crate::predecessor::Predecessor;
-use crate::ready::{self, Refusal, Report};
-use crate::restart::image::{HandOver, Scratch};
-use crate::restart::main_pid::MainPid;
-use crate::restart::{Failure, Progress, Restart, Successor, exec, spawn};
-use crate::slot::Slot;
+use crate::placement::Source;
 use crate::table::{ActiveTable, InheritedTable, SocketId};
-use core::convert::Infallible;
 use core::fmt;
-use core::time::Duration;
+use heapless::Vec;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use rustix::io::Errno;
 use rustix::process::getpid;
 
 /// The sockets of a server: those it inherited, those it has opened or claimed, and the processes it got
 /// them from and gives them to.
 ///
 /// `N` is the capacity of both tables: at most `N` descriptors are inherited, at most `N` are active.
-/// Nothing is allocated: a `Net` takes `148 * N + 808` bytes on a 64-bit machine at most, and no more of it is
+/// Nothing is allocated: a `Net` takes `148 * N + 1168` bytes on a 64-bit machine at most, and no more of it is
 /// touched than what it holds takes. [`Net::new`] is all zeros, so that a static takes no room in the program's file.
-/// A restart takes 10 KiB of stack, and 26 KiB without optimisation. `'env` is how long the names live.
+/// A restart takes 10 KiB of stack, and 26 KiB without optimisation.
 ///
 /// Dropping it closes everything it holds.
 #[derive(Debug)]
 #[doc(alias = "gracenet")]
-pub struct Net<'env, const N: usize> {
-    inherited: InheritedTable<'env, N>,
-    active: ActiveTable<'env, N>,
+pub struct Net<const N: usize> {
+    pub(crate) inherited: InheritedTable<N>,
+    pub(crate) active: ActiveTable<N>,
     /// For a restart, here and not on the stack: pages that are not touched cost nothing.
-    scratch: Scratch<N>,
+    pub(crate) sources: Vec<Source, N>,
     state: State,
-    /// The readiness socket, until the report is sent.
-    readiness: Slot<OwnedFd>,
-    predecessor: Slot<Predecessor>,
-    successor: Slot<Successor>,
-    notifier: Notifier,
-    /// Whether [`Net::ready`] has been through.
-    reported: bool,
-    /// Whether a successor before the present one got ready.
-    handed_over: bool,
-    /// Whether this process has told its predecessor that it gives up, or been given up itself by then.
-    refused: bool,
+    /// What is owed to a predecessor and to a successor.
+    pub(crate) owed: Owed,
 }
 
 /// Zeros when it is fresh, for the reason that [`Slot`] has.
@@ -194,28 +178,22 @@ impl core::error::Error for Rejected {
     }
 }
 
-impl<const N: usize> Default for Net<'_, N> {
+impl<const N: usize> Default for Net<N> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<'env, const N: usize> Net<'env, N> {
+impl<const N: usize> Net<N> {
     /// Empty tables.
     #[must_use]
     pub const fn new() -> Self {
         Self {
             inherited: InheritedTable::new(),
             active: ActiveTable::new(),
-            scratch: Scratch::new(),
+            sources: Vec::new(),
             state: State::Fresh,
-            readiness: Slot::Empty,
-            predecessor: Slot::Empty,
-            successor: Slot::Empty,
-            notifier: Notifier::none(),
-            reported: false,
-            handed_over: false,
-            refused: false,
+            owed: Owed::new(),
         }
     }
 
@@ -242,7 +220,6 @@ impl<'env, const N: usize> Net<'env, N> {
     ///
     /// - Nobody else owns the descriptors that the variables promise: nothing in this process has adopted
     ///   them before, or opened something on their numbers.
-    /// - The strings that `launch` points to stay where they are, unchanged, for `'env`.
     ///
     /// # References
     ///
@@ -295,7 +272,7 @@ impl<'env, const N: usize> Net<'env, N> {
         launch: &mut Launch<ARGS, VARS>,
         options: InheritOptions,
     ) -> Result<usize, Error> {
-        // SAFETY: the strings stay for 'env.
+        // SAFETY: the strings stay as long as the launch is used, and are copied here.
         let variables = unsafe { inherit::variables(launch.view().vars) };
         if !options.keep {
             launch.consume()?;
@@ -310,10 +287,7 @@ impl<'env, const N: usize> Net<'env, N> {
         let adopted = unsafe {
             inherit::adopt(&activation, options.first_fd, options.listeners_only, own_fd, &mut self.inherited)
         }?;
-        // Whoever said so before spoke to nobody.
-        self.reported &= adopted.readiness.is_none() && activation.count == 0;
-        self.readiness = adopted.readiness.into();
-        self.predecessor = adopted.predecessor.into();
+        self.owed.begin(adopted, activation.count);
         Ok(activation.count)
     }
 
@@ -357,7 +331,7 @@ impl<'env, const N: usize> Net<'env, N> {
         &mut self,
         network: &str,
         address: &str,
-        options: &ListenOptions<'env, '_>,
+        options: &ListenOptions<'_>,
     ) -> Result<SocketId, Error> {
         self.usable()?;
         self.listen_at(&Endpoint::parse(network, address)?, options)
@@ -374,7 +348,7 @@ impl<'env, const N: usize> Net<'env, N> {
     pub fn listen_at(
         &mut self,
         endpoint: &Endpoint<'_>,
-        options: &ListenOptions<'env, '_>,
+        options: &ListenOptions<'_>,
     ) -> Result<SocketId, Error> {
         match self.claim_at(endpoint, options) {
             Err(Error::NotInherited) => {}
@@ -407,7 +381,7 @@ impl<'env, const N: usize> Net<'env, N> {
     pub fn claim_at(
         &mut self,
         endpoint: &Endpoint<'_>,
-        options: &ListenOptions<'env, '_>,
+        options: &ListenOptions<'_>,
     ) -> Result<SocketId, Error> {
         self.usable()?;
         if let Some(name) = options.name {
@@ -437,9 +411,8 @@ impl<'env, const N: usize> Net<'env, N> {
     pub fn claim_name(&mut self, name: &str) -> Result<SocketId, Error> {
         self.usable()?;
         let view = self.inherited.view_with_names();
-        let position = view.named(name).find(|position| {
-            view.slots.get(*position).is_some_and(|slot| slot.name == name && slot.fd.is_some())
-        });
+        let is_left = |position: usize| view.slots.get(position).is_some_and(|slot| slot.fd.is_some());
+        let position = view.named(name).find(|position| view.is_named(*position, name) && is_left(*position));
         self.activate(position.ok_or(Error::NotInherited)?, None)
     }
 
@@ -453,13 +426,12 @@ impl<'env, const N: usize> Net<'env, N> {
         self.activate(position, None)
     }
 
-    /// Moves an inherited descriptor to the active ones.
-    fn activate(&mut self, position: usize, name: Option<&'env str>) -> Result<SocketId, Error> {
-        let view = self.inherited.view();
-        let slot = view.slots.get_mut(position).ok_or(Error::NotInherited)?;
-        let fd = slot.fd.take().ok_or(Error::NotInherited)?;
-        self.active.push(fd, name.unwrap_or(slot.name)).map_err(|(fd, error)| {
-            slot.fd = Some(fd);
+    /// Moves an inherited descriptor to the active ones, under its own name or another.
+    fn activate(&mut self, position: usize, name: Option<&str>) -> Result<SocketId, Error> {
+        let fd = self.inherited.take(position).ok_or(Error::NotInherited)?;
+        let name = name.unwrap_or_else(|| self.inherited.name(position));
+        self.active.push(fd, name).map_err(|(fd, error)| {
+            self.inherited.put_back(position, fd);
             error
         })
     }
@@ -475,7 +447,7 @@ impl<'env, const N: usize> Net<'env, N> {
     /// - [`Error::Capacity`]: the table of active sockets, or of their names, is full.
     /// - [`Error::Call`]: fcntl(2) failed.
     /// - The error of [`Net::inherit`], if that failed.
-    pub fn add(&mut self, fd: OwnedFd, name: &'env str) -> Result<SocketId, Rejected> {
+    pub fn add(&mut self, fd: OwnedFd, name: &str) -> Result<SocketId, Rejected> {
         let check = self
             .usable()
             .and_then(|()| check_name(name))
@@ -515,7 +487,7 @@ impl<'env, const N: usize> Net<'env, N> {
     ///
     /// - [`Error::StaleId`]: it was closed or taken.
     pub fn take(&mut self, id: SocketId) -> Result<OwnedFd, Error> {
-        self.active.remove(id).map(|slot| slot.fd)
+        self.active.remove(id)
     }
 
     /// Closes an active socket here: it is no longer handed over. Other processes' copies stay open, and so
@@ -544,17 +516,10 @@ impl<'env, const N: usize> Net<'env, N> {
     /// - [`Error::Call`]: the path could not be removed.
     pub fn close_and_unlink(&mut self, id: SocketId) -> Result<(), Error> {
         let slot = self.active.find(id)?;
-        if !self.reported && self.came_with(slot.fd.as_fd()) {
+        if !self.owed.is_paid() && self.came_with(slot.fd.as_fd()) {
             return Err(Error::NoPath);
         }
-        if let Some(successor) = self.successor.as_ref() {
-            if successor.is_in_flight() {
-                return Err(Error::InFlight);
-            }
-        }
-        if self.handed_over || self.successor.as_ref().is_some_and(Successor::is_ready) {
-            return Err(Error::HandedOver);
-        }
+        self.owed.check_sole()?;
         listener::unlink(slot.fd.as_fd())?;
         self.close(id)
     }
@@ -567,9 +532,10 @@ impl<'env, const N: usize> Net<'env, N> {
 
     /// The active sockets, in the order in which a successor gets them.
     pub fn active(&self) -> impl ExactSizeIterator<Item = (SocketId, SocketRef<'_>)> {
-        self.active.slots().iter().map(|slot| {
-            let fd = slot.fd.as_fd();
-            (slot.id, SocketRef { name: slot.name, fd })
+        let mut names = self.active.names();
+        self.active.slots().iter().map(move |slot| {
+            let name = names.next().unwrap_or(UNKNOWN);
+            (slot.id, SocketRef { name, fd: slot.fd.as_fd() })
         })
     }
 
@@ -578,114 +544,8 @@ impl<'env, const N: usize> Net<'env, N> {
         let slots = self.inherited.slots().iter().enumerate();
         slots.filter_map(|(position, slot)| {
             let fd = slot.fd.as_ref()?.as_fd();
-            Some((position, SocketRef { name: slot.name, fd }))
+            Some((position, SocketRef { name: self.inherited.name(position), fd }))
         })
-    }
-
-    /// Says that this process can serve now: to the predecessor, if there is one, which tells the service
-    /// manager; else to the manager, if there is one. Closes the inherited sockets that nobody claimed: they
-    /// would swallow connections. The second call does nothing.
-    ///
-    /// The main process of a service also has the manager drop what it keeps under a name that nobody
-    /// claimed, or it would come back with every start. See [`Net::store`].
-    ///
-    /// # Errors
-    ///
-    /// Nothing was closed.
-    ///
-    /// - [`Error::GivenUp`]: the predecessor does not wait for this process any more, or was told not to by
-    ///   [`Net::refuse`], and serves on. Exit, and accept nothing.
-    /// - [`Error::Call`]: the report could not be sent, within the notifier's timeout. A predecessor that has
-    ///   ended is no error, nor is one that dropped its [`Net`].
-    /// - The error of [`Net::inherit`], if that failed.
-    #[doc(alias = "sd_notify")]
-    #[doc(alias = "READY=1")]
-    pub fn ready(&mut self) -> Result<(), Error> {
-        self.usable()?;
-        if self.reported {
-            return Ok(());
-        }
-        if self.refused {
-            return Err(Error::GivenUp);
-        }
-        if let Some(socket) = self.readiness.as_ref() {
-            if !ready::send(socket.as_fd(), Report::Ready)? && self.is_given_up(socket.as_fd())? {
-                return Err(Error::GivenUp);
-            }
-            self.readiness = Slot::Empty;
-        } else if self.notifier.is_present() {
-            let mut deadline = self.notifier.deadline();
-            for name in self.unwanted() {
-                let unstore = [Assignment::FdStoreRemove, Assignment::FdName(name)];
-                self.notifier.send_by(&unstore, &[], &mut deadline)?;
-            }
-            self.notifier.send_by(&[Assignment::Ready], &[], &mut deadline)?;
-        }
-        self.reported = true;
-        self.inherited.clear();
-        Ok(())
-    }
-
-    /// The names under which something was inherited and nothing was claimed, each once.
-    fn unwanted(&self) -> impl Iterator<Item = &str> {
-        let slots = self.inherited.slots();
-        let left = slots.iter().enumerate().filter(|(_, slot)| slot.fd.is_some());
-        left.filter(|(position, slot)| {
-            let is_namesake = |name| name == slot.name;
-            // Claimed, if perhaps under another name.
-            !slots.iter().any(|other| other.fd.is_none() && is_namesake(other.name))
-                && !self.active.slots().iter().any(|active| is_namesake(active.name))
-                && !slots.iter().take(*position).any(|before| is_namesake(before.name))
-        })
-        .map(|(_, slot)| slot.name)
-    }
-
-    /// Reports to the predecessor, if there is one, why this process gives up. It is expected to exit now;
-    /// the predecessor serves on.
-    ///
-    /// # Errors
-    ///
-    /// - [`Error::Call`]: the report could not be sent.
-    pub fn refuse(&mut self, refusal: Refusal) -> Result<(), Error> {
-        if let Some(socket) = self.readiness.as_ref() {
-            let socket = socket.as_fd();
-            self.refused = ready::send(socket, Report::Refused(refusal))? || self.is_given_up(socket)?;
-        }
-        self.readiness = Slot::Empty;
-        Ok(())
-    }
-
-    /// Whether the predecessor, which took no report on `socket`, has given this process up and is still there.
-    fn is_given_up(&self, socket: BorrowedFd<'_>) -> Result<bool, Error> {
-        match self.predecessor.as_ref() {
-            Some(predecessor) if predecessor.has_exited()? => Ok(false),
-            _ => ready::is_given_up(socket),
-        }
-    }
-
-    /// Speaks to the service manager from now on: [`Net::ready`], [`Net::spawn`], [`Net::exec`] and what becomes
-    /// of a successor tell it what it has to know. By default there is [`Notifier::none`].
-    ///
-    /// While a successor is in flight, a process that this one forks and that executes nothing holds up what the
-    /// manager answers by: [`Failure::Manager`] until it ends.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), gracenet::Error> {
-    /// # let launch: gracenet::Launch = unsafe { gracenet::Launch::from_libc() }?;
-    /// # let mut net = gracenet::Net::<16>::new();
-    /// net.set_notifier(gracenet::Notifier::from_launch(&launch)?);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn set_notifier(&mut self, notifier: Notifier) {
-        self.notifier = notifier;
-    }
-
-    /// What speaks to the service manager. For what only the program knows: its status, that it stops, that it
-    /// is alive.
-    #[must_use]
-    pub const fn notifier(&self) -> &Notifier {
-        &self.notifier
     }
 
     /// Has the service manager keep a duplicate of an active socket, or whatever it is, under its name; tells
@@ -704,218 +564,11 @@ impl<'env, const N: usize> Net<'env, N> {
     #[doc(alias = "FDSTORE")]
     pub fn store(&self, id: SocketId) -> Result<bool, Error> {
         let slot = self.active.find(id)?;
-        self.notifier.store(slot.name, &[slot.fd.as_fd()], true)
-    }
-
-    /// The process that started this one, by [`Net::spawn`]; it may drain for some time yet, or have ended
-    /// ([`Predecessor::has_exited`]), as one that ended first has on new kernels; older ones do not know it any more.
-    /// `None` also where a filter lets nobody open pidfds, on a kernel before 6.5.
-    #[must_use]
-    pub const fn predecessor(&self) -> Option<&Predecessor> {
-        self.predecessor.as_ref()
-    }
-
-    /// Takes the predecessor out, to own it, or to drop it once it has ended.
-    pub fn take_predecessor(&mut self) -> Option<Predecessor> {
-        self.predecessor.take()
-    }
-
-    /// The successor that was started last: in flight, ready, or failed.
-    #[must_use]
-    pub const fn successor(&self) -> Option<&Successor> {
-        self.successor.as_ref()
-    }
-
-    /// The same, to look at how it is, to wait for it, or to end it.
-    pub const fn successor_mut(&mut self) -> Option<&mut Successor> {
-        self.successor.as_mut()
-    }
-
-    /// Starts the program again, as it was launched, with the active sockets, and expects the successor to
-    /// report that it is ready. The same as [`Net::spawn`] with the default [`Restart`].
-    ///
-    /// # Errors
-    ///
-    /// As for [`Net::spawn`].
-    ///
-    /// # References
-    ///
-    /// - `Net.StartProcess` of the seed
-    #[doc(alias = "StartProcess")]
-    pub fn start_process<const ARGS: usize, const VARS: usize>(
-        &mut self,
-        launch: &mut Launch<ARGS, VARS>,
-    ) -> Result<&mut Successor, Error> {
-        self.spawn(launch, &Restart::new())
-    }
-
-    /// The whole of a restart, for a program that has nothing else to do meanwhile: [`Net::spawn`] and
-    /// [`Successor::wait_ready`]. If this succeeds, the successor serves, and is the main process to the
-    /// service manager: drain, and exit. One that is in flight already, after [`Failure::Manager`] or
-    /// [`Failure::Error`] or because [`Net::spawn`] started it, is waited for; no other is started.
-    ///
-    /// # Errors
-    ///
-    /// - [`Failure`]: see there. But for [`Failure::Manager`] and [`Failure::Error`], everything is as before.
-    pub fn hand_over<const ARGS: usize, const VARS: usize>(
-        &mut self,
-        launch: &mut Launch<ARGS, VARS>,
-        restart: &Restart<'_>,
-        timeout: Duration,
-    ) -> Result<Progress, Failure> {
-        let successor = if self.successor.as_ref().is_some_and(Successor::is_in_flight) {
-            self.successor.as_mut().ok_or(Failure::NotStarted(Error::InFlight))?
-        } else {
-            self.spawn(launch, restart).map_err(Failure::NotStarted)?
-        };
-        successor.wait_ready(timeout)
-    }
-
-    /// Starts a successor: a second process with stdin, stdout, stderr, the active sockets from 3 on and the
-    /// readiness socket behind them, and no other descriptor.
-    ///
-    /// It begins in the launch directory with the launch's arguments and environment, as `restart` changes
-    /// them, and with the calling thread's signal mask; signals with a handler get their default action,
-    /// ignored ones stay ignored. Of 0, 1 and 2, those that are closed become `/dev/null`.
-    ///
-    /// This process keeps everything. While the call runs, the calling thread waits until the successor was
-    /// executed; other threads do not.
-    ///
-    /// Where there is a service manager, it is told that the service reloads, and [`Successor::poll`] tells it
-    /// how that ends; and the successor is a sibling, unless `restart` says otherwise: see
-    /// [`Parentage`](crate::restart::Parentage).
-    ///
-    /// # Errors
-    ///
-    /// There is no successor, and everything is as before.
-    ///
-    /// - [`Error::InFlight`]: one is in flight already.
-    /// - [`Error::HandedOver`]: one that was in flight is ready, and nobody had looked: drain. (Called again,
-    ///   this starts another.)
-    /// - [`Error::NotReported`]: the predecessor waits for this process's [`Net::ready`], or was told not to.
-    /// - [`Error::Untrusted`]: a set-user-ID start does not say which program to run.
-    /// - [`Error::Killed`]: a signal killed the successor on the way to the program.
-    /// - [`Error::Call`]: a system call failed, here or on the way to the successor: `execve` with `ENOENT`
-    ///   where there is no such program.
-    /// - [`Error::RelativePath`], [`Error::NoArguments`]: the program cannot be resolved.
-    /// - [`Error::Capacity`]: arguments or changes of the environment do not fit.
-    /// - [`Error::InvalidChange`]: a change of the environment is not one.
-    /// - The error of [`Net::inherit`], if that failed.
-    ///
-    /// # References
-    ///
-    /// - clone(2), execve(2), `sd_listen_fds(3)`
-    pub fn spawn<const ARGS: usize, const VARS: usize>(
-        &mut self,
-        launch: &mut Launch<ARGS, VARS>,
-        restart: &Restart<'_>,
-    ) -> Result<&mut Successor, Error> {
-        if self.settle_successor()? {
-            // To start another beside it would be one too many.
-            return self.successor.as_mut().ok_or(Error::InFlight);
-        }
-        // The predecessor, which may give this process up, knows nothing of its successor.
-        if self.readiness.as_ref().is_some() || self.refused {
-            return Err(Error::NotReported);
-        }
-        let (sources, names) = self.scratch.parts(self.active.names_len());
-        let hand_over = HandOver { active: self.active.slots(), readiness: None, sources, names };
-        let main_pid = MainPid::begin(&self.notifier)?;
-        let successor = spawn::spawn(launch.view(), restart, hand_over, main_pid)
-            .inspect_err(|error| self.notifier.report_failure(Failure::NotStarted(*error)))?;
-        if let Some(before) = self.successor.take() {
-            self.handed_over |= before.is_ready();
-            before.reap();
-        }
-        self.successor = Slot::Full(successor);
-        self.successor.as_mut().ok_or(Error::call(Operation::Clone, Errno::CHILD))
-    }
-
-    /// Replaces this process's image and keeps its PID; the new image gets what [`Net::spawn`] says, and no
-    /// readiness socket unless this process has not reported to its predecessor yet. All threads end.
-    ///
-    /// The service manager, if there is one, is told that the service reloads; the new image's [`Net::ready`]
-    /// tells it that this is over. A process that has not reported to its predecessor leaves both to that.
-    ///
-    /// For PID 1 of a container, and wherever a supervisor follows the PID. Connections that come meanwhile
-    /// wait in the listeners' queues; those that were accepted end with the image.
-    ///
-    /// A signal with a handler is not lost in it. One that comes before the image is replaced makes this fail
-    /// with `EINTR`, and its handler has run: look at what it asks for, then try again. One that the calling
-    /// thread blocks waits for the new image, which gets the mask; so block what the new image must not miss,
-    /// or must not meet before it has its handlers, and let it unblock them. This is so for signals to the
-    /// process; one to a thread alone, by raise(3) or pthread_kill(3), ends with the thread. And it is so where all
-    /// other threads block the signal: one that does not may handle it at the last moment, and what its handler
-    /// notes ends with the image. [`Signals`](crate::Signals), made before a second thread exists, sees to that.
-    ///
-    /// # Errors
-    ///
-    /// Every descriptor's number and flags, the working directory, the signal mask and the environment are
-    /// as before.
-    ///
-    /// - [`Error::Call`] with [`Errno::INTR`](rustix::io::Errno::INTR): a signal came first.
-    /// - [`Error::Killed`]: a filter killed the thread that was to execute the program.
-    /// - [`Error::HandedOver`]: a successor got ready, now or before, and serves: the new image would beside it.
-    /// - [`Error::NotReported`]: the predecessor was told that this process is not ready, by [`Net::refuse`].
-    /// - The others of [`Net::spawn`].
-    ///
-    /// # References
-    ///
-    /// - execve(2)
-    #[doc(alias = "execve")]
-    pub fn exec<const ARGS: usize, const VARS: usize>(
-        &mut self,
-        launch: &mut Launch<ARGS, VARS>,
-        restart: &Restart<'_>,
-    ) -> Result<Infallible, Error> {
-        self.settle_successor()?;
-        if self.refused {
-            return Err(Error::NotReported);
-        }
-        if self.handed_over || self.successor.as_ref().is_some_and(Successor::is_ready) {
-            return Err(Error::HandedOver);
-        }
-        let (sources, names) = self.scratch.parts(self.active.names_len());
-        let hand_over = HandOver {
-            active: self.active.slots(),
-            readiness: self.readiness.as_ref().map(AsFd::as_fd),
-            sources,
-            names,
-        };
-        // One that owes a predecessor the report is not the main process: the predecessor speaks.
-        let is_main = self.readiness.as_ref().is_none();
-        if is_main && self.notifier.is_present() {
-            self.notifier.send(&[Assignment::Reloading])?;
-        }
-        exec::exec(launch.view(), restart, hand_over).inspect_err(|error| {
-            if is_main {
-                self.notifier.report_failure(Failure::NotStarted(*error));
-            }
-        })
-    }
-
-    /// Looks at a successor that is in flight; returns whether it has just been found ready, which nobody had noticed.
-    ///
-    /// # Errors
-    ///
-    /// - [`Error::InFlight`]: it is in flight still.
-    fn settle_successor(&mut self) -> Result<bool, Error> {
-        self.usable()?;
-        let Some(successor) = self.successor.as_mut() else { return Ok(false) };
-        if !successor.is_in_flight() {
-            successor.reap();
-            return Ok(false);
-        }
-        match successor.poll() {
-            Ok(Progress::Ready) => Ok(true),
-            Ok(Progress::Waiting | Progress::Unsettled(_)) => Err(Error::InFlight),
-            // It failed unnoticed, and was reaped.
-            Err(_) => Ok(false),
-        }
+        self.owed.notifier.store(self.active.name(id)?, &[slot.fd.as_fd()], true)
     }
 
     /// The error of an inherit that failed.
-    const fn usable(&self) -> Result<(), Error> {
+    pub(crate) const fn usable(&self) -> Result<(), Error> {
         match self.state {
             State::Failed(error) => Err(error),
             State::Fresh | State::Inherited => Ok(()),
@@ -929,9 +582,9 @@ mod tests {
 
     #[test]
     fn takes_the_memory_that_is_stated() {
-        assert!(size_of::<Net<'_, 1>>() <= 148 + 808);
-        assert!(size_of::<Net<'_, 16>>() <= 148 * 16 + 808);
-        assert!(size_of::<Net<'_, 1024>>() <= 148 * 1024 + 808);
+        assert!(size_of::<Net<1>>() <= 148 + 1168);
+        assert!(size_of::<Net<16>>() <= 148 * 16 + 1168);
+        assert!(size_of::<Net<1024>>() <= 148 * 1024 + 1168);
         assert!(size_of::<Launch<16, 64>>() <= 8 * 16 + 8 * 64 + 40);
         assert!(size_of::<Error>() <= 32);
     }

@@ -4,24 +4,14 @@
 //! out twice, so a stale one is never another socket's. This module makes no system call; dropping a slot
 //! closes its descriptor.
 
-use crate::activation::NAMES_PREFIX;
+use crate::activation::UNKNOWN;
 use crate::address::{Key, Kind};
 use crate::error::{Error, Table};
 use crate::hash::fnv;
+use crate::names::{Name, Names};
 use core::num::NonZeroU32;
 use heapless::{Vec, VecView};
 use rustix::fd::OwnedFd;
-
-/// Room for the variable's name and for a longest name.
-pub(crate) const NAMES_HEAD: usize = 288;
-
-/// Room for the name of each active socket.
-pub(crate) const NAMES_ROW: usize = 32;
-
-/// How many bytes `LISTEN_FDNAMES` may take for up to `sockets` active ones.
-pub(crate) const fn names_capacity(sockets: usize) -> usize {
-    NAMES_HEAD + NAMES_ROW * sockets
-}
 
 /// Names an active socket of one [`Net`](crate::Net).
 ///
@@ -30,26 +20,24 @@ pub(crate) const fn names_capacity(sockets: usize) -> usize {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SocketId(NonZeroU32);
 
-/// A slot of the active table.
+/// A slot of the active table. Its name is the one at its position in the table's [`Names`].
 #[derive(Debug)]
-pub(crate) struct Active<'env> {
+pub(crate) struct Active {
     pub(crate) id: SocketId,
     pub(crate) fd: OwnedFd,
-    pub(crate) name: &'env str,
 }
 
 /// The active sockets, in the order in which they became active, which is the order of the ids too.
 #[derive(Debug)]
-pub(crate) struct ActiveTable<'env, const N: usize> {
-    slots: Vec<Active<'env>, N>,
+pub(crate) struct ActiveTable<const N: usize> {
+    slots: Vec<Active, N>,
+    names: Names<N>,
     last: u32,
-    /// How many bytes their names take, each with a separator.
-    names: usize,
 }
 
-impl<'env, const N: usize> ActiveTable<'env, N> {
+impl<const N: usize> ActiveTable<N> {
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), last: 0, names: 0 }
+        Self { slots: Vec::new(), names: Names::new(), last: 0 }
     }
 
     /// Whether a socket called `name` would find room. Asked before anything is opened for it.
@@ -57,15 +45,11 @@ impl<'env, const N: usize> ActiveTable<'env, N> {
         if self.slots.is_full() {
             return Err(Error::Capacity { table: Table::Active, needed: N + 1, capacity: N });
         }
-        let needed = NAMES_PREFIX + self.names + name.len() + 1;
-        if needed > names_capacity(N) {
-            return Err(Error::Capacity { table: Table::Names, needed, capacity: names_capacity(N) });
-        }
-        Ok(())
+        self.names.check_room(name.len())
     }
 
     /// Makes `fd` active; gives it back if there is no room.
-    pub(crate) fn push(&mut self, fd: OwnedFd, name: &'env str) -> Result<SocketId, (OwnedFd, Error)> {
+    pub(crate) fn push(&mut self, fd: OwnedFd, name: &str) -> Result<SocketId, (OwnedFd, Error)> {
         if let Err(error) = self.check_room(name) {
             return Err((fd, error));
         }
@@ -73,48 +57,68 @@ impl<'env, const N: usize> ActiveTable<'env, N> {
         let Some(id) = self.last.checked_add(1).and_then(NonZeroU32::new).map(SocketId) else {
             return Err((fd, full));
         };
-        if let Err(slot) = self.slots.push(Active { id, fd, name }) {
+        if let Err(slot) = self.slots.push(Active { id, fd }) {
             return Err((slot.fd, full));
         }
         self.last = id.0.get();
-        self.names += name.len() + 1;
+        self.names.push(name);
         Ok(id)
     }
 
-    pub(crate) fn find(&self, id: SocketId) -> Result<&Active<'env>, Error> {
+    pub(crate) fn find(&self, id: SocketId) -> Result<&Active, Error> {
         self.slots.get(position(self.slots.as_view(), id)?).ok_or(Error::StaleId)
     }
 
+    /// The name of a socket.
+    pub(crate) fn name(&self, id: SocketId) -> Result<&str, Error> {
+        let position = position(self.slots.as_view(), id)?;
+        self.names.iter().nth(position).ok_or(Error::StaleId)
+    }
+
     /// Takes the socket out of the table.
-    pub(crate) fn remove(&mut self, id: SocketId) -> Result<Active<'env>, Error> {
+    pub(crate) fn remove(&mut self, id: SocketId) -> Result<OwnedFd, Error> {
         let position = position(self.slots.as_view(), id)?;
         if let Some(tail) = self.slots.get_mut(position..) {
             tail.rotate_left(1);
         }
         let slot = self.slots.pop().ok_or(Error::StaleId)?;
-        self.names -= slot.name.len() + 1;
-        Ok(slot)
+        self.names.remove(position);
+        Ok(slot.fd)
     }
 
-    pub(crate) fn slots(&self) -> &VecView<Active<'env>> {
+    /// Drops, and so closes, all of them.
+    pub(crate) fn clear(&mut self) {
+        self.slots.clear();
+        self.names.clear();
+    }
+
+    pub(crate) fn slots(&self) -> &VecView<Active> {
         self.slots.as_view()
     }
 
-    /// How many bytes `LISTEN_FDNAMES` takes for them, with its NUL.
-    pub(crate) const fn names_len(&self) -> usize {
-        NAMES_PREFIX + self.names + 1
+    /// The names, in the order of the slots.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter()
+    }
+
+    /// The slots, and `LISTEN_FDNAMES=` with their names and a NUL; empty where each is [`UNKNOWN`].
+    pub(crate) fn parts(&mut self) -> (&VecView<Active>, &mut [u8]) {
+        let is_named = self.names.iter().any(|name| name != UNKNOWN);
+        let line = if is_named { self.names.bytes_mut() } else { &mut [] };
+        (self.slots.as_view(), line)
     }
 }
 
-fn position(slots: &VecView<Active<'_>>, id: SocketId) -> Result<usize, Error> {
+fn position(slots: &VecView<Active>, id: SocketId) -> Result<usize, Error> {
     slots.binary_search_by_key(&id.0, |slot| slot.id.0).map_err(|_| Error::StaleId)
 }
 
 /// A slot of the inherited table. Its position never changes; claiming it leaves it empty.
 #[derive(Debug)]
-pub(crate) struct Inherited<'env> {
+pub(crate) struct Inherited {
     pub(crate) fd: Option<OwnedFd>,
-    pub(crate) name: &'env str,
+    /// In the table's [`Names`].
+    pub(crate) name: Name,
     /// Its own address, if it is a socket that has one of a family known here.
     pub(crate) key: Option<Key>,
     /// `SO_ACCEPTCONN`, once it was asked for, which may be while it is adopted.
@@ -128,21 +132,29 @@ pub(crate) struct Inherited<'env> {
 /// The inherited descriptors in the order of their numbers, found by address and by name in a time that
 /// does not grow with their number.
 #[derive(Debug)]
-pub(crate) struct InheritedTable<'env, const N: usize> {
-    slots: Vec<Inherited<'env>, N>,
+pub(crate) struct InheritedTable<const N: usize> {
+    slots: Vec<Inherited, N>,
+    names: Names<N>,
     by_address: [Link; N],
     by_name: [Link; N],
     /// Whether they are in `by_name`, as they are from the first time on that somebody asks for a name.
     named: bool,
 }
 
-impl<'env, const N: usize> InheritedTable<'env, N> {
+impl<const N: usize> InheritedTable<N> {
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), by_address: [Link::EMPTY; N], by_name: [Link::EMPTY; N], named: false }
+        Self {
+            slots: Vec::new(),
+            names: Names::new(),
+            by_address: [Link::EMPTY; N],
+            by_name: [Link::EMPTY; N],
+            named: false,
+        }
     }
 
-    /// Adds a descriptor behind the others. The caller checked that there is room.
-    pub(crate) fn push(&mut self, slot: Inherited<'env>) -> Result<(), Inherited<'env>> {
+    /// Adds a descriptor behind the others, under `name`, or [`UNKNOWN`] if all are. The caller checked that there is room.
+    pub(crate) fn push(&mut self, mut slot: Inherited, name: Option<&str>) -> Result<(), Inherited> {
+        slot.name = name.map_or(Name::UNKNOWN, |name| self.names.push(name));
         self.slots.push(slot)
     }
 
@@ -156,41 +168,67 @@ impl<'env, const N: usize> InheritedTable<'env, N> {
     /// Drops, and so closes, all of them.
     pub(crate) fn clear(&mut self) {
         self.slots.clear();
+        self.names.clear();
+    }
+
+    /// The name of the descriptor at this position.
+    pub(crate) fn name(&self, position: usize) -> &str {
+        self.slots.get(position).map_or(UNKNOWN, |slot| self.names.get(slot.name))
+    }
+
+    /// Takes the descriptor at this position out, if it is there still.
+    pub(crate) fn take(&mut self, position: usize) -> Option<OwnedFd> {
+        self.slots.get_mut(position)?.fd.take()
+    }
+
+    /// Puts a descriptor back that was taken out.
+    pub(crate) fn put_back(&mut self, position: usize, fd: OwnedFd) {
+        if let Some(slot) = self.slots.get_mut(position) {
+            slot.fd = Some(fd);
+        }
     }
 
     /// What finds them by address.
-    pub(crate) fn view(&mut self) -> InheritedView<'_, 'env> {
+    pub(crate) fn view(&mut self) -> InheritedView<'_> {
         let len = self.slots.len();
         InheritedView {
             slots: self.slots.as_mut_view(),
+            names: self.names.bytes(),
             by_address: self.by_address.get(..len).unwrap_or_default(),
             by_name: self.by_name.get(..len).unwrap_or_default(),
         }
     }
 
     /// What finds them by name too.
-    pub(crate) fn view_with_names(&mut self) -> InheritedView<'_, 'env> {
+    pub(crate) fn view_with_names(&mut self) -> InheritedView<'_> {
         if !self.named {
-            fill(&mut self.by_name, &self.slots, |slot| Some(name_hash(slot.name)));
+            let names = self.names.bytes();
+            fill(&mut self.by_name, &self.slots, |slot| Some(name_hash(slot.name.of(names))));
             self.named = true;
         }
         self.view()
     }
 
-    pub(crate) fn slots(&self) -> &VecView<Inherited<'env>> {
+    pub(crate) fn slots(&self) -> &VecView<Inherited> {
         self.slots.as_view()
     }
 }
 
 /// An [`InheritedTable`] of any capacity.
 #[derive(Debug)]
-pub(crate) struct InheritedView<'t, 'env> {
-    pub(crate) slots: &'t mut VecView<Inherited<'env>>,
+pub(crate) struct InheritedView<'t> {
+    pub(crate) slots: &'t mut VecView<Inherited>,
+    names: &'t [u8],
     by_address: &'t [Link],
     by_name: &'t [Link],
 }
 
-impl<'t> InheritedView<'t, '_> {
+impl<'t> InheritedView<'t> {
+    /// Whether the slot at this position was inherited under this name.
+    pub(crate) fn is_named(&self, position: usize, name: &str) -> bool {
+        self.slots.get(position).is_some_and(|slot| slot.name.of(self.names) == name)
+    }
+
     /// The positions whose address may be `key`, in their order: those of one chain, not compared yet.
     pub(crate) fn near(&self, key: &Key) -> impl Iterator<Item = usize> + use<'t> {
         chain(self.by_address, key.hash())
@@ -217,7 +255,7 @@ impl Link {
 }
 
 /// Puts the positions of `slots` into an empty hash table by their hashes; one without a hash is not found.
-fn fill<T>(links: &mut [Link], slots: &[T], hash: fn(&T) -> Option<u32>) {
+fn fill<T>(links: &mut [Link], slots: &[T], hash: impl Fn(&T) -> Option<u32>) {
     // From the last to the first, because each goes to the front of its chain.
     for (position, slot) in slots.iter().enumerate().rev() {
         let first = hash(slot).and_then(|hash| links.get_mut(chain_of(hash, slots.len())));

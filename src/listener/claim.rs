@@ -21,7 +21,7 @@ pub(crate) struct Wanted<'a> {
 
 impl<'a> Wanted<'a> {
     /// `scope` is the index of the endpoint's zone, as [`scope`](super::scope) finds it.
-    pub(crate) fn new(endpoint: &'a Endpoint<'a>, scope: u32, options: &ListenOptions<'a, '_>) -> Self {
+    pub(crate) fn new(endpoint: &'a Endpoint<'a>, scope: u32, options: &ListenOptions<'a>) -> Self {
         Self { endpoint, name: options.name, v6only: options.v6only, keys: endpoint.keys(scope) }
     }
 
@@ -30,21 +30,24 @@ impl<'a> Wanted<'a> {
     ///
     /// A name that one socket alone was inherited under decides, whatever its address. Of several sockets of
     /// one name the address decides; if it leaves the port open, the first that is left is taken.
-    pub(crate) fn find(&self, inherited: &mut InheritedView<'_, '_>) -> Result<Option<usize>, Error> {
+    pub(crate) fn find(&self, inherited: &mut InheritedView<'_>) -> Result<Option<usize>, Error> {
         if let Some(name) = self.name {
             if let Some(position) = self.find_address(inherited, Some(name))? {
                 return Ok(Some(position));
             }
-            let slots = &*inherited.slots;
-            let is_namesake = |position: &usize| slots.get(*position).is_some_and(|slot| slot.name == name);
-            let decides =
-                self.keys.exact.is_none() || inherited.named(name).filter(is_namesake).nth(1).is_none();
+            let decides = self.keys.exact.is_none()
+                || inherited
+                    .named(name)
+                    .filter(|position| inherited.is_named(*position, name))
+                    .nth(1)
+                    .is_none();
             for position in inherited.named(name).filter(|_| decides) {
+                let is_namesake = inherited.is_named(position, name);
                 if let Some(slot) = inherited.slots.get_mut(position) {
                     // Nothing of IPv6 comes to the wildcard of IPv4.
                     let is_v4 = matches!(slot.key, Some(Key::V4 { ip: [0, 0, 0, 0], .. }));
                     let agrees = !is_v4 || self.v6only != Some(true) || !self.may_be_v6();
-                    if slot.name == name && agrees && self.fits(slot, self.v6only)? {
+                    if is_namesake && agrees && self.fits(slot, self.v6only)? {
                         return Ok(Some(position));
                     }
                 }
@@ -64,7 +67,7 @@ impl<'a> Wanted<'a> {
     /// The same among the sockets of one name, or among all.
     fn find_address(
         &self,
-        inherited: &mut InheritedView<'_, '_>,
+        inherited: &mut InheritedView<'_>,
         name: Option<&str>,
     ) -> Result<Option<usize>, Error> {
         let exact = self.keys.exact.as_ref().map(|key| (key, self.v6only));
@@ -76,11 +79,12 @@ impl<'a> Wanted<'a> {
         };
         for (key, v6only) in exact.into_iter().chain(equivalent) {
             for position in inherited.near(key) {
+                let is_namesake = name.is_none_or(|name| inherited.is_named(position, name));
                 let Some(slot) = inherited.slots.get_mut(position) else {
                     continue;
                 };
                 if slot.key.as_ref() == Some(key)
-                    && name.is_none_or(|name| slot.name == name)
+                    && is_namesake
                     && self.fits(slot, v6only)?
                     && (key.is_exact() || self.is_address(slot)?)
                 {
@@ -92,7 +96,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// Whether the slot's socket can be claimed, whatever its address.
-    fn fits(&self, slot: &mut Inherited<'_>, v6only: Option<bool>) -> Result<bool, Error> {
+    fn fits(&self, slot: &mut Inherited, v6only: Option<bool>) -> Result<bool, Error> {
         Ok(self.is_kind(slot)? && agrees_on_v6only(slot, v6only)?)
     }
 
@@ -100,7 +104,7 @@ impl<'a> Wanted<'a> {
     /// listener of an internet family is taken for TCP's, or MPTCP's: nothing else that this crate opens listens
     /// there, and to ask for the protocol would be one more call for each. (A manager may hand over SCTP's, if told to
     /// by `SocketProtocol=`: claim that by its name.)
-    fn is_kind(&self, slot: &mut Inherited<'_>) -> Result<bool, Error> {
+    fn is_kind(&self, slot: &mut Inherited) -> Result<bool, Error> {
         let (Some(fd), Some(key)) = (&slot.fd, &slot.key) else {
             return Ok(false);
         };
@@ -133,7 +137,7 @@ impl<'a> Wanted<'a> {
     /// Whether the slot's address is the one asked for, where its key holds only part of it.
     #[cold]
     #[inline(never)]
-    fn is_address(&self, slot: &Inherited<'_>) -> Result<bool, Error> {
+    fn is_address(&self, slot: &Inherited) -> Result<bool, Error> {
         let Some(fd) = &slot.fd else {
             return Ok(false);
         };
@@ -146,7 +150,7 @@ impl<'a> Wanted<'a> {
 }
 
 /// Whether `IPV6_V6ONLY` of an IPv6 socket on the wildcard address is as asked for.
-fn agrees_on_v6only(slot: &mut Inherited<'_>, wanted: Option<bool>) -> Result<bool, Error> {
+fn agrees_on_v6only(slot: &mut Inherited, wanted: Option<bool>) -> Result<bool, Error> {
     let (Some(fd), Some(Key::V6 { ip, .. }), Some(wanted)) = (&slot.fd, &slot.key, wanted) else {
         return Ok(true);
     };

@@ -29,26 +29,26 @@ use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, sockopt
 ///
 /// All but the name concern a fresh socket only: an inherited one is as its first owner made it.
 #[derive(Clone, Copy)]
-pub struct ListenOptions<'env, 'c> {
-    pub(crate) name: Option<&'env str>,
+pub struct ListenOptions<'a> {
+    pub(crate) name: Option<&'a str>,
     backlog: i32,
     nonblocking: bool,
     reuse_port: bool,
     pub(crate) v6only: Option<bool>,
     mode: Option<u16>,
     replace_stale: bool,
-    configure: Option<Configure<'c>>,
+    configure: Option<Configure<'a>>,
 }
 
-type Configure<'c> = &'c dyn Fn(BorrowedFd<'_>) -> Result<(), Errno>;
+type Configure<'a> = &'a dyn Fn(BorrowedFd<'_>) -> Result<(), Errno>;
 
-impl Default for ListenOptions<'_, '_> {
+impl Default for ListenOptions<'_> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<'env, 'c> ListenOptions<'env, 'c> {
+impl<'a> ListenOptions<'a> {
     /// No name, the kernel's largest backlog, blocking, the network's own default for all else.
     #[must_use]
     pub const fn new() -> Self {
@@ -68,7 +68,7 @@ impl<'env, 'c> ListenOptions<'env, 'c> {
     /// successor will find it under this name. So a listener on port 0 keeps its port over restarts.
     #[must_use]
     #[doc(alias = "FileDescriptorName")]
-    pub const fn name(mut self, name: &'env str) -> Self {
+    pub const fn name(mut self, name: &'a str) -> Self {
         self.name = Some(name);
         self
     }
@@ -131,13 +131,13 @@ impl<'env, 'c> ListenOptions<'env, 'c> {
     /// error.
     #[must_use]
     #[doc(alias = "ListenConfig")]
-    pub const fn configure(mut self, configure: Configure<'c>) -> Self {
+    pub const fn configure(mut self, configure: Configure<'a>) -> Self {
         self.configure = Some(configure);
         self
     }
 }
 
-impl fmt::Debug for ListenOptions<'_, '_> {
+impl fmt::Debug for ListenOptions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ListenOptions")
             .field("name", &self.name)

@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockop
 
 /// Opens a fresh socket for `endpoint`. If any step fails, what this call opened is closed, a path that it
 /// bound is removed, and nothing else has changed.
-pub(crate) fn open(endpoint: &Endpoint<'_>, options: &ListenOptions<'_, '_>) -> Result<OwnedFd, Error> {
+pub(crate) fn open(endpoint: &Endpoint<'_>, options: &ListenOptions<'_>) -> Result<OwnedFd, Error> {
     match endpoint.address {
         Address::Path(path) => open_path(endpoint, path, options),
         Address::Abstract(name) => open_abstract(endpoint, name, options),
@@ -45,7 +45,7 @@ pub(crate) fn open(endpoint: &Endpoint<'_>, options: &ListenOptions<'_, '_>) -> 
 fn open_inet(
     endpoint: &Endpoint<'_>,
     address: SocketAddr,
-    options: &ListenOptions<'_, '_>,
+    options: &ListenOptions<'_>,
 ) -> Result<OwnedFd, Error> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
@@ -73,7 +73,7 @@ fn open_inet(
 fn open_abstract(
     endpoint: &Endpoint<'_>,
     name: &[u8],
-    options: &ListenOptions<'_, '_>,
+    options: &ListenOptions<'_>,
 ) -> Result<OwnedFd, Error> {
     let fd = fresh(endpoint, AddressFamily::UNIX, options)?;
     let error = |errno| Error::call_on(Operation::Bind, fd.as_raw_fd(), errno);
@@ -84,11 +84,7 @@ fn open_abstract(
     Ok(fd)
 }
 
-fn open_path(
-    endpoint: &Endpoint<'_>,
-    path: &[u8],
-    options: &ListenOptions<'_, '_>,
-) -> Result<OwnedFd, Error> {
+fn open_path(endpoint: &Endpoint<'_>, path: &[u8], options: &ListenOptions<'_>) -> Result<OwnedFd, Error> {
     let fd = fresh(endpoint, AddressFamily::UNIX, options)?;
     let number = fd.as_raw_fd();
     let error = |call| move |errno| Error::call_on(call, number, errno);
@@ -175,7 +171,7 @@ const fn socket_type(network: Network) -> SocketType {
 fn fresh(
     endpoint: &Endpoint<'_>,
     family: AddressFamily,
-    options: &ListenOptions<'_, '_>,
+    options: &ListenOptions<'_>,
 ) -> Result<OwnedFd, Error> {
     let mut flags = SocketFlags::CLOEXEC;
     flags.set(SocketFlags::NONBLOCK, options.nonblocking);
@@ -184,7 +180,7 @@ fn fresh(
         .map_err(|errno| Error::call(Operation::Socket, errno))
 }
 
-fn configure(fd: &OwnedFd, options: &ListenOptions<'_, '_>) -> Result<(), Error> {
+fn configure(fd: &OwnedFd, options: &ListenOptions<'_>) -> Result<(), Error> {
     match options.configure {
         Some(configure) => {
             configure(fd.as_fd()).map_err(|errno| Error::call_on(Operation::Configure, fd.as_raw_fd(), errno))
@@ -193,7 +189,7 @@ fn configure(fd: &OwnedFd, options: &ListenOptions<'_, '_>) -> Result<(), Error>
     }
 }
 
-fn listen(fd: &OwnedFd, endpoint: &Endpoint<'_>, options: &ListenOptions<'_, '_>) -> Result<(), Error> {
+fn listen(fd: &OwnedFd, endpoint: &Endpoint<'_>, options: &ListenOptions<'_>) -> Result<(), Error> {
     if endpoint.network.kind() == Kind::Datagram {
         return Ok(());
     }

@@ -30,7 +30,7 @@
 
 use super::Restart;
 use super::child::become_successor;
-use super::image::{HandOver, Image, with_image};
+use super::image::{Image, Inheritance, with_image};
 use crate::error::{Error, Operation};
 use crate::launch::LaunchView;
 use crate::sys::{self, Kin, Mask, Task};
@@ -48,12 +48,12 @@ const STACK: usize = 256 * 1024;
 pub(crate) fn exec(
     launch: LaunchView<'_>,
     restart: &Restart<'_>,
-    hand_over: HandOver<'_>,
+    inheritance: Inheritance<'_>,
 ) -> Result<Infallible, Error> {
     let mut stack = Stack::new()?;
     // A kernel that does not tell has not got it.
     let parent_death_signal = rustix::process::parent_process_death_signal().unwrap_or_default();
-    let cloned = with_image(launch, restart, hand_over, &mut |image| {
+    let cloned = with_image(launch, restart, inheritance, &mut |image| {
         image.yields = true;
         image.parent_death_signal = parent_death_signal;
         let mask = sys::block_signals().map_err(|errno| Error::call(Operation::Sigprocmask, errno))?;

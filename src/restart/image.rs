@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::{Change, Executable, Restart};
-use crate::activation::{FIRST_FD, NUMBER_LINE, UNKNOWN, render_names, render_number};
+use crate::activation::{FIRST_FD, NUMBER_LINE, render_number};
 use crate::cstr::CStrPtr;
 use crate::digits::{DIGITS, decimal};
 use crate::environ::{Environ, Journal};
@@ -13,57 +13,24 @@ use crate::error::{Error, Table};
 use crate::launch::{Directory, LaunchView};
 use crate::placement::{Placement, Source};
 use crate::sys::{Cloned, Mask};
-use crate::table::{Active, NAMES_HEAD, NAMES_ROW, names_capacity};
+use crate::table::Active;
 use crate::variable::Variable;
 use core::cell::Cell;
 use core::ffi::CStr;
-use core::mem::MaybeUninit;
-use heapless::{Vec, VecView};
+use heapless::VecView;
 use rustix::fd::{AsRawFd, BorrowedFd, RawFd};
 use rustix::process::{Signal, getpid};
 
 /// What is handed over.
-pub(crate) struct HandOver<'r> {
+pub(crate) struct Inheritance<'r> {
     /// The sockets, for 3 and on.
-    pub(crate) active: &'r [Active<'r>],
+    pub(crate) active: &'r [Active],
     /// The successor's end of the readiness socket, for the number behind them.
     pub(crate) readiness: Option<BorrowedFd<'r>>,
     /// Scratch space, one slot for each active socket.
     pub(crate) sources: &'r mut VecView<Source>,
-    /// Scratch space for `LISTEN_FDNAMES`.
+    /// `LISTEN_FDNAMES=` with their names and a NUL; empty if they have none.
     pub(crate) names: &'r mut [u8],
-}
-
-/// Scratch space for a [`HandOver`] of up to `N` sockets: nothing in it is written before a restart, and then no
-/// more than the sockets take.
-#[derive(Debug)]
-pub(crate) struct Scratch<const N: usize> {
-    sources: Vec<Source, N>,
-    names: MaybeUninit<NamesLine<N>>,
-}
-
-/// Room for `LISTEN_FDNAMES`, as much as the table of active sockets counts on.
-#[repr(C)]
-struct NamesLine<const N: usize> {
-    head: [u8; NAMES_HEAD],
-    rows: [[u8; NAMES_ROW]; N],
-}
-
-impl<const N: usize> Scratch<N> {
-    pub(crate) const fn new() -> Self {
-        Self { sources: Vec::new(), names: MaybeUninit::uninit() }
-    }
-
-    /// The parts of a [`HandOver`]; the second has room for `names` bytes, or less if the capacity is less.
-    pub(crate) fn parts(&mut self, names: usize) -> (&mut VecView<Source>, &mut [u8]) {
-        let len = names.min(names_capacity(N));
-        let start = self.names.as_mut_ptr().cast::<u8>();
-        // SAFETY: within the line, which is nothing but bytes, one field behind the other without a gap.
-        unsafe { start.write_bytes(0, len) };
-        // SAFETY: as above, and these bytes were just initialised.
-        let line = unsafe { core::slice::from_raw_parts_mut(start, len) };
-        (self.sources.as_mut_view(), line)
-    }
 }
 
 /// What the clone needs to become the successor.
@@ -125,7 +92,7 @@ pub(super) type Run<'r> = dyn FnMut(&mut Image<'_>) -> Result<Cloned<Error>, Err
 pub(super) fn with_image(
     launch: LaunchView<'_>,
     restart: &Restart<'_>,
-    hand_over: HandOver<'_>,
+    inheritance: Inheritance<'_>,
     run: &mut Run<'_>,
 ) -> Result<Cloned<Error>, Error> {
     let LaunchView { args, vars, directory, privileged } = launch;
@@ -135,7 +102,7 @@ pub(super) fn with_image(
     let args_len = args.len();
     let mut lines = [[0; NUMBER_LINE]; 5];
     let mut tables = Tables { args, environ: Environ::new(vars)?, journal: Journal::new() };
-    let result = prepare(&mut tables, &mut lines, directory, restart, hand_over, run);
+    let result = prepare(&mut tables, &mut lines, directory, restart, inheritance, run);
     tables.environ.undo(&mut tables.journal);
     tables.args.truncate(args_len);
     result
@@ -163,11 +130,11 @@ fn prepare(
     lines: &mut [[u8; NUMBER_LINE]; 5],
     directory: &Directory,
     restart: &Restart<'_>,
-    hand_over: HandOver<'_>,
+    inheritance: Inheritance<'_>,
     run: &mut Run<'_>,
 ) -> Result<Cloned<Error>, Error> {
     let Tables { args, environ, journal } = tables;
-    let HandOver { active, readiness, sources, names } = hand_over;
+    let Inheritance { active, readiness, sources, names } = inheritance;
     let name = args.first().copied().flatten();
     let path = environ.find(b"PATH");
     let argv = write_args(args, restart)?;
@@ -230,24 +197,18 @@ fn write_variables<'l>(
     environ: &mut Environ<'_>,
     journal: &mut Journal,
     lines: &'l mut [[u8; NUMBER_LINE]; 5],
-    active: &[Active<'_>],
+    active: &[Active],
     reports: bool,
     names: &mut [u8],
 ) -> Result<OwnLines<'l>, Error> {
     let count = active.len();
     let [fds, ready_fd, pid, watchdog_pid, pidfd_id] = lines;
-    let named = active.iter().any(|slot| slot.name != UNKNOWN);
     let granted = count > 0 || reports;
     let ready_number = FIRST_FD as u64 + count as u64;
     put_number(environ, journal, Variable::Fds, (count > 0).then_some(count as u64), fds)?;
     put_number(environ, journal, Variable::ReadyFd, reports.then_some(ready_number), ready_fd)?;
-    let names = if named {
-        render_names(active.iter().map(|slot| slot.name), names)?;
-        Some(Cell::from_mut(names).as_slice_of_cells())
-    } else {
-        None
-    };
-    put(environ, journal, Variable::Names, names)?;
+    let names = Cell::from_mut(names).as_slice_of_cells();
+    put(environ, journal, Variable::Names, Some(names).filter(|names| !names.is_empty()))?;
     // The clone writes other digits for the zeros.
     let zero = granted.then_some(0);
     let pid = put_number(environ, journal, Variable::Pid, zero, pid)?;
@@ -264,7 +225,7 @@ fn write_variables<'l>(
 }
 
 /// Lists the active sockets for the placement.
-fn list_sources(active: &[Active<'_>], sources: &mut VecView<Source>) -> Result<(), Error> {
+fn list_sources(active: &[Active], sources: &mut VecView<Source>) -> Result<(), Error> {
     sources.clear();
     for slot in active {
         // The caller's scratch space has as many slots as the table of active sockets.

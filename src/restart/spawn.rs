@@ -11,7 +11,7 @@
 #![allow(unsafe_code)]
 
 use super::child::become_successor;
-use super::image::{HandOver, Progress, with_image};
+use super::image::{Inheritance, Progress, with_image};
 use super::main_pid::MainPid;
 use super::progress::Patience;
 use super::successor::Successor;
@@ -34,7 +34,7 @@ const WCLONE: WaitIdOptions = WaitIdOptions::from_bits_retain(0x8000_0000);
 pub(crate) fn spawn(
     launch: LaunchView<'_>,
     restart: &Restart<'_>,
-    hand_over: HandOver<'_>,
+    inheritance: Inheritance<'_>,
     main_pid: Option<MainPid>,
 ) -> Result<Successor, Error> {
     let by_default = if main_pid.is_some() { Parentage::Sibling } else { Parentage::Child };
@@ -43,8 +43,9 @@ pub(crate) fn spawn(
         Readiness::Reported => Some(ready::pair()?),
         Readiness::Executed | Readiness::Alive(_) => None,
     };
-    let hand_over = HandOver { readiness: pair.as_ref().map(|(_, theirs)| theirs.as_fd()), ..hand_over };
-    let cloned = with_image(launch, restart, hand_over, &mut |image| {
+    let inheritance =
+        Inheritance { readiness: pair.as_ref().map(|(_, theirs)| theirs.as_fd()), ..inheritance };
+    let cloned = with_image(launch, restart, inheritance, &mut |image| {
         let mask = sys::block_signals().map_err(|errno| Error::call(Operation::Sigprocmask, errno))?;
         image.mask = Some(mask);
         let free = image.first_free();
