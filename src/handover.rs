@@ -14,7 +14,7 @@
 use crate::error::{Error, Operation};
 use crate::failure::Failure;
 use crate::inherit::Adopted;
-use crate::launch::Launch;
+use crate::launch::{Launch, LaunchView};
 use crate::net::Net;
 use crate::notify::{Assignment, Notifier};
 use crate::predecessor::Predecessor;
@@ -101,6 +101,27 @@ impl Owed {
         self.predecessor = adopted.predecessor.into();
     }
 
+    pub(crate) const fn predecessor(&self) -> Option<&Predecessor> {
+        self.predecessor.as_ref()
+    }
+
+    pub(crate) fn take_predecessor(&mut self) -> Option<Predecessor> {
+        self.predecessor.take()
+    }
+
+    pub(crate) const fn successor(&self) -> Option<&Successor> {
+        self.successor.as_ref()
+    }
+
+    pub(crate) const fn successor_mut(&mut self) -> Option<&mut Successor> {
+        self.successor.as_mut()
+    }
+
+    /// Whether a predecessor may accept beside this process: its report is owed.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.debt == Debt::Report
+    }
+
     /// Whether this process has said that it is ready.
     pub(crate) fn is_paid(&self) -> bool {
         self.debt == Debt::Paid
@@ -135,7 +156,7 @@ impl Owed {
         }
     }
 
-    fn refuse(&mut self, refusal: Refusal) -> Result<(), Error> {
+    pub(crate) fn refuse(&mut self, refusal: Refusal) -> Result<(), Error> {
         if let Some(socket) = self.readiness.as_ref() {
             let socket = socket.as_fd();
             let is_heard = ready::send(socket, Report::Refused(refusal))? || self.is_given_up(socket)?;
@@ -276,23 +297,23 @@ impl<const N: usize> Net<N> {
     /// kernels for a predecessor that ended first.
     #[must_use]
     pub const fn predecessor(&self) -> Option<&Predecessor> {
-        self.owed.predecessor.as_ref()
+        self.owed.predecessor()
     }
 
     /// Takes the predecessor out, to own it, or to drop it once it has ended.
     pub fn take_predecessor(&mut self) -> Option<Predecessor> {
-        self.owed.predecessor.take()
+        self.owed.take_predecessor()
     }
 
     /// Returns the successor that was started last: in flight, ready, or failed.
     #[must_use]
     pub const fn successor(&self) -> Option<&Successor> {
-        self.owed.successor.as_ref()
+        self.owed.successor()
     }
 
     /// Returns the successor that was started last, to look at it, to wait for it, or to end it.
     pub const fn successor_mut(&mut self) -> Option<&mut Successor> {
-        self.owed.successor.as_mut()
+        self.owed.successor_mut()
     }
 
     /// Starts the program again, as it was launched, with the active sockets: [`Net::spawn`] with the default
@@ -375,6 +396,15 @@ impl<const N: usize> Net<N> {
         launch: &mut Launch<ARGS, VARS>,
         restart: &Restart<'_>,
     ) -> Result<&mut Successor, Error> {
+        self.spawn_from(launch.view(), restart)
+    }
+
+    /// [`Net::spawn`] from a launch of any capacity.
+    pub(crate) fn spawn_from(
+        &mut self,
+        launch: LaunchView<'_>,
+        restart: &Restart<'_>,
+    ) -> Result<&mut Successor, Error> {
         self.usable()?;
         if !self.owed.settle_successor()? {
             if !self.owed.debt.allows_spawn() {
@@ -384,7 +414,7 @@ impl<const N: usize> Net<N> {
             let sources = self.sources.as_mut_view();
             let inheritance = Inheritance { active, readiness: None, sources, names };
             let main_pid = MainPid::begin(&self.owed.notifier)?;
-            let successor = spawn::spawn(launch.view(), restart, inheritance, main_pid)
+            let successor = spawn::spawn(launch, restart, inheritance, main_pid)
                 .inspect_err(|error| self.owed.notifier.report_failure(Failure::NotStarted(*error)))?;
             self.owed.succeed(successor);
         }
@@ -428,6 +458,15 @@ impl<const N: usize> Net<N> {
         launch: &mut Launch<ARGS, VARS>,
         restart: &Restart<'_>,
     ) -> Result<Infallible, Error> {
+        self.exec_from(launch.view(), restart)
+    }
+
+    /// [`Net::exec`] from a launch of any capacity.
+    pub(crate) fn exec_from(
+        &mut self,
+        launch: LaunchView<'_>,
+        restart: &Restart<'_>,
+    ) -> Result<Infallible, Error> {
         self.usable()?;
         self.owed.settle_successor()?;
         if !self.owed.debt.allows_exec() {
@@ -443,7 +482,7 @@ impl<const N: usize> Net<N> {
         if is_main && self.owed.notifier.is_present() {
             self.owed.notifier.send(&[Assignment::Reloading])?;
         }
-        exec::exec(launch.view(), restart, inheritance).inspect_err(|error| {
+        exec::exec(launch, restart, inheritance).inspect_err(|error| {
             if is_main {
                 self.owed.notifier.report_failure(Failure::NotStarted(*error));
             }

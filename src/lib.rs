@@ -52,6 +52,7 @@ pub use ready::Refusal;
 pub use restart::{
     Change, Executable, Failure, Parentage, Progress, Readiness, Restart, Successor, Unsettled,
 };
+pub use service::{Event, Leave, Policy, Process, Request, Service};
 pub use signals::Signals;
 pub use table::SocketId;
 pub use variable::Variable;

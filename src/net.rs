@@ -395,7 +395,14 @@ impl<const N: usize> Net<N> {
         let mut inherited =
             if options.name.is_some() { self.inherited.view_with_names() } else { self.inherited.view() };
         let position = wanted.find(&mut inherited)?;
-        self.activate(position.ok_or(Error::NotInherited)?, options.name)
+        let id = self.activate(position.ok_or(Error::NotInherited)?, options.name)?;
+        if options.nonblocking && !self.owed.is_shared() {
+            // The flag is shared by all who have the socket. Without a predecessor nobody else accepts from it.
+            let fd = self.active.find(id)?.fd.as_fd();
+            listener::set_nonblocking(fd)
+                .map_err(|errno| Error::call_on(Operation::Fcntl, fd.as_raw_fd(), errno))?;
+        }
+        Ok(id)
     }
 
     /// The first inherited descriptor of this name that is left, whatever it is.

@@ -56,6 +56,18 @@ pub(crate) struct LaunchView<'l> {
     pub(crate) privileged: bool,
 }
 
+impl LaunchView<'_> {
+    /// The same view, for a shorter time.
+    pub(crate) const fn reborrow(&mut self) -> LaunchView<'_> {
+        LaunchView {
+            args: self.args,
+            vars: self.vars,
+            directory: self.directory,
+            privileged: self.privileged,
+        }
+    }
+}
+
 impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     /// A launch without arguments and variables, for [`Launch::capture_from_libc`] and
     /// [`Launch::capture_from_stack`]. All zeros: a static takes no room in the program's file.
@@ -84,8 +96,27 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     ) -> Result<Self, Error> {
         let mut launch = Self::empty();
         // SAFETY: the caller's contract.
-        unsafe { launch.fill(argc.max(0) as usize, argv, envp, read_privileged()) }?;
+        unsafe { launch.capture(argc, argv, envp) }?;
         Ok(launch)
+    }
+
+    /// The same as [`Launch::new`], without a move. What was in it before is gone; on an error it is empty.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Launch::new`].
+    ///
+    /// # Safety
+    ///
+    /// - As for [`Launch::new`].
+    pub unsafe fn capture(
+        &mut self,
+        argc: c_int,
+        argv: *const *const c_char,
+        envp: *const *const c_char,
+    ) -> Result<(), Error> {
+        // SAFETY: the caller's contract.
+        unsafe { self.fill(argc.max(0) as usize, argv, envp, read_privileged()) }
     }
 
     /// Captures the launch from the stack pointer that the process began with: the address of argc, which

@@ -22,17 +22,19 @@ use crate::error::{Error, Operation};
 use crate::sys::SocketName;
 use core::fmt;
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, sockopt};
 
 /// How [`Net::listen_with`](crate::Net::listen_with) finds or opens a socket.
 ///
-/// All but the name concern a fresh socket only: an inherited one is as its first owner made it.
+/// All but the name and [`ListenOptions::nonblocking`] concern a fresh socket only: an inherited one is as its first owner
+/// made it.
 #[derive(Clone, Copy)]
 pub struct ListenOptions<'a> {
     pub(crate) name: Option<&'a str>,
     backlog: i32,
-    nonblocking: bool,
+    pub(crate) nonblocking: bool,
     reuse_port: bool,
     pub(crate) v6only: Option<bool>,
     mode: Option<u16>,
@@ -80,7 +82,10 @@ impl<'a> ListenOptions<'a> {
         self
     }
 
-    /// Sets `O_NONBLOCK`, for every process that will share the socket.
+    /// Sets `O_NONBLOCK`, for every process that shares the socket.
+    ///
+    /// An inherited socket gets the flag too where there is no predecessor: it comes from a service manager, which hands it
+    /// over blocking and never accepts. A predecessor has set it, if it was to be set.
     #[must_use]
     #[doc(alias = "O_NONBLOCK")]
     pub const fn nonblocking(mut self, nonblocking: bool) -> Self {
@@ -164,6 +169,16 @@ pub struct Description {
     /// Its own address.
     #[doc(alias = "getsockname")]
     pub address: SocketAddrAny,
+}
+
+/// Sets `O_NONBLOCK` where it is not set.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    if flags.contains(OFlags::NONBLOCK) {
+        Ok(())
+    } else {
+        rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)
+    }
 }
 
 /// Asks the kernel what `fd` is; `None` if it is no socket.

@@ -180,6 +180,11 @@ impl Successor {
         fds.into_iter().flatten()
     }
 
+    /// All its descriptors, whether they have something to tell or not.
+    pub(crate) fn open_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [Some(self.pidfd()), self.socket(), self.barrier()].into_iter().flatten()
+    }
+
     /// Returns whether the outcome is still open. A successor that is ready counts as open until the service manager has
     /// confirmed it.
     #[must_use]

@@ -267,6 +267,11 @@ impl Lifecycle {
         matches!(self.succession, Succession::InFlight { is_watched: true, .. })
     }
 
+    /// Whether [`Lifecycle::next`] has to know the moment.
+    pub(crate) fn needs_clock(&self) -> bool {
+        self.asked != Asked::default() || self.deadline().is_some()
+    }
+
     /// The next moment at which there is something to do.
     pub(crate) fn deadline(&self) -> Option<Moment> {
         let drain = match self.phase {
@@ -497,6 +502,18 @@ impl Lifecycle {
             Err(error) => {
                 self.report_at = Some(now.later(self.terms.retry_every));
                 // Said once, however often it is tried again.
+                if !core::mem::replace(&mut self.is_unheard, true) {
+                    self.event(Event::Unheard(error));
+                }
+            }
+        }
+    }
+
+    /// What came of [`Action::Tell`].
+    pub(crate) fn told(&mut self, heard: Result<(), Error>) {
+        match heard {
+            Ok(()) => self.is_unheard = false,
+            Err(error) => {
                 if !core::mem::replace(&mut self.is_unheard, true) {
                     self.event(Event::Unheard(error));
                 }

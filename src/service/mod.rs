@@ -1,8 +1,747 @@
-//! Service.
+//! Service: the life of a server as one object.
+//!
+//! A [`Service`] restarts, drains, reports and recovers, and tells its program what to do in few words: accept, accept no
+//! more, exit. It is policy on top of [`Net`], [`Launch`], [`Signals`] and [`Notifier`], replaces none of them, and no call
+//! of it waits: not for a service manager, not for a successor, not for a full pipe.
+//!
+//! | module | holds |
+//! |---|---|
+//! | this one | [`Service`]: takes what the machine asks for, and tells it what came of it |
+//! | `lifecycle` | the machine: what a server does next. Pure |
+//! | `policy` | [`Policy`]: times, and what a signal means. Pure |
+//! | `process` | [`Process`]: how a program begins |
+//! | `watch` | one descriptor for everything that a service waits for |
+//! | `listen` | sockets as std's types |
 
 #[cfg(test)]
 mod explore;
 mod lifecycle;
+#[cfg(feature = "std")]
+mod listen;
+mod policy;
+mod process;
+mod watch;
 
 pub use crate::moment::Moment;
 pub use lifecycle::{Event, Leave, Refused, Request};
+#[cfg(feature = "std")]
+pub use listen::ListenError;
+pub use policy::{Policy, Reload, Watchdog};
+pub use process::Process;
+
+use crate::address::Endpoint;
+use crate::deadline::now;
+use crate::digits::{DIGITS, decimal};
+use crate::error::Error;
+use crate::failure::Failure;
+use crate::handover::Owed;
+use crate::launch::{Launch, LaunchView};
+use crate::listener::ListenOptions;
+use crate::net::{Net, Rejected, SocketRef};
+use crate::notify::{self, Assignment, Notifier};
+use crate::ready::Refusal;
+use crate::restart::{Progress, Readiness, Restart, Successor, Unsettled};
+use crate::signals::Signals;
+use crate::table::SocketId;
+use core::convert::Infallible;
+use core::fmt;
+use core::time::Duration;
+use heapless::String;
+use lifecycle::{Action, Lifecycle, Message, Terms};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, waitid};
+use watch::{Shown, Source, Watch};
+
+/// The life of a server: it starts successors, hands over to them, drains and reports.
+///
+/// In the order in which they are called:
+///
+/// 1. [`Process::begin`] makes it, first thing in `main`; or [`Service::new`], from parts.
+/// 2. [`Service::listen`] and its like claim an inherited socket or open a fresh one; with the feature `std`, `tcp`, `udp`
+///    and `unix` return std's types.
+/// 3. [`Service::ready`] reports that this process can serve. Accept from then on, and not before.
+/// 4. Wait until the service is readable ([`AsFd`]), and call [`Service::poll`] until it returns `None`. Obey the events.
+/// 5. While draining, call [`Service::drained`] when the last connection is done. If it is not called, the deadline of
+///    [`Policy::drain_within`] ends the drain.
+///
+/// A loop that polls by itself waits for [`Service::fds`] until [`Service::deadline`] instead.
+///
+/// # Threads and processes
+///
+/// A service may move to another thread. A process that is forked and executes nothing must leave it alone: what it calls
+/// fails with [`Error::Forked`] or returns nothing.
+///
+/// # Dropping
+///
+/// Dropping a service that is not ready yet tells the predecessor why, if listening has failed. Dropping one that a
+/// [`Process`] began closes the descriptors that it holds.
+pub struct Service<'p> {
+    net: &'p mut dyn Sockets,
+    launch: LaunchView<'p>,
+    policy: Policy<'p>,
+    life: Lifecycle,
+    wait: Wait,
+    /// Of the sources that were asked, those to take yet; `None` before they are asked.
+    shown: Option<Shown>,
+    /// The clock's reading, if it was read for what happens now.
+    now: Option<Moment>,
+    /// What the predecessor is told if this process gives up before it is ready.
+    refusal: Refusal,
+    /// Whether the program has called [`Service::alive`] since the watchdog was fed.
+    is_alive: bool,
+    /// Whether the listeners are to be closed at the next call, as the program was told to close its own.
+    closes: bool,
+    owns: bool,
+    owner: Pid,
+}
+
+/// How a program waits for its service.
+enum Wait {
+    /// For one descriptor that shows everything.
+    One(Watch, Option<Signals>),
+    /// For each of [`Service::fds`].
+    Each(Signals),
+}
+
+impl Wait {
+    const fn signals(&self) -> Option<&Signals> {
+        match self {
+            Self::One(_, signals) => signals.as_ref(),
+            Self::Each(signals) => Some(signals),
+        }
+    }
+}
+
+/// What a service needs of a [`Net`], whatever its capacity.
+trait Sockets: Send {
+    fn owed(&self) -> &Owed;
+    fn owed_mut(&mut self) -> &mut Owed;
+    fn ready(&mut self) -> Result<(), Error>;
+    fn spawn(&mut self, launch: LaunchView<'_>, restart: &Restart<'_>) -> Result<&mut Successor, Error>;
+    fn exec(&mut self, launch: LaunchView<'_>, restart: &Restart<'_>) -> Result<Infallible, Error>;
+    fn listen_at(&mut self, endpoint: &Endpoint<'_>, options: &ListenOptions<'_>) -> Result<SocketId, Error>;
+    fn claim_at(&mut self, endpoint: &Endpoint<'_>, options: &ListenOptions<'_>) -> Result<SocketId, Error>;
+    fn claim_name(&mut self, name: &str) -> Result<SocketId, Error>;
+    fn add(&mut self, fd: OwnedFd, name: &str) -> Result<SocketId, Rejected>;
+    fn close(&mut self, id: SocketId) -> Result<(), Error>;
+    fn fd(&self, id: SocketId) -> Result<BorrowedFd<'_>, Error>;
+    fn try_clone(&self, id: SocketId) -> Result<OwnedFd, Error>;
+    fn store(&self, id: SocketId) -> Result<bool, Error>;
+    fn active(&self, position: usize) -> Option<(SocketId, SocketRef<'_>)>;
+    fn count(&self) -> usize;
+    fn close_active(&mut self);
+    fn close_all(&mut self);
+}
+
+impl<const N: usize> Sockets for Net<N> {
+    fn owed(&self) -> &Owed {
+        &self.owed
+    }
+
+    fn owed_mut(&mut self) -> &mut Owed {
+        &mut self.owed
+    }
+
+    fn ready(&mut self) -> Result<(), Error> {
+        self.ready()
+    }
+
+    fn spawn(&mut self, launch: LaunchView<'_>, restart: &Restart<'_>) -> Result<&mut Successor, Error> {
+        self.spawn_from(launch, restart)
+    }
+
+    fn exec(&mut self, launch: LaunchView<'_>, restart: &Restart<'_>) -> Result<Infallible, Error> {
+        self.exec_from(launch, restart)
+    }
+
+    fn listen_at(&mut self, endpoint: &Endpoint<'_>, options: &ListenOptions<'_>) -> Result<SocketId, Error> {
+        self.listen_at(endpoint, options)
+    }
+
+    fn claim_at(&mut self, endpoint: &Endpoint<'_>, options: &ListenOptions<'_>) -> Result<SocketId, Error> {
+        self.claim_at(endpoint, options)
+    }
+
+    fn claim_name(&mut self, name: &str) -> Result<SocketId, Error> {
+        self.claim_name(name)
+    }
+
+    fn add(&mut self, fd: OwnedFd, name: &str) -> Result<SocketId, Rejected> {
+        self.add(fd, name)
+    }
+
+    fn close(&mut self, id: SocketId) -> Result<(), Error> {
+        self.close(id)
+    }
+
+    fn fd(&self, id: SocketId) -> Result<BorrowedFd<'_>, Error> {
+        self.fd(id)
+    }
+
+    fn try_clone(&self, id: SocketId) -> Result<OwnedFd, Error> {
+        self.try_clone(id)
+    }
+
+    fn store(&self, id: SocketId) -> Result<bool, Error> {
+        self.store(id)
+    }
+
+    fn active(&self, position: usize) -> Option<(SocketId, SocketRef<'_>)> {
+        self.active().nth(position)
+    }
+
+    fn count(&self) -> usize {
+        self.active.slots().len()
+    }
+
+    fn close_active(&mut self) {
+        self.active.clear();
+    }
+
+    fn close_all(&mut self) {
+        self.active.clear();
+        self.inherited.clear();
+        self.owed = Owed::new();
+    }
+}
+
+impl<'p> Service<'p> {
+    /// Makes a service from its parts, after [`Net::inherit`] and [`Net::set_notifier`]. [`Process::begin`] does all of it.
+    ///
+    /// No call of the service waits for the service manager, so the notifier's timeout becomes zero. Call it before a second
+    /// thread exists, unless the policy leaves the signals to the program.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Variable`]: `WATCHDOG_USEC` or `WATCHDOG_PID` cannot be read.
+    /// - [`Error::Call`]: no descriptor, or no memory, for signals, epoll or timer. The signals may be blocked.
+    pub fn new<const N: usize, const ARGS: usize, const VARS: usize>(
+        net: &'p mut Net<N>,
+        launch: &'p mut Launch<ARGS, VARS>,
+        policy: Policy<'p>,
+    ) -> Result<Self, Error> {
+        let fed_within = if policy.watchdog == Watchdog::Off { None } else { notify::watchdog(launch)? };
+        Self::assemble(net, launch.view(), policy, fed_within)
+    }
+
+    fn assemble(
+        net: &'p mut dyn Sockets,
+        launch: LaunchView<'p>,
+        policy: Policy<'p>,
+        fed_within: Option<Duration>,
+    ) -> Result<Self, Error> {
+        let owner = getpid();
+        let is_init = owner.is_init();
+        let signals = match (policy.takes_signals, is_init && policy.reaps_orphans) {
+            (false, _) => None,
+            (true, false) => Some(Signals::new(&CONTROL)?),
+            (true, true) => Some(Signals::new(&CONTROL_AND_ORPHANS)?),
+        };
+        let wait = match signals {
+            Some(signals) if !policy.watches => Wait::Each(signals),
+            signals => Wait::One(Watch::new()?, signals),
+        };
+        let owed = net.owed_mut();
+        owed.notifier = owed.notifier.clone().timeout(Duration::ZERO);
+        if let Wait::One(watch, signals) = &wait {
+            if let Some(signals) = signals {
+                watch.add(signals.as_fd(), Source::Signals)?;
+            }
+            if let Some(predecessor) = owed.predecessor() {
+                watch.add(predecessor.as_fd(), Source::Predecessor)?;
+            }
+        }
+        let terms = Terms {
+            ready_within: policy.ready_within,
+            drain_within: policy.drain_within,
+            barrier_within: policy.barrier_within,
+            retry_every: policy.retry_every,
+            // Twice as often as the manager wants, as sd_watchdog_enabled(3) recommends.
+            feed_every: fed_within.map(|time| time / 2),
+            is_init,
+        };
+        let life = Lifecycle::new(terms, owed.predecessor().is_none());
+        Ok(Self {
+            net,
+            launch,
+            policy,
+            life,
+            wait,
+            shown: None,
+            now: None,
+            refusal: Refusal::Code(1),
+            is_alive: true,
+            closes: false,
+            owns: false,
+            owner,
+        })
+    }
+
+    /// Claims the inherited socket for an address, or opens a fresh one: see [`Net::listen_with`].
+    ///
+    /// # Errors
+    ///
+    /// - As for [`Net::listen_with`]. If the service is dropped before it is ready, the predecessor is told of it.
+    #[doc(alias = "Listen")]
+    pub fn listen(
+        &mut self,
+        network: &str,
+        address: &str,
+        options: &ListenOptions<'_>,
+    ) -> Result<SocketId, Error> {
+        let endpoint = Endpoint::parse(network, address).inspect_err(|error| self.note(error))?;
+        self.listen_at(&endpoint, options)
+    }
+
+    /// Claims the inherited socket for a parsed [`Endpoint`], or opens a fresh one: see [`Net::listen_at`].
+    ///
+    /// # Errors
+    ///
+    /// - As for [`Service::listen`].
+    pub fn listen_at(
+        &mut self,
+        endpoint: &Endpoint<'_>,
+        options: &ListenOptions<'_>,
+    ) -> Result<SocketId, Error> {
+        self.net.listen_at(endpoint, options).inspect_err(|error| self.refusal = refusal(error))
+    }
+
+    /// Claims the inherited socket for a parsed [`Endpoint`], and opens none: see [`Net::claim_at`].
+    ///
+    /// # Errors
+    ///
+    /// - As for [`Net::claim_at`].
+    pub fn claim_at(
+        &mut self,
+        endpoint: &Endpoint<'_>,
+        options: &ListenOptions<'_>,
+    ) -> Result<SocketId, Error> {
+        self.net.claim_at(endpoint, options)
+    }
+
+    /// Claims the first unclaimed inherited descriptor with this name, of any kind: see [`Net::claim_name`].
+    ///
+    /// # Errors
+    ///
+    /// - As for [`Net::claim_name`].
+    pub fn claim_name(&mut self, name: &str) -> Result<SocketId, Error> {
+        self.net.claim_name(name)
+    }
+
+    /// Hands `fd` to the next process under `name`: see [`Net::add`].
+    ///
+    /// # Errors
+    ///
+    /// - As for [`Net::add`], with `fd`.
+    pub fn add(&mut self, fd: OwnedFd, name: &str) -> Result<SocketId, Rejected> {
+        self.net.add(fd, name)
+    }
+
+    /// Closes a socket here: it is no longer handed over. See [`Net::close`].
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::StaleId`]: it was closed already.
+    pub fn close(&mut self, id: SocketId) -> Result<(), Error> {
+        self.net.close(id)
+    }
+
+    /// Borrows an active socket.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::StaleId`]: it was closed, by [`Service::close`] or because this process drains.
+    pub fn fd(&self, id: SocketId) -> Result<BorrowedFd<'_>, Error> {
+        self.net.fd(id)
+    }
+
+    /// Duplicates an active socket, for std or an async runtime to own: see [`Net::try_clone`].
+    ///
+    /// # Errors
+    ///
+    /// - As for [`Net::try_clone`].
+    pub fn try_clone(&self, id: SocketId) -> Result<OwnedFd, Error> {
+        self.net.try_clone(id)
+    }
+
+    /// Returns the active sockets, in the order in which a successor gets them.
+    pub fn active(&self) -> impl Iterator<Item = (SocketId, SocketRef<'_>)> {
+        (0..self.net.count()).filter_map(|position| self.net.active(position))
+    }
+
+    /// Stores a duplicate of an active descriptor in the service manager, under its name: see [`Net::store`].
+    ///
+    /// # Errors
+    ///
+    /// - As for [`Net::store`].
+    pub fn store(&self, id: SocketId) -> Result<bool, Error> {
+        self.net.store(id)
+    }
+
+    /// Returns what speaks to the service manager. It does not wait.
+    #[must_use]
+    pub fn notifier(&self) -> &Notifier {
+        &self.net.owed().notifier
+    }
+
+    /// Returns whether the service manager listens to this process: not before the predecessor has ended, and not once a
+    /// successor serves.
+    #[must_use]
+    pub const fn is_main(&self) -> bool {
+        self.life.is_main()
+    }
+
+    /// Reports that this process can serve: to the predecessor, or without one to the service manager. Closes what was
+    /// inherited and not claimed. Accept from now on, and not before.
+    ///
+    /// A service manager that does not hear it is told again at each [`Policy::retry_every`], and [`Service::poll`] says so.
+    /// A manager that is gone is not.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::GivenUp`]: the predecessor serves on. Exit, and accept nothing.
+    /// - [`Error::Forked`]: this is a fork of the process that began the service.
+    /// - The error of [`Net::inherit`], if that failed.
+    pub fn ready(&mut self) -> Result<(), Error> {
+        self.check_owner()?;
+        if self.accepts() {
+            return Ok(());
+        }
+        let heard = match self.net.ready() {
+            Err(error @ Error::Call { .. }) if self.life.is_main() => Err(self.give_up_manager(error)),
+            other => {
+                other?;
+                Ok(())
+            }
+        };
+        let now = self.read_clock();
+        self.life.opened(heard, now);
+        self.reap_orphans();
+        self.arm();
+        Ok(())
+    }
+
+    /// Without a manager from now on, if it is gone: nobody will ever hear.
+    fn give_up_manager(&mut self, error: Error) -> Error {
+        if matches!(error.errno(), Some(Errno::CONNREFUSED | Errno::NOENT)) {
+            self.net.owed_mut().notifier = Notifier::none();
+            // Closes what nobody claimed. There is nobody left to tell.
+            let _ = self.net.ready();
+        }
+        error
+    }
+
+    /// Returns whether the program may accept. It may until it is told to drain, and again after [`Event::Serve`].
+    #[must_use]
+    pub const fn accepts(&self) -> bool {
+        self.life.accepts()
+    }
+
+    /// Returns what the program is to do, or to know, next; `None` when there is nothing until the service is readable, or
+    /// until its deadline. Does not wait.
+    pub fn poll(&mut self) -> Option<Event> {
+        if core::mem::take(&mut self.closes) {
+            self.net.close_active();
+        }
+        loop {
+            let now = self.moment();
+            match self.life.next(now) {
+                Some(Action::Event(event)) => return Some(self.told(event)),
+                Some(action) => self.act(action),
+                None => {
+                    let mut shown = match self.shown.take() {
+                        Some(shown) => shown,
+                        None => self.ask(),
+                    };
+                    let source = shown.take();
+                    self.shown = Some(shown);
+                    match source {
+                        Some(source) => self.take(source),
+                        None => {
+                            self.shown = None;
+                            self.arm();
+                            self.now = None;
+                            return None;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for something that no signal has asked for. [`Service::poll`] says what comes of it.
+    pub fn request(&mut self, request: Request) {
+        self.life.request(request);
+    }
+
+    /// Says, while draining, that nothing is open any more. The next [`Service::poll`] says what follows.
+    pub fn drained(&mut self) {
+        self.life.drained();
+    }
+
+    /// Says that the program does its work, for [`Watchdog::Alive`].
+    pub fn alive(&mut self) {
+        self.is_alive = true;
+    }
+
+    /// Sets the line that the service manager shows, `STATUS=`, if this is the main process.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Message`]: the line holds a newline or a NUL, or is too long.
+    /// - [`Error::Call`]: the manager did not hear it. Nobody waits for that.
+    #[doc(alias = "STATUS")]
+    pub fn status(&self, line: &str) -> Result<(), Error> {
+        if self.is_main() { self.notifier().send(&[Assignment::Status(line)]).map(drop) } else { Ok(()) }
+    }
+
+    /// Returns the descriptors to poll for reading, four at most, for a loop without [`AsFd`]. The set changes, so fetch it
+    /// again after each [`Service::poll`].
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sources().map(|(_, fd)| fd)
+    }
+
+    /// Returns the moment at which to call [`Service::poll`] if nothing shows before; `None` for never.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Moment> {
+        self.life.deadline()
+    }
+
+    fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>)> {
+        let owed = self.net.owed();
+        let signals = self.wait.signals().map(|signals| (Source::Signals, signals.as_fd()));
+        let predecessor = owed.predecessor().map(|predecessor| (Source::Predecessor, predecessor.as_fd()));
+        let successor = owed.successor().filter(|_| self.life.watches_successor());
+        let successor = successor.into_iter().flat_map(Successor::fds).map(|fd| (Source::Successor, fd));
+        signals.into_iter().chain(predecessor).chain(successor)
+    }
+
+    /// The moment, if anything depends on it.
+    fn moment(&mut self) -> Moment {
+        match self.now {
+            Some(now) => now,
+            None if self.life.needs_clock() => self.read_clock(),
+            None => Moment::at(Duration::ZERO),
+        }
+    }
+
+    fn read_clock(&mut self) -> Moment {
+        *self.now.insert(Moment::at(now()))
+    }
+
+    fn check_owner(&self) -> Result<(), Error> {
+        if getpid() == self.owner { Ok(()) } else { Err(Error::Forked) }
+    }
+
+    /// Which sources show something now.
+    fn ask(&mut self) -> Shown {
+        match &mut self.wait {
+            // An instance that cannot be asked has its sources asked one by one.
+            Wait::One(watch, _) => watch.ask().unwrap_or_else(|_| self.ask_each()),
+            Wait::Each(_) => self.ask_each(),
+        }
+    }
+
+    fn ask_each(&self) -> Shown {
+        let mut sources = heapless::Vec::<_, 4>::new();
+        let mut fds = heapless::Vec::<_, 4>::new();
+        for (source, fd) in self.sources() {
+            let _fits = sources.push(source);
+            let _fits = fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        }
+        let mut shown = Shown::NOTHING;
+        if rustix::event::poll(&mut fds, Some(&Timespec::default())).is_ok() {
+            let showing = fds.iter().zip(sources).filter(|(fd, _)| !fd.revents().is_empty());
+            showing.for_each(|(_, source)| shown.add(source));
+        }
+        shown
+    }
+
+    fn take(&mut self, source: Source) {
+        match source {
+            Source::Signals => self.take_signal(),
+            Source::Predecessor => {
+                // Its pidfd shows one thing, for ever: it is closed, and so not watched any more.
+                drop(self.net.owed_mut().take_predecessor());
+                self.life.predecessor_ended();
+            }
+            Source::Successor => self.look(None),
+        }
+    }
+
+    fn take_signal(&mut self) {
+        // A signal that cannot be read now shows again.
+        let Some(Ok(Some(signal))) = self.wait.signals().map(Signals::take) else { return };
+        let is_init = self.owner.is_init();
+        self.life.request(match signal {
+            Signal::CHILD => return self.reap_orphans(),
+            Signal::USR2 => Request::Spawn,
+            Signal::HUP if is_init || self.policy.reload == Reload::Exec => Request::Exec,
+            Signal::HUP => Request::Spawn,
+            _ => Request::Terminate,
+        });
+        self.read_clock();
+    }
+
+    /// Reaps whatever child has ended: orphans, since PID 1 starts no successor.
+    fn reap_orphans(&self) {
+        if self.owner.is_init() && self.policy.takes_signals && self.policy.reaps_orphans {
+            while let Ok(Some(_)) = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {}
+        }
+    }
+
+    fn look(&mut self, given_up: Option<Failure>) {
+        let Some(successor) = self.net.owed_mut().successor_mut() else { return };
+        let found = match given_up {
+            Some(failure) => successor.give_up(failure),
+            None => successor.poll(),
+        };
+        let now = self.read_clock();
+        self.life.looked(found, now);
+    }
+
+    fn act(&mut self, action: Action) {
+        let now = self.moment();
+        match action {
+            Action::Start => self.start(now),
+            Action::Look => self.look(None),
+            Action::GiveUp(failure) => self.look(Some(failure)),
+            Action::Exec => {
+                let result = match self.check_owner() {
+                    Ok(()) => self.net.exec(self.launch.reborrow(), &self.policy.restart),
+                    Err(error) => Err(error),
+                };
+                let Err(error) = result;
+                self.life.exec_failed(error);
+            }
+            Action::Report => {
+                let heard = self.net.ready().map_err(|error| self.give_up_manager(error));
+                self.life.reported(heard, now);
+            }
+            Action::Tell(Message::Alive) if !self.feeds() => {}
+            Action::Tell(message) => {
+                let heard = self.tell(message);
+                self.life.told(heard);
+            }
+            Action::Event(_) => {}
+        }
+    }
+
+    fn start(&mut self, now: Moment) {
+        let first_look = match self.policy.restart.readiness {
+            Readiness::Reported => self.policy.ready_within,
+            Readiness::Executed => Duration::ZERO,
+            Readiness::Alive(time) => time,
+        };
+        let started = match self.check_owner() {
+            Ok(()) => {
+                self.net.spawn(self.launch.reborrow(), &self.policy.restart).map(|successor| successor.pid())
+            }
+            Err(error) => Err(error),
+        };
+        self.life.started(started, first_look, now);
+    }
+
+    /// Whether the watchdog is to be fed now.
+    fn feeds(&mut self) -> bool {
+        self.policy.watchdog == Watchdog::Poll || core::mem::take(&mut self.is_alive)
+    }
+
+    fn tell(&self, message: Message) -> Result<(), Error> {
+        let notifier = self.notifier();
+        match message {
+            Message::Serving => {
+                let mut line = String::<{ 32 + DIGITS }>::new();
+                let mut digits = [0; DIGITS];
+                let digits =
+                    core::str::from_utf8(decimal(self.net.count() as u64, &mut digits)).unwrap_or("");
+                for part in ["serving ", digits, if digits == "1" { " socket" } else { " sockets" }] {
+                    let _fits = line.push_str(part);
+                }
+                notifier.send(&[Assignment::Status(&line)])
+            }
+            Message::Reloading => {
+                notifier.send(&[Assignment::Reloading, Assignment::Status("draining, to execute anew")])
+            }
+            Message::Stopping => {
+                notifier.send(&[Assignment::Stopping, Assignment::Status("draining, to exit")])
+            }
+            Message::Alive => notifier.send(&[Assignment::Watchdog]),
+        }
+        .map(drop)
+    }
+
+    /// Notes what an event means for this service itself.
+    fn told(&mut self, event: Event) -> Event {
+        self.closes = matches!(event, Event::Drain(Leave::HandOver | Leave::Exit));
+        event
+    }
+
+    /// Has the one descriptor show what is to be waited for now.
+    fn arm(&mut self) {
+        let Wait::One(watch, _) = &mut self.wait else { return };
+        let is_watched = self.life.watches_successor();
+        if let Err(error) = watch.watch_successor(self.net.owed().successor(), is_watched) {
+            // It is looked at by the clock instead. What that finds is told at the next call.
+            let now = self.read_clock();
+            self.life.looked(Ok(Progress::Unsettled(Unsettled::Unseen(error))), now);
+        }
+        if let Wait::One(watch, _) = &mut self.wait {
+            watch.arm(self.life.deadline());
+        }
+    }
+
+    fn note(&mut self, error: &Error) {
+        self.refusal = refusal(error);
+    }
+}
+
+const CONTROL: [Signal; 4] = [Signal::USR2, Signal::HUP, Signal::TERM, Signal::INT];
+const CONTROL_AND_ORPHANS: [Signal; 5] =
+    [Signal::USR2, Signal::HUP, Signal::TERM, Signal::INT, Signal::CHILD];
+
+/// What a predecessor is told about an error.
+fn refusal(error: &Error) -> Refusal {
+    error.errno().map_or(Refusal::Code(1), Refusal::Errno)
+}
+
+impl Drop for Service<'_> {
+    fn drop(&mut self) {
+        if getpid() != self.owner {
+            return;
+        }
+        // A predecessor that has ended needs no reason.
+        let _ = self.net.owed_mut().refuse(self.refusal);
+        if self.owns {
+            self.net.close_all();
+        }
+    }
+}
+
+impl AsFd for Service<'_> {
+    /// The descriptor that is readable when [`Service::poll`] has something to return: an epoll instance, which other
+    /// instances can watch. Without [`Policy::one_descriptor`] it shows signals alone.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.wait {
+            Wait::One(watch, _) => watch.as_fd(),
+            Wait::Each(signals) => signals.as_fd(),
+        }
+    }
+}
+
+impl AsRawFd for Service<'_> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl fmt::Debug for Service<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service")
+            .field("policy", &self.policy)
+            .field("life", &self.life)
+            .finish_non_exhaustive()
+    }
+}
