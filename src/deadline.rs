@@ -1,11 +1,20 @@
 //! Waiting: until a descriptor shows something, or a moment has passed. Nothing here waits longer.
 
 use crate::error::{Error, Operation};
+use crate::moment::Moment;
 pub(crate) use crate::sys::monotonic as now;
 use core::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
+
+impl Moment {
+    /// Returns the time from now until this moment; zero if it has passed.
+    #[must_use]
+    pub fn remaining(self) -> Duration {
+        self.since(Self::at(now()))
+    }
+}
 
 /// A time to wait until, on a clock that nobody sets.
 #[derive(Clone, Copy, Debug)]

@@ -83,8 +83,6 @@ pub enum Error {
     InFlight,
     /// [`Process::begin`](crate::Process::begin) was called before.
     AlreadyBegun,
-    /// [`Process::begin`](crate::Process::begin) was called beside a second thread, which would not block the signals.
-    SecondThread,
     /// This process is a fork of the one that began the service, and may not speak for it.
     Forked,
     /// This process has not reported to its predecessor that it is ready: a successor of its own would serve beside that.
@@ -509,7 +507,6 @@ impl fmt::Display for Error {
             Self::Untrusted => f.write_str("a set-user-ID start does not say which program to run"),
             Self::InFlight => f.write_str("a successor is in flight"),
             Self::AlreadyBegun => f.write_str("the process was begun already"),
-            Self::SecondThread => f.write_str("a second thread was there before the process was begun"),
             Self::Forked => f.write_str("this process is a fork of the one that began the service"),
             Self::NotReported => f.write_str("the predecessor has not been told that this process is ready"),
             Self::NoArguments => f.write_str("no argument names the program"),

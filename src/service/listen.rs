@@ -1,4 +1,8 @@
 //! Sockets as std's types, for the programs that want no other.
+#![allow(
+    clippy::result_large_err,
+    reason = "an error that names the address holds it: there is no allocator"
+)]
 
 use super::Service;
 use crate::error::Error;

@@ -93,8 +93,13 @@ pub struct Service<'p> {
     is_alive: bool,
     /// Whether the listeners are to be closed at the next call, as the program was told to close its own.
     closes: bool,
+    /// Whether the program has set a status line of its own.
+    has_status: bool,
+    /// Whether the descriptors are closed with the service.
     owns: bool,
     owner: Pid,
+    /// Whether this is the owner, if that was asked in this round of calls.
+    is_owner: Option<bool>,
 }
 
 /// How a program waits for its service.
@@ -112,6 +117,13 @@ impl Wait {
             Self::Each(signals) => Some(signals),
         }
     }
+}
+
+/// What comes next in a call of [`Service::poll`].
+enum Next {
+    Act(Action),
+    Take(Source),
+    Rest,
 }
 
 /// What a service needs of a [`Net`], whatever its capacity.
@@ -274,8 +286,10 @@ impl<'p> Service<'p> {
             refusal: Refusal::Code(1),
             is_alive: true,
             closes: false,
+            has_status: false,
             owns: false,
             owner,
+            is_owner: None,
         })
     }
 
@@ -442,33 +456,56 @@ impl<'p> Service<'p> {
     /// Returns what the program is to do, or to know, next; `None` when there is nothing until the service is readable, or
     /// until its deadline. Does not wait.
     pub fn poll(&mut self) -> Option<Event> {
-        if core::mem::take(&mut self.closes) {
+        if core::mem::take(&mut self.closes) && self.is_owner() {
             self.net.close_active();
         }
         loop {
             let now = self.moment();
-            match self.life.next(now) {
+            let next = match self.life.next(now) {
                 Some(Action::Event(event)) => return Some(self.told(event)),
-                Some(action) => self.act(action),
-                None => {
-                    let mut shown = match self.shown.take() {
-                        Some(shown) => shown,
-                        None => self.ask(),
-                    };
-                    let source = shown.take();
-                    self.shown = Some(shown);
-                    match source {
-                        Some(source) => self.take(source),
-                        None => {
-                            self.shown = None;
-                            self.arm();
-                            self.now = None;
-                            return None;
-                        }
-                    }
+                Some(action) => Next::Act(action),
+                None => self.next_source().map_or(Next::Rest, Next::Take),
+            };
+            // What a forked copy did here would be done to the process that began the service.
+            match next {
+                Next::Act(action) if self.is_owner() => self.act(action),
+                Next::Take(source) if self.is_owner() => self.take(source),
+                Next::Act(Action::Start) => self.life.started(Err(Error::Forked), Duration::ZERO, now),
+                Next::Act(Action::Exec) => self.life.exec_failed(Error::Forked),
+                Next::Act(_) => {}
+                Next::Take(_) | Next::Rest => {
+                    self.arm();
+                    self.forget_round();
+                    return None;
                 }
             }
         }
+    }
+
+    /// The next source that shows something, of those that were asked since the last call that returned `None`.
+    fn next_source(&mut self) -> Option<Source> {
+        let mut shown = match self.shown.take() {
+            Some(shown) => shown,
+            None => self.ask(),
+        };
+        if let (None, Wait::One(..)) = (shown.first(), &self.wait) {
+            // Whoever watches by edges hears of nothing that has shown before and shows still.
+            shown = self.ask();
+        }
+        let source = shown.take();
+        self.shown = Some(shown);
+        source
+    }
+
+    /// What was found out for one round of calls, and does not hold in the next.
+    const fn forget_round(&mut self) {
+        self.shown = None;
+        self.now = None;
+        self.is_owner = None;
+    }
+
+    fn is_owner(&mut self) -> bool {
+        *self.is_owner.get_or_insert_with(|| getpid() == self.owner)
     }
 
     /// Asks for something that no signal has asked for. [`Service::poll`] says what comes of it.
@@ -486,14 +523,17 @@ impl<'p> Service<'p> {
         self.is_alive = true;
     }
 
-    /// Sets the line that the service manager shows, `STATUS=`, if this is the main process.
+    /// Sets the line that the service manager shows, `STATUS=`, if this is the main process. From the first call on the
+    /// program has to set it itself, when it is ready and after [`Event::Main`]; the service says `serving N sockets`
+    /// otherwise.
     ///
     /// # Errors
     ///
     /// - [`Error::Message`]: the line holds a newline or a NUL, or is too long.
     /// - [`Error::Call`]: the manager did not hear it. Nobody waits for that.
     #[doc(alias = "STATUS")]
-    pub fn status(&self, line: &str) -> Result<(), Error> {
+    pub fn status(&mut self, line: &str) -> Result<(), Error> {
+        self.has_status = true;
         if self.is_main() { self.notifier().send(&[Assignment::Status(line)]).map(drop) } else { Ok(()) }
     }
 
@@ -555,6 +595,10 @@ impl<'p> Service<'p> {
         if rustix::event::poll(&mut fds, Some(&Timespec::default())).is_ok() {
             let showing = fds.iter().zip(sources).filter(|(fd, _)| !fd.revents().is_empty());
             showing.for_each(|(_, source)| shown.add(source));
+        } else {
+            // More than the limit of open files, which was lowered since. To look at these two finds out the same.
+            shown.add(Source::Signals);
+            shown.add(Source::Successor);
         }
         shown
     }
@@ -609,11 +653,7 @@ impl<'p> Service<'p> {
             Action::Look => self.look(None),
             Action::GiveUp(failure) => self.look(Some(failure)),
             Action::Exec => {
-                let result = match self.check_owner() {
-                    Ok(()) => self.net.exec(self.launch.reborrow(), &self.policy.restart),
-                    Err(error) => Err(error),
-                };
-                let Err(error) = result;
+                let Err(error) = self.net.exec(self.launch.reborrow(), &self.policy.restart);
                 self.life.exec_failed(error);
             }
             Action::Report => {
@@ -621,6 +661,7 @@ impl<'p> Service<'p> {
                 self.life.reported(heard, now);
             }
             Action::Tell(Message::Alive) if !self.feeds() => {}
+            Action::Tell(Message::Serving) if self.has_status => {}
             Action::Tell(message) => {
                 let heard = self.tell(message);
                 self.life.told(heard);
@@ -681,8 +722,13 @@ impl<'p> Service<'p> {
 
     /// Has the one descriptor show what is to be waited for now.
     fn arm(&mut self) {
+        let (deadline, is_watched) = (self.life.deadline(), self.life.watches_successor());
+        let successor = self.net.owed().successor();
         let Wait::One(watch, _) = &mut self.wait else { return };
-        let is_watched = self.life.watches_successor();
+        if watch.is_set(deadline, successor, is_watched) || !self.is_owner() {
+            return;
+        }
+        let Wait::One(watch, _) = &mut self.wait else { return };
         if let Err(error) = watch.watch_successor(self.net.owed().successor(), is_watched) {
             // It is looked at by the clock instead. What that finds is told at the next call.
             let now = self.read_clock();

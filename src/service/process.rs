@@ -64,7 +64,6 @@ impl<const N: usize, const ARGS: usize, const VARS: usize> Process<N, ARGS, VARS
     /// No descriptor is owned or closed. The variables may be removed, and the signals may be blocked.
     ///
     /// - [`Error::AlreadyBegun`]: this value was begun before.
-    /// - [`Error::SecondThread`]: there is a second thread.
     /// - Those of [`Launch::from_libc`], [`Net::inherit`], [`Notifier::from_launch`] and [`Service::new`].
     ///
     /// # Safety
@@ -134,10 +133,8 @@ impl<const N: usize, const ARGS: usize, const VARS: usize> Process<N, ARGS, VARS
     }
 
     /// The parts, for the first caller.
+    #[allow(clippy::mut_from_ref, reason = "one caller gets it, ever")]
     fn parts(&self) -> Result<&mut Parts<N, ARGS, VARS>, Error> {
-        if crate::sys::has_threads() {
-            return Err(Error::SecondThread);
-        }
         if self.is_begun.swap(true, Ordering::AcqRel) {
             return Err(Error::AlreadyBegun);
         }

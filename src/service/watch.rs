@@ -36,6 +36,12 @@ impl Shown {
         self.0 |= 1 << source as u8;
     }
 
+    /// The one that is taken next.
+    pub(super) fn first(self) -> Option<Source> {
+        let mut rest = self;
+        rest.take()
+    }
+
     /// Takes one out: signals first, because they ask for most.
     pub(super) fn take(&mut self) -> Option<Source> {
         let all = [Source::Signals, Source::Predecessor, Source::Successor];
@@ -79,18 +85,26 @@ impl Watch {
             .map_err(|errno| Error::call_on(Operation::Watch, fd.as_raw_fd(), errno))
     }
 
+    /// Whether the instance is as it is to be, with nothing to change.
+    pub(super) fn is_set(
+        &self,
+        deadline: Option<Moment>,
+        successor: Option<&Successor>,
+        is_watched: bool,
+    ) -> bool {
+        self.armed == deadline
+            && !self.has_fired
+            && numbers(&telling(successor, is_watched)) == self.successor
+    }
+
     /// Watches those of a successor's descriptors that have something to tell yet, and no other.
     pub(super) fn watch_successor(
         &mut self,
         successor: Option<&Successor>,
         is_watched: bool,
     ) -> Result<(), Error> {
-        let mut wanted = [None; 2];
-        let telling = successor.filter(|_| is_watched).into_iter().flat_map(Successor::fds);
-        for (slot, fd) in wanted.iter_mut().zip(telling) {
-            *slot = Some(fd);
-        }
-        let numbers = wanted.map(|fd| fd.map(|fd| fd.as_raw_fd()));
+        let wanted = telling(successor, is_watched);
+        let numbers = numbers(&wanted);
         let before = core::mem::replace(&mut self.successor, numbers);
         if before == numbers {
             return Ok(());
@@ -151,6 +165,18 @@ impl Watch {
         }
         Ok(shown)
     }
+}
+
+/// Those of a successor's descriptors that have something to tell yet.
+fn telling(successor: Option<&Successor>, is_watched: bool) -> [Option<BorrowedFd<'_>>; 2] {
+    let mut telling = [None; 2];
+    let fds = successor.filter(|_| is_watched).into_iter().flat_map(Successor::fds);
+    telling.iter_mut().zip(fds).for_each(|(slot, fd)| *slot = Some(fd));
+    telling
+}
+
+fn numbers(fds: &[Option<BorrowedFd<'_>>; 2]) -> [Option<RawFd>; 2] {
+    fds.map(|fd| fd.map(|fd| fd.as_raw_fd()))
 }
 
 impl AsFd for Watch {

@@ -151,17 +151,6 @@ pub(crate) fn signalfd(mask: Mask) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Whether this process has a second thread. `false` also where a seccomp filter does not let it be asked.
-///
-/// # References
-///
-/// - `CLONE_THREAD` in unshare(2), which does nothing to a process with one thread
-pub(crate) fn has_threads() -> bool {
-    // SAFETY: changes nothing, or fails.
-    let ret = unsafe { arch::syscall(nr::UNSHARE, [job::CLONE_THREAD as usize, 0, 0, 0, 0, 0]) };
-    result(ret) == Err(Errno::INVAL)
-}
-
 /// The time on the monotonic clock. The vDSO would be faster, but finding it takes more calls, and more code,
 /// than a restart has times to ask for.
 ///
