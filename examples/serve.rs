@@ -57,7 +57,8 @@ use gracenet::Variable;
 use gracenet::address::Kind;
 use gracenet::notify::{self, Assignment};
 use gracenet::{
-    Endpoint, Failure, Launch, ListenOptions, Net, Notifier, Refusal, Restart, Signals, SocketId, Successor,
+    Endpoint, Failure, Launch, ListenOptions, Net, Notifier, Progress, Refusal, Restart, Signals, SocketId,
+    Successor, Unsettled,
 };
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::{MemfdFlags, OFlags};
@@ -186,10 +187,10 @@ impl Config {
 /// The launch and the sockets: large, and so in no stack frame, of which every page would be touched. Here it is
 /// those that hold something.
 static LAUNCH: Mutex<Launch<4096>> = Mutex::new(Launch::empty());
-static NET: Mutex<Net<'static, CAPACITY>> = Mutex::new(Net::new());
+static NET: Mutex<Net<CAPACITY>> = Mutex::new(Net::new());
 
 type Launched = MutexGuard<'static, Launch<4096>>;
-type Sockets = MutexGuard<'static, Net<'static, CAPACITY>>;
+type Sockets = MutexGuard<'static, Net<CAPACITY>>;
 
 fn serve(config: &'static Config) -> Result<ExitCode, Box<dyn Error>> {
     let mut launch = LAUNCH.lock()?;
@@ -293,14 +294,14 @@ impl Epoll {
     }
 
     /// Watches some more. Where it may not, those that are left stay with poll(2).
-    fn grow(&mut self, listeners: &[Listener], net: &Net<'_, CAPACITY>) {
+    fn grow(&mut self, listeners: &[Listener], net: &Net<CAPACITY>) {
         self.grows = self.watch_more(listeners, net).unwrap_or(false);
     }
 
     fn watch_more(
         &mut self,
         listeners: &[Listener],
-        net: &Net<'_, CAPACITY>,
+        net: &Net<CAPACITY>,
     ) -> Result<bool, Box<dyn Error>> {
         let fd = match &self.fd {
             Some(fd) => fd,
@@ -423,7 +424,7 @@ impl Server {
     fn open(
         config: &'static Config,
         launch: &Launch<4096>,
-        net: &mut Net<'static, CAPACITY>,
+        net: &mut Net<CAPACITY>,
     ) -> Result<(Vec<Listener>, Option<Generation>, Option<Watchdog>, Connections), Box<dyn Error>> {
         let listeners = (0..config.addresses.len())
             .map(|position| listen(net, config, position))
@@ -579,8 +580,8 @@ impl Server {
                 let now = Instant::now();
                 if look_at <= now {
                     self.check_successor(|successor| match successor.poll()? {
-                        false if ready_by <= now => successor.wait_ready(Duration::ZERO).map(|()| true),
-                        is_ready => Ok(is_ready),
+                        Progress::Waiting if ready_by <= now => successor.wait_ready(Duration::ZERO),
+                        found => Ok(found),
                     });
                 }
             }
@@ -685,9 +686,14 @@ impl Server {
         }
         let ready_by = Instant::now() + self.config.ready_timeout;
         match self.net.start_process(&mut self.launch) {
-            Ok(_) => self.phase = Phase::Restarting { ready_by, look_at: ready_by, watched: true },
-            // One that was in flight got ready in this moment.
-            Err(gracenet::Error::HandedOver) => self.check_successor(Successor::poll),
+            Ok(successor) => {
+                let is_ready = successor.is_ready();
+                self.phase = Phase::Restarting { ready_by, look_at: ready_by, watched: true };
+                // The successor that was in flight got ready in this moment.
+                if is_ready {
+                    self.check_successor(Successor::poll);
+                }
+            }
             // The one that is under way is not over, and may get ready yet, or be.
             Err(error @ gracenet::Error::InFlight) => say!("restart failed: {error}"),
             Err(error) => self.restart_failed(error),
@@ -695,36 +701,36 @@ impl Server {
     }
 
     /// Looks, with `look`, what has become of the successor.
-    fn check_successor(&mut self, look: impl FnOnce(&mut Successor) -> Result<bool, Failure>) {
+    fn check_successor(&mut self, look: impl FnOnce(&mut Successor) -> Result<Progress, Failure>) {
         let Some(successor) =
             self.net.successor_mut().filter(|_| matches!(self.phase, Phase::Restarting { .. }))
         else {
             return;
         };
         let looked = look(successor);
-        let is_in_flight = successor.is_in_flight();
+        let now = Instant::now();
+        let is_late = matches!(self.phase, Phase::Restarting { ready_by, .. } if ready_by <= now);
         match looked {
-            Ok(false) => {
-                let now = Instant::now();
-                if let Phase::Restarting { look_at, .. } = &mut self.phase {
-                    if *look_at <= now {
-                        *look_at = now + RETRY;
-                    }
-                }
-            }
-            Ok(true) => {
+            Ok(Progress::Ready) => {
                 self.has_handed_over = true;
                 self.is_main = false;
                 self.watchdog = None;
                 self.drain(Leave::Exit);
             }
-            Err(failure) if is_in_flight => {
+            Ok(Progress::Unsettled(why)) if why != Unsettled::Unanswered || is_late => {
                 // It could not be looked at, or both serve, and the service manager does not know: to leave now would
                 // look like the end of the service. What shows now may show for ever, so it is not waited for.
-                say!("restart: {failure}");
+                say!("restart: {why}");
                 if let Phase::Restarting { look_at, watched, .. } = &mut self.phase {
-                    *look_at = Instant::now() + RETRY;
+                    *look_at = now + RETRY;
                     *watched = false;
+                }
+            }
+            Ok(_) => {
+                if let Phase::Restarting { look_at, .. } = &mut self.phase {
+                    if *look_at <= now {
+                        *look_at = now + RETRY;
+                    }
                 }
             }
             Err(failure) => {
@@ -822,7 +828,7 @@ impl Server {
 
 /// Claims or opens the socket of the address at this position.
 fn listen(
-    net: &mut Net<'static, CAPACITY>,
+    net: &mut Net<CAPACITY>,
     config: &'static Config,
     position: usize,
 ) -> Result<Listener, Box<dyn Error>> {
@@ -864,7 +870,7 @@ struct Generation {
 impl Generation {
     const NAME: &'static str = "state";
 
-    fn claim(net: &mut Net<'_, CAPACITY>) -> Result<Self, Box<dyn Error>> {
+    fn claim(net: &mut Net<CAPACITY>) -> Result<Self, Box<dyn Error>> {
         let (id, fresh) = match net.claim_name(Self::NAME) {
             Ok(id) => (id, false),
             Err(gracenet::Error::NotInherited) => {
@@ -879,7 +885,7 @@ impl Generation {
     }
 
     /// Writes the number down: not before this generation serves, because a start that fails is none.
-    fn begin(&self, net: &Net<'_, CAPACITY>) -> Result<(), Box<dyn Error>> {
+    fn begin(&self, net: &Net<CAPACITY>) -> Result<(), Box<dyn Error>> {
         rustix::io::pwrite(net.fd(self.id)?, &self.number.to_ne_bytes(), 0)?;
         Ok(())
     }

@@ -46,7 +46,7 @@ fn a_failed_call_closes_what_it_opened_and_nothing_else() {
     let plain = ListenOptions::new();
     let replace = ListenOptions::new().replace_stale(true).mode(0o600);
 
-    let mut net: Net<'_, 3> = inherited(&[&live]);
+    let mut net: Net<3> = inherited(&[&live]);
     let id = net.listen("tcp", "127.0.0.1:0").unwrap();
     let taken = local_of(&net, id).to_string();
     let mut full = Net::<0>::new();

@@ -216,7 +216,7 @@ fn the_largest_count_is_measured_against_the_capacity() {
 /// The names that three inherited sockets get from this value.
 fn names(value: Option<&str>) -> Vec<String> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let net: Net<'_, 3> = inherited_as(&[&listener, &listener, &listener], value);
+    let net: Net<3> = inherited_as(&[&listener, &listener, &listener], value);
     net.inherited().map(|(_, socket)| socket.name().to_owned()).collect()
 }
 
@@ -423,7 +423,7 @@ fn whatever_is_no_socket_is_kept_by_name_and_position_and_has_no_address() {
     let file = tempfile::tempfile().unwrap();
     let (pipe, _writer) = std::io::pipe().unwrap();
     let all: [&dyn AsFd; 5] = [&fifo, &path, &memfd, &file, &pipe];
-    let mut net: Net<'_, 8> = inherited_as(&all, Some("fifo:path:memfd:file:pipe"));
+    let mut net: Net<8> = inherited_as(&all, Some("fifo:path:memfd:file:pipe"));
     for (position, socket) in net.inherited() {
         assert_eq!(socket.describe(), Ok(None), "{}", socket.name());
         assert_eq!(inode(socket), inode(all[position]));
@@ -478,7 +478,7 @@ fn only_listeners_may_be_asked_for() {
 fn a_datagram_socket_among_listeners_is_kept_and_claimed_for_what_it_is() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let mut net: Net<'_, 4> = inherited(&[&udp, &tcp]);
+    let mut net: Net<4> = inherited(&[&udp, &tcp]);
     let tcp_id = net.claim("tcp", &local(&tcp).to_string()).unwrap();
     let udp_id = net.claim("udp", &local(&udp).to_string()).unwrap();
     assert_eq!((cookie_of(&net, tcp_id), cookie_of(&net, udp_id)), (cookie(&tcp), cookie(&udp)));

@@ -15,7 +15,7 @@ mod common;
 use common::{errno, in_child, is_role, launch, launch_of, table, vars};
 use gracenet::Variable;
 use gracenet::error::{Operation, Table};
-use gracenet::{Change, Error, Executable, Launch, Net, Readiness, Restart};
+use gracenet::{Change, Error, Executable, Launch, Net, Progress, Readiness, Restart};
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 use std::ffi::{CStr, CString, OsStr, OsString, c_char};
@@ -73,7 +73,7 @@ fn output<const ARGS: usize, const VARS: usize>(
     net.close(id).unwrap();
     let mut output = Vec::new();
     reader.read_to_end(&mut output).unwrap();
-    assert_eq!(net.successor_mut().unwrap().wait(LONG), Ok(true));
+    assert_eq!(net.successor_mut().unwrap().wait(LONG), Ok(Progress::Ready));
     Ok(output)
 }
 
@@ -629,7 +629,7 @@ fn a_path_that_a_successor_serves_is_never_removed() {
     net.successor_mut().unwrap().kill().unwrap();
 
     let mut ready = shell("printf READY=1 >&$LISTEN_READY_FD", &[]);
-    net.spawn(&mut ready, &Restart::new()).unwrap().wait_ready(LONG).unwrap();
+    assert_eq!(net.spawn(&mut ready, &Restart::new()).unwrap().wait_ready(LONG), Ok(Progress::Ready));
     assert_eq!(net.close_and_unlink(id), Err(Error::HandedOver));
     // Neither after a later successor that failed.
     net.spawn(&mut shell("exit 1", &[]), &Restart::new()).unwrap().wait_ready(LONG).unwrap_err();

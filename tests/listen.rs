@@ -116,14 +116,14 @@ common::trials! {
 const V4: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 const V6: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
 
-fn fresh() -> Net<'static, 8> {
+fn fresh() -> Net<8> {
     Net::new()
 }
 
 /// Asserts that claiming this gets that very socket.
 #[track_caller]
 fn claims<const N: usize>(
-    net: &mut Net<'_, N>,
+    net: &mut Net<N>,
     network: &str,
     address: &str,
     expected: impl AsFd,
@@ -134,7 +134,7 @@ fn claims<const N: usize>(
 }
 
 #[track_caller]
-fn claims_none<const N: usize>(net: &mut Net<'_, N>, network: &str, address: &str) {
+fn claims_none<const N: usize>(net: &mut Net<N>, network: &str, address: &str) {
     let left = net.inherited().count();
     assert_eq!(net.claim(network, address), Err(Error::NotInherited), "{network} {address}");
     assert_eq!(net.inherited().count(), left);
@@ -382,7 +382,7 @@ fn zones_open_and_claim(network: &str, ip: Ipv6Addr, zones: [&str; 2]) -> u32 {
         let SocketAddr::V6(address) = local_of(&net, id) else { panic!() };
         assert_eq!(*address.ip(), ip);
         for zone in zones {
-            let mut successor: Net<'_, 8> = inherited(&[&net.fd(id).unwrap()]);
+            let mut successor: Net<8> = inherited(&[&net.fd(id).unwrap()]);
             claims(
                 &mut successor,
                 network,
@@ -425,7 +425,7 @@ fn the_same_link_local_address_in_another_zone_is_another_address() {
     let id = net.listen_with("tcp", &format!("[{LINK_LOCAL}%lo]:0"), &options).unwrap();
     let SocketAddr::V6(address) = local_of(&net, id) else { panic!() };
     let (index, port) = (address.scope_id(), address.port());
-    let mut successor: Net<'_, 8> = inherited(&[&net.fd(id).unwrap()]);
+    let mut successor: Net<8> = inherited(&[&net.fd(id).unwrap()]);
     claims_none(&mut successor, "tcp", &format!("[{LINK_LOCAL}%{}]:{port}", index + 1));
     claims_none(&mut successor, "tcp", &format!("[{LINK_LOCAL}]:{port}"));
     claims(&mut successor, "tcp", &format!("[{LINK_LOCAL}%{index}]:{port}"), net.fd(id).unwrap());
@@ -446,7 +446,7 @@ fn each_inherited_socket_is_claimed_by_its_address_in_any_order() {
     let listeners: Vec<Socket> = (0..3).map(|_| tcp((Ipv4Addr::LOCALHOST, 0), false).unwrap()).collect();
     let unix = UnixListener::bind(dir.path("a")).unwrap();
     let gram = UnixDatagram::bind(dir.path("b")).unwrap();
-    let mut net: Net<'_, 5> = inherited(&[&gram, &listeners[0], &listeners[1], &unix, &listeners[2]]);
+    let mut net: Net<5> = inherited(&[&gram, &listeners[0], &listeners[1], &unix, &listeners[2]]);
     for socket in [&listeners[2], &listeners[0], &listeners[1]] {
         claims(&mut net, "tcp", &local(socket).to_string(), socket);
     }
@@ -459,7 +459,7 @@ fn a_claimed_socket_is_left_exactly_as_it_was() {
     let socket = tcp((Ipv4Addr::LOCALHOST, 0), false).unwrap();
     socket.set_nonblocking(true).unwrap();
     let flags = rustix::fs::fcntl_getfl(&socket).unwrap();
-    let mut net: Net<'_, 1> = inherited(&[&socket]);
+    let mut net: Net<1> = inherited(&[&socket]);
     let options = ListenOptions::new().nonblocking(false).reuse_port(true).backlog(0);
     net.listen_with("tcp", &local(&socket).to_string(), &options).unwrap();
     assert_eq!(rustix::fs::fcntl_getfl(&socket), Ok(flags));
@@ -470,7 +470,7 @@ fn a_claimed_socket_is_left_exactly_as_it_was() {
 fn the_port_and_the_address_have_to_be_the_same() {
     let socket = tcp((Ipv4Addr::LOCALHOST, 0), false).unwrap();
     let port = local(&socket).port();
-    let mut net: Net<'_, 1> = inherited(&[&socket]);
+    let mut net: Net<1> = inherited(&[&socket]);
     claims_none(&mut net, "tcp", &format!("127.0.0.1:{}", port.wrapping_add(1).max(1)));
     claims_none(&mut net, "tcp", &format!("127.0.0.2:{port}"));
     claims_none(&mut net, "tcp", &format!("0.0.0.0:{port}"));
@@ -490,11 +490,11 @@ fn two_wildcard_listeners_never_swap() {
             for (v4_network, v4_host) in v4_forms {
                 for (v6_network, v6_host) in v6_forms {
                     let order: [&dyn AsFd; 2] = if v6_is_first { [&v6, &v4] } else { [&v4, &v6] };
-                    let mut net: Net<'_, 2> = inherited(&order);
-                    let ask_v4 = |net: &mut Net<'_, 2>| {
+                    let mut net: Net<2> = inherited(&order);
+                    let ask_v4 = |net: &mut Net<2>| {
                         claims(net, v4_network, &format!("{v4_host}:{port}"), &v4);
                     };
-                    let ask_v6 = |net: &mut Net<'_, 2>| {
+                    let ask_v6 = |net: &mut Net<2>| {
                         claims(net, v6_network, &format!("{v6_host}:{port}"), &v6);
                     };
                     if v6_asked_first {
@@ -526,11 +526,11 @@ fn the_exact_address_comes_before_the_other_familys_wildcard() {
         on_one_port(|| open(Domain::IPV4, (V4, 0).into()), |port| open(Domain::IPV6, (V6, port).into()));
     for order in [[&v4, &dual], [&dual, &v4]] {
         let order: [&dyn AsFd; 2] = [order[0], order[1]];
-        let mut net: Net<'_, 2> = inherited(&order);
+        let mut net: Net<2> = inherited(&order);
         claims(&mut net, "tcp", &format!("[::]:{port}"), &dual);
         // The exact one has gone: the equivalent one is next.
         claims(&mut net, "tcp", &format!("[::]:{port}"), &v4);
-        let mut net: Net<'_, 2> = inherited(&order);
+        let mut net: Net<2> = inherited(&order);
         claims(&mut net, "tcp", &format!("0.0.0.0:{port}"), &v4);
         claims(&mut net, "tcp", &format!("0.0.0.0:{port}"), &dual);
         claims_none(&mut net, "tcp", &format!("0.0.0.0:{port}"));
@@ -577,7 +577,7 @@ fn are_claimed(cases: &[(&str, &str, &str, bool)]) {
                 _ => (V6, 0).into(),
             };
             let socket = bound(protocol, address, what == "only").unwrap();
-            let mut net: Net<'_, 1> = inherited(&[&socket]);
+            let mut net: Net<1> = inherited(&[&socket]);
             let network =
                 if protocol == Protocol::UDP { network.replace("tcp", "udp") } else { network.into() };
             let address = format!("{host}:{}", local(&socket).port());
@@ -598,7 +598,7 @@ fn v6only_as_an_option_has_to_be_agreed_on() {
         (false, "0.0.0.0", true, false),
     ] {
         let socket = tcp((V6, 0), inherited_only).unwrap();
-        let mut net: Net<'_, 1> = inherited(&[&socket]);
+        let mut net: Net<1> = inherited(&[&socket]);
         let address = format!("{address}:{}", local(&socket).port());
         let endpoint = Endpoint::parse("tcp", &address).unwrap();
         let result = net.claim_at(&endpoint, &ListenOptions::new().v6only(wanted));
@@ -608,7 +608,7 @@ fn v6only_as_an_option_has_to_be_agreed_on() {
 
 fn v6only_as_an_option_is_never_agreed_on_by_ipv4() {
     let socket = tcp((V4, 0), false).unwrap();
-    let mut net: Net<'_, 1> = inherited(&[&socket]);
+    let mut net: Net<1> = inherited(&[&socket]);
     let address = format!(":{}", local(&socket).port());
     let endpoint = Endpoint::parse("tcp", &address).unwrap();
     assert_eq!(net.claim_at(&endpoint, &ListenOptions::new().v6only(true)), Err(Error::NotInherited));
@@ -619,7 +619,7 @@ fn v6only_as_an_option_is_never_agreed_on_by_ipv4() {
     net.claim_at(&endpoint, &ListenOptions::new().v6only(false)).unwrap();
     // It says nothing of who asks for IPv4, and keeps its port over a restart.
     for (network, address) in [("tcp4", ":0"), ("tcp", "0.0.0.0:0"), ("tcp4", ":1")] {
-        let mut net: Net<'_, 1> = inherited(&[&socket]);
+        let mut net: Net<1> = inherited(&[&socket]);
         let endpoint = Endpoint::parse(network, address).unwrap();
         net.claim_at(&endpoint, &named.v6only(true)).unwrap();
     }
@@ -629,7 +629,7 @@ fn v6only_as_an_option_is_never_agreed_on_by_ipv4() {
 fn v6only_is_asked_of_the_wildcard_alone() {
     for (inherited_only, wanted) in [(true, false), (false, true)] {
         let socket = tcp((Ipv6Addr::LOCALHOST, 0), inherited_only).unwrap();
-        let mut net: Net<'_, 1> = inherited(&[&socket]);
+        let mut net: Net<1> = inherited(&[&socket]);
         let id = net.claim_at(&Endpoint::tcp(local(&socket)), &ListenOptions::new().v6only(wanted)).unwrap();
         assert_eq!(cookie_of(&net, id), cookie(&socket));
     }
@@ -641,7 +641,7 @@ fn tcp_and_udp_on_one_port_never_swap() {
     let address = format!("127.0.0.1:{port}");
     for order in [[&stream, &datagram], [&datagram, &stream]] {
         for tcp_first in [false, true] {
-            let mut net: Net<'_, 2> = inherited(&[order[0], order[1]]);
+            let mut net: Net<2> = inherited(&[order[0], order[1]]);
             if tcp_first {
                 claims(&mut net, "tcp", &address, &stream);
                 claims_none(&mut net, "tcp", &address);
@@ -687,14 +687,14 @@ fn mptcp_is_tcp() {
     let socket = mptcp_socket().unwrap();
     socket.bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).unwrap();
     socket.listen(1).unwrap();
-    let mut net: Net<'_, 1> = inherited(&[&socket]);
+    let mut net: Net<1> = inherited(&[&socket]);
     claims(&mut net, "tcp", &local(&socket).to_string(), &socket);
 }
 
 fn udp_lite_is_not_udp() {
     let socket = udp_lite_socket().unwrap();
     socket.bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).unwrap();
-    let mut net: Net<'_, 1> = inherited(&[&socket]);
+    let mut net: Net<1> = inherited(&[&socket]);
     claims_none(&mut net, "udp", &local(&socket).to_string());
 }
 
@@ -714,7 +714,7 @@ fn one_abstract_name_in_three_types_never_swaps() {
     for order in orders {
         for asked in orders {
             let [a, b, c] = order;
-            let mut net: Net<'_, 3> = inherited(&[&sockets[a], &sockets[b], &sockets[c]]);
+            let mut net: Net<3> = inherited(&[&sockets[a], &sockets[b], &sockets[c]]);
             for kind in asked {
                 claims(&mut net, networks[kind], &format!("@{name}"), &sockets[kind]);
                 claims_none(&mut net, networks[kind], &format!("@{name}"));
@@ -729,7 +729,7 @@ fn a_path_and_an_abstract_name_of_the_same_bytes_never_swap() {
     let on_path = UnixListener::bind(&path).unwrap();
     let mut net = fresh();
     let id = net.listen("unix", &format!("@{path}")).unwrap();
-    let mut successor: Net<'_, 2> = inherited(&[&net.fd(id).unwrap(), &on_path]);
+    let mut successor: Net<2> = inherited(&[&net.fd(id).unwrap(), &on_path]);
     claims(&mut successor, "unix", &path, &on_path);
     claims(&mut successor, "unix", &format!("@{path}"), net.fd(id).unwrap());
 }
@@ -747,7 +747,7 @@ fn sockets_that_share_an_address_are_claimed_in_order_each_once() {
 
         let fds: Vec<BorrowedFd<'_>> = net.active().map(|(id, _)| net.fd(id).unwrap()).collect();
         let fds: Vec<&dyn AsFd> = fds.iter().map(|fd| fd as &dyn AsFd).collect();
-        let mut successor: Net<'_, 8> = inherited(&fds);
+        let mut successor: Net<8> = inherited(&fds);
         for expected in &group {
             let id = successor.listen(network, &address).unwrap();
             assert_eq!(cookie_of(&successor, id), *expected);
@@ -762,7 +762,7 @@ fn a_connection_is_never_claimed_for_the_address_of_its_listener() {
     let (connection, _) = listener.accept().unwrap();
     let address = local(&listener).to_string();
     assert_eq!(local(&connection).to_string(), address);
-    let mut net: Net<'_, 2> = inherited(&[&connection, &listener]);
+    let mut net: Net<2> = inherited(&[&connection, &listener]);
     claims(&mut net, "tcp", &address, &listener);
     claims_none(&mut net, "tcp", &address);
     let id = net.claim_position(0).unwrap();
@@ -777,7 +777,7 @@ fn a_bound_socket_that_does_not_listen_is_not_claimed_for_a_stream() {
     unix.bind(&SockAddr::unix(dir.path("unix")).unwrap()).unwrap();
     let packet = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
     packet.bind(&SockAddr::unix(dir.path("packet")).unwrap()).unwrap();
-    let mut net: Net<'_, 3> = inherited_as(&[&tcp, &unix, &packet], Some("a:b:c"));
+    let mut net: Net<3> = inherited_as(&[&tcp, &unix, &packet], Some("a:b:c"));
     let address = local(&tcp).to_string();
     for (network, address, name) in
         [("tcp", &address, "a"), ("unix", &dir.path("unix"), "b"), ("unixpacket", &dir.path("packet"), "c")]
@@ -795,7 +795,7 @@ fn types_of_unix_sockets_are_not_taken_for_one_another() {
     let stream = UnixListener::bind(dir.path("stream")).unwrap();
     let datagram = UnixDatagram::bind(dir.path("datagram")).unwrap();
     let (unnamed, _) = UnixStream::pair().unwrap();
-    let mut net: Net<'_, 3> = inherited(&[&unnamed, &stream, &datagram]);
+    let mut net: Net<3> = inherited(&[&unnamed, &stream, &datagram]);
     claims_none(&mut net, "unixpacket", &dir.path("stream"));
     claims_none(&mut net, "unixgram", &dir.path("stream"));
     claims_none(&mut net, "unix", &dir.path("datagram"));
@@ -808,7 +808,7 @@ fn types_of_unix_sockets_are_not_taken_for_one_another() {
 
 fn a_descriptor_is_claimed_by_name_or_by_position_whatever_it_is() {
     let [a, b, c] = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    let mut net: Net<'_, 3> = inherited_as(&[&a, &b, &c], Some("x:y:x"));
+    let mut net: Net<3> = inherited_as(&[&a, &b, &c], Some("x:y:x"));
     for (expected, name) in [(&a, "x"), (&c, "x"), (&b, "y")] {
         let id = net.claim_name(name).unwrap();
         assert_eq!(cookie_of(&net, id), cookie(expected), "of one name, in order");
@@ -816,7 +816,7 @@ fn a_descriptor_is_claimed_by_name_or_by_position_whatever_it_is() {
     assert_eq!(net.claim_name("x"), Err(Error::NotInherited));
     assert_eq!(net.claim_name("z"), Err(Error::NotInherited));
 
-    let mut net: Net<'_, 3> = inherited_as(&[&a, &b, &c], Some("x:y:x"));
+    let mut net: Net<3> = inherited_as(&[&a, &b, &c], Some("x:y:x"));
     for (position, expected) in [(2, &c), (0, &a), (1, &b)] {
         let id = net.claim_position(position).unwrap();
         assert_eq!(cookie_of(&net, id), cookie(expected));
@@ -830,7 +830,7 @@ fn a_descriptor_is_claimed_by_name_or_by_position_whatever_it_is() {
 /// Names that fall together in the table, as all do in one of a single slot, are not the same for that.
 fn a_name_is_claimed_as_a_whole() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut net: Net<'_, 1> = inherited_as(&[&listener], Some("web"));
+    let mut net: Net<1> = inherited_as(&[&listener], Some("web"));
     for name in ["", "we", "webs", "WEB", "admin"] {
         assert_eq!(net.claim_name(name), Err(Error::NotInherited), "{name:?}");
     }
@@ -843,9 +843,9 @@ fn a_socket_that_listens_late_is_claimed() {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let address = local(&socket).to_string();
-    let mut net: Net<'_, 1> = inherited(&[&socket]);
+    let mut net: Net<1> = inherited(&[&socket]);
     claims_none(&mut net, "tcp", &address);
-    let mut net: Net<'_, 1> = inherited(&[&socket]);
+    let mut net: Net<1> = inherited(&[&socket]);
     socket.listen(1).unwrap();
     claims(&mut net, "tcp", &address, &socket);
 }
@@ -868,7 +868,7 @@ fn claiming_opens_nothing() {
 
 fn a_name_that_one_socket_alone_has_decides_whatever_the_address() {
     let [a, b] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    let mut net: Net<'_, 4> = inherited_as(&[&a, &b], Some("a:b"));
+    let mut net: Net<4> = inherited_as(&[&a, &b], Some("a:b"));
     // The address is b's, the name is a's.
     let id = net.listen_with("tcp", &local(&b).to_string(), &ListenOptions::new().name("a")).unwrap();
     assert_eq!(cookie_of(&net, id), cookie(&a));
@@ -880,7 +880,7 @@ fn a_name_that_one_socket_alone_has_decides_whatever_the_address() {
 
 fn a_name_that_nothing_was_inherited_under_leaves_it_to_the_address() {
     let a = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut net: Net<'_, 4> = inherited_as(&[&a], Some("a"));
+    let mut net: Net<4> = inherited_as(&[&a], Some("a"));
     let id = net.listen_with("tcp", &local(&a).to_string(), &ListenOptions::new().name("other")).unwrap();
     assert_eq!(cookie_of(&net, id), cookie(&a));
     let id = net.listen_with("tcp", "127.0.0.1:0", &ListenOptions::new().name("other")).unwrap();
@@ -892,7 +892,7 @@ fn a_name_does_not_make_a_socket_fit_that_is_of_another_family_or_type() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let unix = UnixListener::bind(dir.path("socket")).unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut net: Net<'_, 4> = inherited_as(&[&udp, &unix, &tcp], Some("udp:unix:tcp"));
+    let mut net: Net<4> = inherited_as(&[&udp, &unix, &tcp], Some("udp:unix:tcp"));
     for name in ["udp", "unix"] {
         let id = net.listen_with("tcp", "127.0.0.1:0", &ListenOptions::new().name(name)).unwrap();
         assert_eq!(net.inherited().count(), 3, "a fresh one");
@@ -902,7 +902,7 @@ fn a_name_does_not_make_a_socket_fit_that_is_of_another_family_or_type() {
     let id = net.claim_at(&endpoint, &ListenOptions::new().name("udp")).unwrap();
     assert_eq!(cookie_of(&net, id), cookie(&tcp));
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut net: Net<'_, 4> = inherited_as(&[&other], Some("a"));
+    let mut net: Net<4> = inherited_as(&[&other], Some("a"));
     let endpoint = Endpoint::parse("tcp6", ":1").unwrap();
     assert_eq!(net.claim_at(&endpoint, &ListenOptions::new().name("a")), Err(Error::NotInherited));
 }
@@ -910,7 +910,7 @@ fn a_name_does_not_make_a_socket_fit_that_is_of_another_family_or_type() {
 fn of_several_sockets_of_one_name_the_address_decides() {
     let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let [a, b, c] = &listeners;
-    let mut net: Net<'_, 8> = inherited_as(&[a, b, c], Some("web:web:web"));
+    let mut net: Net<8> = inherited_as(&[a, b, c], Some("web:web:web"));
     let web = ListenOptions::new().name("web");
     let id = net.listen_with("tcp", &local(c).to_string(), &web).unwrap();
     assert_eq!(cookie_of(&net, id), cookie(c));
@@ -947,7 +947,7 @@ fn a_named_listener_on_port_0_keeps_its_port() {
         let fds: Vec<BorrowedFd<'_>> = net.active().map(|(id, _)| net.fd(id).unwrap()).collect();
         let fds: Vec<&dyn AsFd> = fds.iter().map(|fd| fd as &dyn AsFd).collect();
         let names = net.active().map(|(_, socket)| socket.name()).collect::<Vec<_>>().join(":");
-        let mut next: Net<'_, 8> = inherited_as(&fds, Some(&names));
+        let mut next: Net<8> = inherited_as(&fds, Some(&names));
         let other = next.listen_with("tcp", "127.0.0.1:0", &admin).unwrap();
         let web = next.listen_with("tcp", "127.0.0.1:0", &options).unwrap();
         assert_eq!([web, other].map(|id| local_of(&next, id).port()), ports);
@@ -959,7 +959,7 @@ fn a_named_listener_on_port_0_keeps_its_port() {
 
 fn an_unnamed_listener_on_port_0_is_always_fresh() {
     let inherited_one = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut net: Net<'_, 2> = inherited(&[&inherited_one]);
+    let mut net: Net<2> = inherited(&[&inherited_one]);
     let id = net.listen("tcp", "127.0.0.1:0").unwrap();
     assert_ne!(cookie_of(&net, id), cookie(&inherited_one));
     assert_eq!(net.inherited().count(), 1);
@@ -1074,7 +1074,7 @@ fn configure_is_called_for_a_fresh_socket_before_it_is_bound() {
 
 fn configure_is_not_called_for_an_inherited_socket() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut net: Net<'_, 2> = inherited_as(&[&listener], Some("a"));
+    let mut net: Net<2> = inherited_as(&[&listener], Some("a"));
     let never = |_: BorrowedFd<'_>| -> Result<(), Errno> { panic!("called") };
     let options = ListenOptions::new().name("a").configure(&never);
     net.listen_with("tcp", &local(&listener).to_string(), &options).unwrap();
@@ -1213,7 +1213,7 @@ fn a_path_may_have_107_bytes() {
         let mut net = fresh();
         let id = net.listen(network, &path).unwrap();
         assert!(Path::new(&path).exists());
-        let mut successor: Net<'_, 1> = inherited(&[&net.fd(id).unwrap()]);
+        let mut successor: Net<1> = inherited(&[&net.fd(id).unwrap()]);
         claims(&mut successor, network, &path, net.fd(id).unwrap());
         let too_long = dir.long(108, network);
         assert_eq!(
@@ -1225,7 +1225,7 @@ fn a_path_may_have_107_bytes() {
     let name = &name[..108];
     let mut net = fresh();
     let id = net.listen("unix", name).unwrap();
-    let mut successor: Net<'_, 1> = inherited(&[&net.fd(id).unwrap()]);
+    let mut successor: Net<1> = inherited(&[&net.fd(id).unwrap()]);
     claims(&mut successor, "unix", name, net.fd(id).unwrap());
     let fault = AddressFault::PathTooLong { bytes: 108 };
     assert_eq!(net.listen("unix", &format!("{name}x")), Err(Error::Address(fault)));
@@ -1249,7 +1249,7 @@ fn a_path_that_fills_the_address_without_a_nul_is_kept_and_claimed_by_position()
     let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
     listener.bind(&without_nul(path.as_bytes().try_into().unwrap())).unwrap();
     listener.listen(1).unwrap();
-    let mut net: Net<'_, 1> = inherited(&[&listener]);
+    let mut net: Net<1> = inherited(&[&listener]);
     let (_, socket) = net.inherited().next().unwrap();
     assert_eq!(socket.describe().unwrap().unwrap().family, AddressFamily::UNIX);
     claims_none(&mut net, "unix", &path[..107]);
@@ -1261,7 +1261,7 @@ fn a_path_that_fills_the_address_without_a_nul_is_kept_and_claimed_by_position()
 fn a_socket_that_was_never_bound_is_not_claimed_for_an_address() {
     let dir = Dir::new();
     let (one, _other) = UnixDatagram::pair().unwrap();
-    let mut net: Net<'_, 2> = inherited_as(&[&one], Some("log"));
+    let mut net: Net<2> = inherited_as(&[&one], Some("log"));
     let id = net.listen_with("unixgram", &dir.path("log"), &ListenOptions::new().name("log")).unwrap();
     assert_ne!(cookie_of(&net, id), cookie(&one));
     let id = net.claim_name("log").unwrap();
@@ -1276,12 +1276,12 @@ fn long_paths_that_begin_alike_never_swap() {
         let listeners = paths.each_ref().map(|path| UnixListener::bind(path).unwrap());
         for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
             let [a, b, c] = order.map(|position| &listeners[position]);
-            let mut net: Net<'_, 3> = inherited(&[a, b, c]);
+            let mut net: Net<3> = inherited(&[a, b, c]);
             for position in [1, 0, 2] {
                 claims(&mut net, "unix", &paths[position], &listeners[position]);
             }
         }
-        let mut net: Net<'_, 3> = inherited(&[&listeners[0]]);
+        let mut net: Net<3> = inherited(&[&listeners[0]]);
         claims_none(&mut net, "unix", &paths[1]);
     }
 }
@@ -1289,7 +1289,7 @@ fn long_paths_that_begin_alike_never_swap() {
 fn a_path_is_compared_as_it_was_bound() {
     let dir = Dir::new();
     let listener = UnixListener::bind(dir.path("socket")).unwrap();
-    let mut net: Net<'_, 1> = inherited(&[&listener]);
+    let mut net: Net<1> = inherited(&[&listener]);
     claims_none(&mut net, "unix", &dir.path("socke"));
     claims_none(&mut net, "unix", &dir.path("socket2"));
     claims_none(&mut net, "unix", &dir.path("./socket"));
@@ -1321,7 +1321,7 @@ fn a_full_table_is_an_error_before_a_socket_is_opened() {
 
 fn a_full_table_leaves_what_would_have_been_claimed_inherited() {
     let [a, b] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    let mut net: Net<'_, 2> = inherited_as(&[&a, &b], Some("a:b"));
+    let mut net: Net<2> = inherited_as(&[&a, &b], Some("a:b"));
     let filler = net.listen("tcp", "127.0.0.1:0").unwrap();
     net.listen("tcp", &local(&a).to_string()).unwrap();
     let full = Error::Capacity { table: Table::Active, needed: 3, capacity: 2 };
@@ -1381,7 +1381,7 @@ fn anything_can_travel_under_a_name() {
     assert_eq!(net.active().next().unwrap().1.describe(), Ok(None));
 
     let fds: [&dyn AsFd; 2] = [&net.fd(state_id).unwrap(), &net.fd(pair_id).unwrap()];
-    let mut successor: Net<'_, 8> = inherited_as(&fds, Some("state:pair"));
+    let mut successor: Net<8> = inherited_as(&fds, Some("state:pair"));
     let pair = successor.claim_name("pair").unwrap();
     let state = successor.claim_name("state").unwrap();
     assert_eq!(inode(successor.fd(state).unwrap()), state_inode);
@@ -1518,7 +1518,7 @@ fn close_and_unlink_leaves_what_is_not_its_path() {
 
 /// Started with a listener on this path, by a predecessor that waits for the report or not; and the other end of the
 /// readiness socket.
-fn started_with(path: &str, reports: bool) -> (Net<'static, 2>, Launch, UnixStream) {
+fn started_with(path: &str, reports: bool) -> (Net<2>, Launch, UnixStream) {
     let listener = UnixListener::bind(path).unwrap();
     let (ours, theirs) = UnixStream::pair().unwrap();
     let first = reserve(2);
@@ -1602,7 +1602,7 @@ fn both_tables_are_listed_with_name_family_type_and_address() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let unix = UnixListener::bind(&path).unwrap();
-    let mut net: Net<'_, 8> = inherited_as(&[&tcp, &udp, &unix], Some("web:dns:admin"));
+    let mut net: Net<8> = inherited_as(&[&tcp, &udp, &unix], Some("web:dns:admin"));
 
     let listed: Vec<_> = net
         .inherited()

@@ -20,7 +20,7 @@ use std::os::unix::fs::PermissionsExt;
 fn mode_is_what_was_asked_for_under_a_tight_and_a_loose_umask() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
-    let open = |network: &str, options: &ListenOptions<'_, '_>| {
+    let open = |network: &str, options: &ListenOptions<'_>| {
         let mut net = Net::<1>::new();
         let id = net.listen_with(network, path.to_str().unwrap(), options).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777;

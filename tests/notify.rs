@@ -427,7 +427,7 @@ fn a_main_process_has_the_manager_drop_what_nobody_claimed() {
     let all: [&dyn AsFd; 9] =
         [&file[0], &file[0], &file[0], &file[0], &file[0], &file[0], &listeners[0], &listeners[1], &file[0]];
     for renamed in [0, 1] {
-        let mut net: Net<'static, 9> = common::inherited_as(&all, Some("c:a:b:a:c:c:web:web:fresh"));
+        let mut net: Net<9> = common::inherited_as(&all, Some("c:a:b:a:c:c:web:web:fresh"));
         net.set_notifier(manager.notifier());
         net.claim_name("b").unwrap();
         // The third of these names, and the other two are left.
@@ -454,7 +454,7 @@ fn a_main_process_has_the_manager_drop_what_nobody_claimed() {
 fn a_main_process_that_is_not_heard_is_not_ready() {
     let manager = Manager::at_path();
     let file = files(1);
-    let mut net: Net<'static, 2> = common::inherited_as(&[&file[0]], Some("a"));
+    let mut net: Net<2> = common::inherited_as(&[&file[0]], Some("a"));
     net.set_notifier(manager.notifier());
     let mut sent = 0;
     while manager.notifier().send(&[Assignment::Watchdog]) == Ok(true) {

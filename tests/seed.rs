@@ -47,14 +47,14 @@ common::trials! {
 }
 
 /// What inherit says to this count, and the net it said it of.
-fn counted(value: &str) -> (Result<usize, Error>, Net<'static, 4>) {
+fn counted(value: &str) -> (Result<usize, Error>, Net<4>) {
     let mut net = Net::new();
     let mut launch = launch(&[&format!("LISTEN_FDS={value}")]);
     let result = inherit_from(&mut net, &mut launch, reserve(1), InheritOptions::new());
     (result, net)
 }
 
-fn nothing_inherited() -> Net<'static, 4> {
+fn nothing_inherited() -> Net<4> {
     counted("").1
 }
 
@@ -66,7 +66,7 @@ fn socket_path() -> (TempDir, PathBuf) {
 }
 
 /// Asserts that `network` and `address` claim the one inherited socket.
-fn claims_one(mut net: Net<'_, 4>, network: &str, address: &str) {
+fn claims_one(mut net: Net<4>, network: &str, address: &str) {
     assert_eq!(net.inherited().count(), 1);
     net.listen(network, address).unwrap();
     assert_eq!(net.active().count(), 1);
@@ -95,7 +95,7 @@ fn invalid_count_env_variable() {
 fn invalid_file_inherit() {
     let file = tempfile::tempfile().unwrap();
 
-    let mut net: Net<'_, 4> = inherited(&[&file]);
+    let mut net: Net<4> = inherited(&[&file]);
     let id = net.listen("tcp", "127.0.0.1:0").unwrap();
     assert_ne!(local_of(&net, id).port(), 0);
     let (_, kept) = net.inherited().next().unwrap();
@@ -144,7 +144,7 @@ fn second_tcp_listen() {
 fn second_tcp_listen_inherited() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = local(&listener).to_string();
-    let mut net: Net<'_, 4> = inherited(&[&listener]);
+    let mut net: Net<4> = inherited(&[&listener]);
     net.listen("tcp", &address).unwrap();
     assert_eq!(net.inherited().count(), 0);
     let error = net.listen("tcp", &address).unwrap_err();
@@ -197,7 +197,7 @@ fn invalid_tcp_addr() {
 /// Two inherited TCP listeners are claimed, each by its own address.
 fn two_tcp() {
     let listeners = [(); 2].map(|()| TcpListener::bind("0.0.0.0:0").unwrap());
-    let mut net: Net<'_, 4> = inherited(&[&listeners[0], &listeners[1]]);
+    let mut net: Net<4> = inherited(&[&listeners[0], &listeners[1]]);
     for (claimed, listener) in listeners.iter().enumerate() {
         assert_eq!(net.inherited().next().unwrap().0, claimed);
         let id = net.listen("tcp", &format!(":{}", local(listener).port())).unwrap();
@@ -212,7 +212,7 @@ fn one_unix_and_one_tcp_inherit() {
     let (_dir, path) = socket_path();
     let unix = UnixListener::bind(&path).unwrap();
     let tcp = TcpListener::bind("0.0.0.0:0").unwrap();
-    let mut net: Net<'_, 4> = inherited(&[&tcp, &unix]);
+    let mut net: Net<4> = inherited(&[&tcp, &unix]);
     net.listen("unix", path.to_str().unwrap()).unwrap();
     assert_eq!(net.inherited().map(|(position, _)| position).collect::<Vec<_>>(), [0]);
     net.listen("tcp", &format!(":{}", local(&tcp).port())).unwrap();
@@ -233,7 +233,7 @@ fn second_unix_listen() {
 fn second_unix_listen_inherited() {
     let (_dir, path) = socket_path();
     let listener = UnixListener::bind(&path).unwrap();
-    let mut net: Net<'_, 4> = inherited(&[&listener]);
+    let mut net: Net<4> = inherited(&[&listener]);
     net.listen("unix", path.to_str().unwrap()).unwrap();
     assert_eq!(net.inherited().count(), 0);
     assert_eq!(errno(net.listen("unix", path.to_str().unwrap())), Errno::ADDRINUSE);

@@ -321,7 +321,7 @@ fn the_wildcard_is_ipv4s_where_there_is_no_ipv6() {
             let id = net.listen(network, ":0").unwrap();
             let address = common::local_of(&net, id);
             assert_eq!(address.ip(), Ipv4Addr::UNSPECIFIED);
-            let mut successor: Net<'_, 1> = common::inherited(&[&net.fd(id).unwrap()]);
+            let mut successor: Net<1> = common::inherited(&[&net.fd(id).unwrap()]);
             successor.claim(network, &format!(":{}", address.port())).unwrap();
         }
         for (network, options) in [("tcp", ListenOptions::new().v6only(true)), ("tcp6", ListenOptions::new())]

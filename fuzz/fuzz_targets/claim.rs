@@ -378,7 +378,7 @@ fuzz_target!(|input: Input| {
     assert!((FIRST..FIRST + N as RawFd).all(|fd| !is_open(fd)));
 });
 
-fn take_step(step: &Step, net: &mut Net<'static, N>, model: &mut Model) {
+fn take_step(step: &Step, net: &mut Net<N>, model: &mut Model) {
     let full = model.active.len() == N;
     match *step {
         Step::Claim { network, address, name, v6only } => {
@@ -438,8 +438,8 @@ fn take_step(step: &Step, net: &mut Net<'static, N>, model: &mut Model) {
 }
 
 /// A restart of a program that does not exist leaves everything as it was.
-fn spawn(reported: bool, launch: &mut Launch<3, 8>, net: &mut Net<'static, N>) {
-    let fds = |net: &Net<'static, N>| -> Vec<RawFd> {
+fn spawn(reported: bool, launch: &mut Launch<3, 8>, net: &mut Net<N>) {
+    let fds = |net: &Net<N>| -> Vec<RawFd> {
         net.active().map(|(_, socket)| socket.as_fd().as_raw_fd()).collect()
     };
     let before = fds(net);
@@ -458,7 +458,7 @@ fn claimed(
     result: Result<SocketId, Error>,
     expected: Option<usize>,
     name: Option<&'static str>,
-    net: &Net<'static, N>,
+    net: &Net<N>,
     model: &mut Model,
 ) {
     let full = model.active.len() == N;
@@ -481,7 +481,7 @@ fn given(id: SocketId, name: &'static str, model: &mut Model) {
     model.active.push((id, name));
 }
 
-fn check(net: &Net<'static, N>, model: &Model) {
+fn check(net: &Net<N>, model: &Model) {
     let active = net.active().map(|(id, socket)| (id, socket.name()));
     assert!(active.eq(model.active.iter().copied()));
     let inherited = net.inherited().map(|(position, socket)| (position, socket.name()));

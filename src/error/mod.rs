@@ -569,8 +569,6 @@ mod tests {
         for error in [
             io::Error::from(called),
             Failure::NotStarted(called).into(),
-            Failure::Manager(called).into(),
-            Failure::Error(called).into(),
             Failure::Refused(Refusal::Errno(Errno::ADDRINUSE)).into(),
         ] {
             assert_eq!(error.raw_os_error(), Some(Errno::ADDRINUSE.raw_os_error()));

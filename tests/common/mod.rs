@@ -175,7 +175,7 @@ pub(crate) fn reclaim(first: RawFd, count: usize) -> Vec<OwnedFd> {
 
 /// Inherits `count` descriptors from `first` on, with these variables.
 pub(crate) fn inherit_from<const N: usize>(
-    net: &mut Net<'_, N>,
+    net: &mut Net<N>,
     launch: &mut Launch,
     first: RawFd,
     options: InheritOptions,
@@ -196,12 +196,12 @@ pub(crate) fn inode(fd: impl AsFd) -> (u64, u64) {
 }
 
 /// A net that has inherited duplicates of `fds`, without names.
-pub(crate) fn inherited<const N: usize>(fds: &[&dyn AsFd]) -> Net<'static, N> {
+pub(crate) fn inherited<const N: usize>(fds: &[&dyn AsFd]) -> Net<N> {
     inherited_as(fds, None)
 }
 
 /// The same, with `LISTEN_FDNAMES`.
-pub(crate) fn inherited_as<const N: usize>(fds: &[&dyn AsFd], names: Option<&str>) -> Net<'static, N> {
+pub(crate) fn inherited_as<const N: usize>(fds: &[&dyn AsFd], names: Option<&str>) -> Net<N> {
     let first = place(fds.iter().map(|fd| fd.as_fd()));
     let count = format!("LISTEN_FDS={}", fds.len());
     let names = names.map(|names| format!("LISTEN_FDNAMES={names}"));
@@ -217,7 +217,7 @@ pub(crate) fn cookie(fd: impl AsFd) -> u64 {
 }
 
 /// The cookie of an active socket.
-pub(crate) fn cookie_of<const N: usize>(net: &Net<'_, N>, id: SocketId) -> u64 {
+pub(crate) fn cookie_of<const N: usize>(net: &Net<N>, id: SocketId) -> u64 {
     cookie(net.fd(id).unwrap())
 }
 
@@ -227,7 +227,7 @@ pub(crate) fn local(fd: impl AsFd) -> SocketAddr {
 }
 
 /// The IP address an active socket is bound to.
-pub(crate) fn local_of<const N: usize>(net: &Net<'_, N>, id: SocketId) -> SocketAddr {
+pub(crate) fn local_of<const N: usize>(net: &Net<N>, id: SocketId) -> SocketAddr {
     local(net.fd(id).unwrap())
 }
 

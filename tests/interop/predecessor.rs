@@ -25,7 +25,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use gracenet::{Executable, Launch, ListenOptions, Net, Readiness, Restart};
+use gracenet::{Executable, Launch, ListenOptions, Net, Progress, Readiness, Restart};
 use rustix::fs::{Mode, OFlags};
 
 use crate::client::Place;
@@ -67,7 +67,8 @@ pub(crate) fn run(args: impl Iterator<Item = String>) -> ExitCode {
                     Ok(successor) => {
                         println!("spawned {}", successor.pid());
                         match successor.wait_ready(PATIENCE / 2) {
-                            Ok(()) => println!("outcome ready"),
+                            Ok(Progress::Ready) => println!("outcome ready"),
+                            Ok(other) => println!("outcome {other:?}"),
                             Err(failure) => println!("outcome {failure}"),
                         }
                     }

@@ -11,7 +11,8 @@ use crate::stage::*;
 use gracenet::error::Operation;
 use gracenet::notify::{self, Assignment};
 use gracenet::{
-    Error, Executable, Failure, Launch, ListenOptions, Net, Notifier, Parentage, Readiness, Refusal, Restart,
+    Error, Executable, Failure, Launch, ListenOptions, Net, Notifier, Parentage, Progress, Readiness,
+    Refusal, Restart, Unsettled,
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -26,7 +27,7 @@ use std::io::{BufRead, BufReader, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::path::Path;
 use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 scenarios! {
@@ -48,6 +49,7 @@ scenarios! {
     a_wait_is_no_longer_for_the_manager,
     a_barrier_waits_for_the_manager,
     a_report_of_the_last_moment_is_announced if strace,
+    a_crash_of_the_last_moment_is_a_failure if strace,
     a_manager_behind_a_vsock_has_no_barrier if strace,
     a_failure_is_one_also_where_the_manager_cannot_hear_it,
     the_watchdog_goes_with_the_main_process,
@@ -255,8 +257,11 @@ pub(crate) fn keeps_statuses() -> bool {
     (numbers.next().unwrap(), numbers.next().unwrap()) >= (6_u32, 15_u32) && answered
 }
 
-fn unheard<T>(operation: Operation, errno: Errno) -> Result<T, Failure> {
-    Err(Failure::Manager(Error::Call { operation, fd: None, errno }))
+/// The successor is ready, and the manager has been told and has not come to the barrier.
+const UNANSWERED: Result<Progress, Failure> = Ok(Progress::Unsettled(Unsettled::Unanswered));
+
+fn unheard(operation: Operation, errno: Errno) -> Result<Progress, Failure> {
+    Ok(Progress::Unsettled(Unsettled::Untold(Error::Call { operation, fd: None, errno })))
 }
 
 /// The sequence, message by message, as an event loop has it: RELOADING with a time within the call, and nothing more
@@ -279,19 +284,19 @@ fn the_manager_hears_of_each_step() {
         let expected = announcement(&mut stage, &report);
         let successor = stage.net.successor_mut().unwrap();
         assert_eq!(successor.fds().count(), 2);
-        assert_eq!(successor.poll(), Ok(false));
+        assert_eq!(successor.poll(), UNANSWERED);
         assert_eq!(manager.next(), expected);
         let barrier = manager.barrier();
         for _ in 0..2 {
-            assert_eq!(successor.poll(), Ok(false), "the manager has not come to the barrier");
+            assert_eq!(successor.poll(), UNANSWERED, "the manager has not come to the barrier");
             assert!(successor.is_in_flight() && !successor.is_ready());
         }
         assert!(manager.is_silent(), "nothing is said twice");
         drop(barrier);
         assert!(hung_up(successor.barrier().unwrap()));
-        assert_eq!(successor.poll(), Ok(true));
+        assert_eq!(successor.poll(), Ok(Progress::Ready));
         assert!(!successor.is_in_flight() && successor.is_ready());
-        assert_eq!(successor.poll(), Ok(true));
+        assert_eq!(successor.poll(), Ok(Progress::Ready));
         assert!(manager.is_silent());
         end(&mut stage);
     }
@@ -314,7 +319,7 @@ fn hand_over_is_over_when_the_manager_says_so() {
         let result = stage.net.hand_over(&mut stage.launch, &Restart::new().args(&args), PATIENCE);
         is_over.store(true, Ordering::SeqCst);
         assert!(begins.load(Ordering::SeqCst));
-        assert_eq!(result, Ok(()));
+        assert_eq!(result, Ok(Progress::Ready));
         answering.join().unwrap()
     });
     let report = stage.report();
@@ -338,11 +343,10 @@ fn a_manager_that_does_not_answer_keeps_the_predecessor() {
     let Some((manager, mut stage)) = enter(name) else { return };
     let report = start_ready(&mut stage, &Restart::new());
     manager.reload();
-    let late = unheard(Operation::Barrier, Errno::TIMEDOUT);
     for timeout in [Duration::ZERO, Duration::from_millis(20)] {
-        assert_eq!(stage.net.successor_mut().unwrap().wait_ready(timeout), late);
+        assert_eq!(stage.net.successor_mut().unwrap().wait_ready(timeout), UNANSWERED);
     }
-    assert_eq!(stage.net.successor_mut().unwrap().wait(Duration::ZERO), Ok(false));
+    assert_eq!(stage.net.successor_mut().unwrap().wait(Duration::ZERO), UNANSWERED);
     assert_eq!(manager.next(), announcement(&mut stage, &report));
     let barrier = manager.barrier();
     assert_eq!(stage.net.successor_mut().unwrap().kill(), Ok(false));
@@ -352,7 +356,7 @@ fn a_manager_that_does_not_answer_keeps_the_predecessor() {
     assert!(manager.is_silent());
     // From its announcement on, its end is the manager's to see and to mend.
     end(&mut stage);
-    assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), UNANSWERED);
     assert!(manager.is_silent());
     // An event loop that polls what it is told to does not spin meanwhile.
     let shown = |stage: &Stage| {
@@ -363,7 +367,7 @@ fn a_manager_that_does_not_answer_keeps_the_predecessor() {
     assert_eq!(shown(&stage), 0);
     drop(barrier);
     assert_eq!(shown(&stage), 1);
-    assert_eq!(stage.wait_ready(), Ok(()));
+    assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
     assert!(manager.is_silent());
 }
 
@@ -371,24 +375,24 @@ fn a_manager_that_does_not_answer_keeps_the_predecessor() {
 fn a_hand_over_that_nobody_looked_at_is_one() {
     let Some((manager, mut stage)) = enter("a_hand_over_that_nobody_looked_at_is_one") else { return };
     start_ready(&mut stage, &Restart::new());
-    assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), UNANSWERED);
     manager.reload();
     manager.next();
     drop(manager.barrier());
-    assert_eq!(stage.start(&Restart::new(), "ready"), Err(Error::HandedOver));
+    assert_eq!(stage.start(&Restart::new(), "ready"), Ok(()));
+    assert!(stage.net.successor().unwrap().is_ready());
     assert!(manager.is_silent());
     end(&mut stage);
     // Called again, it starts another.
     start_ready(&mut stage, &Restart::new());
     manager.reload();
     // To the whole of a restart it is the one that was asked for.
-    let late = unheard(Operation::Barrier, Errno::TIMEDOUT);
-    assert_eq!(stage.net.hand_over(&mut stage.launch, &Restart::new(), Duration::ZERO), late);
+    assert_eq!(stage.net.hand_over(&mut stage.launch, &Restart::new(), Duration::ZERO), UNANSWERED);
     manager.next();
     let barrier = manager.barrier();
-    assert_eq!(stage.net.hand_over(&mut stage.launch, &Restart::new(), Duration::ZERO), late);
+    assert_eq!(stage.net.hand_over(&mut stage.launch, &Restart::new(), Duration::ZERO), UNANSWERED);
     drop(barrier);
-    assert_eq!(stage.net.hand_over(&mut stage.launch, &Restart::new(), Duration::ZERO), Ok(()));
+    assert_eq!(stage.net.hand_over(&mut stage.launch, &Restart::new(), Duration::ZERO), Ok(Progress::Ready));
     assert!(manager.is_silent());
     end(&mut stage);
 }
@@ -404,7 +408,8 @@ fn programs_that_report_nothing_are_announced() {
         assert!(stage.net.successor().unwrap().is_in_flight());
         let begin = Instant::now();
         let (_, message, _) = loop {
-            assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
+            let found = stage.net.successor_mut().unwrap().poll();
+            assert!(matches!(found, Ok(Progress::Waiting) | UNANSWERED), "{found:?}");
             if let Some(received) = manager.receive() {
                 break received;
             }
@@ -412,7 +417,7 @@ fn programs_that_report_nothing_are_announced() {
         };
         assert_eq!(message, announcement(&mut stage, &report));
         drop(manager.barrier());
-        assert_eq!(stage.wait_ready(), Ok(()));
+        assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
         end(&mut stage);
         // One that fails early.
         stage.start(&Restart::new().readiness(readiness), "refuse-code 1").unwrap();
@@ -593,7 +598,7 @@ fn one_that_ended_before_its_announcement_is_not_announced() {
             collected(&mut stage);
         }
         let is_known = parentage == Parentage::Child || keeps_statuses();
-        let verdict = if is_known { Ok(()) } else { Err(Failure::Vanished) };
+        let verdict = if is_known { Ok(Progress::Ready) } else { Err(Failure::Vanished) };
         assert_eq!(stage.wait_ready(), verdict, "{parentage:?}");
         assert_eq!(stage.net.successor().unwrap().is_ready(), is_known);
     }
@@ -649,12 +654,12 @@ fn init_has_no_siblings() {
         let report = start_ready(&mut stage, &restart);
         assert_eq!(find(&report, "PPid"), own("Pid"));
         assert_eq!(stage.net.successor().unwrap().parentage(), Parentage::Child);
-        assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
+        assert_eq!(stage.net.successor_mut().unwrap().poll(), UNANSWERED);
         manager.reload();
         let expected = announcement(&mut stage, &report);
         assert_eq!(manager.next(), expected);
         drop(manager.barrier());
-        assert_eq!(stage.wait_ready(), Ok(()));
+        assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
         end(&mut stage);
     }
     // A child's status is known, on every kernel.
@@ -716,7 +721,7 @@ fn an_announcement_waits_for_the_manager() {
     let count = manager.fill();
     let full = unheard(Operation::Send, Errno::TIMEDOUT);
     let gone = unheard(Operation::Connect, Errno::CONNREFUSED);
-    assert_eq!(stage.net.successor_mut().unwrap().poll(), full.map(|()| true));
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), full);
     assert_eq!(stage.net.successor_mut().unwrap().wait_ready(PATIENCE), full);
     assert_eq!(stage.start(&Restart::new(), "ready"), Err(Error::InFlight));
     let Err(error) = stage.net.exec(&mut stage.launch, &Restart::new());
@@ -731,10 +736,10 @@ fn an_announcement_waits_for_the_manager() {
     // It runs on.
     assert_eq!(rustix::process::pidfd_send_signal(successor.pidfd(), Signal::CONT), Ok(()));
     manager = Manager::new();
-    assert_eq!(successor.poll(), Ok(false));
+    assert_eq!(successor.poll(), UNANSWERED);
     assert_eq!(manager.next(), expected);
     drop(manager.barrier());
-    assert_eq!(stage.wait_ready(), Ok(()));
+    assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
     end(&mut stage);
     // One that ends meanwhile was never announced, and will not be.
     start_ready(&mut stage, &Restart::new().parentage(Parentage::Child));
@@ -759,7 +764,7 @@ fn a_wait_is_no_longer_for_the_manager() {
     let short = Duration::from_millis(20);
     let begin = Instant::now();
     let successor = stage.net.successor_mut().unwrap();
-    assert_eq!(successor.wait(short), full.map(|()| true));
+    assert_eq!(successor.wait(short), full);
     assert_eq!(successor.wait_ready(short), full);
     assert!(begin.elapsed() < PATIENCE / 2);
     end(&mut stage);
@@ -778,9 +783,9 @@ fn a_barrier_waits_for_the_manager() {
     manager.read_what_fills(count - 1);
     assert_eq!(manager.next(), announcement(&mut stage, &report));
     assert!(manager.is_silent());
-    assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), UNANSWERED);
     drop(manager.barrier());
-    assert_eq!(stage.wait_ready(), Ok(()));
+    assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
     assert!(manager.is_silent());
     end(&mut stage);
 }
@@ -793,9 +798,9 @@ fn the_barrier_gets_lost() {
     assert_eq!(stage.wait_ready(), unheard(Operation::Send, Errno::CONNREFUSED));
     assert_eq!(manager.next(), announcement(&mut stage, &report));
     assert!(manager.is_silent());
-    assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), UNANSWERED);
     drop(manager.barrier());
-    assert_eq!(stage.wait_ready(), Ok(()));
+    assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
     end(&mut stage);
 }
 
@@ -830,7 +835,7 @@ fn a_manager_behind_a_vsock_has_no_barrier() {
     plug();
     start_ready(&mut stage, &Restart::new());
     plug();
-    assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(true));
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(Progress::Ready));
     assert_eq!(stage.net.successor().unwrap().parentage(), Parentage::Sibling);
     assert!(manager.is_silent());
     end(&mut stage);
@@ -849,16 +854,56 @@ fn a_report_of_the_last_moment_is_announced() {
     let Some((manager, mut stage)) = enter_by(name, strace, true) else { return };
     let report = start_ready(&mut stage, &Restart::new());
     manager.reload();
-    let late = unheard(Operation::Barrier, Errno::TIMEDOUT);
-    assert_eq!(stage.net.successor_mut().unwrap().wait_ready(Duration::ZERO), late);
+    assert_eq!(stage.net.successor_mut().unwrap().wait_ready(Duration::ZERO), UNANSWERED);
     assert_eq!(manager.next(), announcement(&mut stage, &report));
     drop(manager.barrier());
-    assert_eq!(stage.wait_ready(), Ok(()));
+    assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
     end(&mut stage);
     stage.net.set_notifier(Notifier::none());
     start_ready(&mut stage, &Restart::new());
-    assert_eq!(stage.net.successor_mut().unwrap().wait_ready(Duration::ZERO), Ok(()));
+    assert_eq!(stage.net.successor_mut().unwrap().wait_ready(Duration::ZERO), Ok(Progress::Ready));
     end(&mut stage);
+}
+
+/// The report is not there at the first look, and at the last one it is there, of a successor that has crashed meanwhile.
+/// That successor has failed. It crashes in the handler of a signal that strace sends with the first look. There is no
+/// manager here, before whose announcement a look at the pidfd would find the crash all the same.
+fn a_crash_of_the_last_moment_is_a_failure() {
+    static SUCCESSOR: AtomicI32 = AtomicI32::new(0);
+    extern "C" fn crash(_: i32) {
+        let pid = SUCCESSOR.load(Ordering::SeqCst);
+        // The status is left to the library.
+        let options = libc::WEXITED | libc::WNOWAIT;
+        let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
+        unsafe {
+            libc::kill(pid, libc::SIGABRT);
+            libc::waitid(libc::P_PID, pid as _, info.as_mut_ptr(), options);
+        }
+    }
+    let mut strace = Command::new("strace");
+    strace.args(["-qq", "-o", "/dev/null", "-e"]);
+    strace.arg("inject=recvfrom,?recv:error=EAGAIN:signal=SIGUSR1:when=1");
+    strace.arg(std::env::current_exe().unwrap());
+    let name = "a_crash_of_the_last_moment_is_a_failure";
+    let Some((manager, mut stage)) = enter_by(name, strace, true) else { return };
+    stage.net.set_notifier(Notifier::none());
+    unsafe { libc::signal(libc::SIGUSR1, crash as *const () as usize) };
+    start_ready(&mut stage, &Restart::new());
+    let successor = stage.net.successor_mut().unwrap();
+    SUCCESSOR.store(successor.pid().as_raw_nonzero().get(), Ordering::SeqCst);
+    let crashed = Err(Failure::Killed(libc::SIGABRT));
+    assert_eq!(successor.wait_ready(Duration::ZERO), crashed);
+    assert_eq!(successor.poll(), crashed);
+    assert_no_children();
+    // A successor that nobody has looked at is given up.
+    stage.start(&Restart::new(), "ready-and-abort").unwrap();
+    stage.report();
+    let successor = stage.net.successor_mut().unwrap();
+    assert!(readable(successor.pidfd()));
+    assert_eq!(successor.kill(), Ok(true));
+    assert_eq!(successor.poll(), crashed);
+    assert_no_children();
+    assert!(manager.is_silent());
 }
 
 /// The caller learns of the failure as it is; what the manager missed is not made up for.
@@ -887,7 +932,7 @@ fn announced_without_pidfd_id() {
     let Some((manager, mut stage)) = enter("announced_without_pidfd_id") else { return };
     start_ready(&mut stage, &Restart::new());
     manager.reload();
-    assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
+    assert_eq!(stage.net.successor_mut().unwrap().poll(), UNANSWERED);
     let pid = stage.net.successor().unwrap().pid().as_raw_nonzero();
     assert_eq!(manager.next(), format!("MAINPID={pid}\nREADY=1"));
     end(&mut stage);
@@ -989,10 +1034,10 @@ fn a_successor_leaves_the_manager_to_its_predecessor() {
         assert!(readable(stage.net.successor().unwrap().socket().unwrap()));
         manager.reload();
         assert!(manager.is_silent(), "{action}");
-        assert_eq!(stage.net.successor_mut().unwrap().poll(), Ok(false));
+        assert_eq!(stage.net.successor_mut().unwrap().poll(), UNANSWERED);
         assert_eq!(manager.next(), announcement(&mut stage, &reports[0]));
         drop(manager.barrier());
-        assert_eq!(stage.wait_ready(), Ok(()));
+        assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
         assert!(manager.is_silent(), "{action}");
         end(&mut stage);
     }
@@ -1041,7 +1086,7 @@ pub(crate) fn keep() -> ExitCode {
                 rustix::io::write(&connection, generation.to_string().as_bytes()).unwrap();
             }
             b"r" => {
-                net.hand_over(&mut launch, &Restart::new(), PATIENCE).unwrap();
+                assert_eq!(net.hand_over(&mut launch, &Restart::new(), PATIENCE), Ok(Progress::Ready));
                 return ExitCode::SUCCESS;
             }
             other => panic!("{other:?}"),

@@ -5,8 +5,8 @@ use crate::reporter::find;
 use crate::stage::*;
 use gracenet::error::{Operation, Table};
 use gracenet::{
-    Change, Error, Executable, Failure, Launch, ListenOptions, Net, Notifier, Parentage, Readiness, Refusal,
-    Restart,
+    Change, Error, Executable, Failure, Launch, ListenOptions, Net, Notifier, Parentage, Progress, Readiness,
+    Refusal, Restart, Unsettled,
 };
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use rustix::io::Errno;
@@ -169,7 +169,7 @@ fn closed_stdio_becomes_null() {
             assert_eq!(unsafe { libc::dup2(saved.as_raw_fd(), fd as i32) }, fd as i32);
         }
         let report = started.unwrap();
-        ready.unwrap().unwrap();
+        assert_eq!(ready, Some(Ok(Progress::Ready)));
         let found = reported_fds(&report);
         for fd in 0..3_i32 {
             let open = target(saved[fd as usize].as_fd());
@@ -276,7 +276,7 @@ fn no_more_stack_than_is_stated() {
     const SIZE: usize = 512 * 1024;
     let stated = if cfg!(debug_assertions) { 26 * 1024 } else { 10 * 1024 };
     // All that a restart does, the search in `PATH` too, but for its last step, so that both ways come back.
-    let ways: [fn(&mut Net<'static, 1000>, &mut Launch<2, 16>); 2] = [
+    let ways: [fn(&mut Net<1000>, &mut Launch<2, 16>); 2] = [
         |net, launch| assert!(net.spawn(launch, &Restart::new()).is_err()),
         |net, launch| {
             let Err(_) = net.exec(launch, &Restart::new());
@@ -396,7 +396,7 @@ fn environment_of_the_successor() {
     ];
     stage.start(&Restart::new().changes(&changes), "ready").unwrap();
     let report = stage.report();
-    stage.wait_ready().unwrap();
+    assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
     assert_eq!(find(&report, "env.TEST_ADDED"), "1");
     assert_eq!(find(&report, "env.TEST_EMPTY"), "");
     assert_eq!(find(&report, "env.LISTEN_PID"), find(&report, "pid"));
@@ -438,7 +438,10 @@ fn arguments_survive() {
         [stage.own.clone(), c"role".into(), c"reporter".into(), c"ready".into(), c"".into(), odd, c"".into()];
     let args: Vec<_> = args.iter().map(CString::as_c_str).collect();
     let restart = Restart::new().args(&args);
-    stage.net.spawn(&mut stage.launch, &restart).unwrap().wait_ready(PATIENCE).unwrap();
+    assert_eq!(
+        stage.net.spawn(&mut stage.launch, &restart).unwrap().wait_ready(PATIENCE),
+        Ok(Progress::Ready)
+    );
     let report = stage.report();
     assert_eq!(find(&report, "arg.4"), "[]");
     assert_eq!(find(&report, "arg.5"), "[255, 254]");
@@ -554,8 +557,8 @@ fn deadline_or_patience() {
     stage.start(&Restart::new(), "hang").unwrap();
     stage.report();
     let successor = stage.net.successor_mut().unwrap();
-    assert_eq!(successor.poll(), Ok(false));
-    assert_eq!(successor.wait(Duration::from_millis(50)), Ok(false));
+    assert_eq!(successor.poll(), Ok(Progress::Waiting));
+    assert_eq!(successor.wait(Duration::from_millis(50)), Ok(Progress::Waiting));
     assert!(successor.is_in_flight());
     assert_eq!(successor.wait_ready(Duration::from_millis(50)), Err(Failure::Deadline));
     // An event loop: the descriptors say when to look.
@@ -563,7 +566,7 @@ fn deadline_or_patience() {
     stage.report();
     let successor = stage.net.successor_mut().unwrap();
     assert!(readable(successor.socket().unwrap()));
-    assert_eq!(successor.poll(), Ok(true));
+    assert_eq!(successor.poll(), Ok(Progress::Ready));
     assert!(successor.is_ready());
 }
 
@@ -573,10 +576,14 @@ fn a_wait_is_as_long_as_asked_for() {
     for timeout in [Duration::from_secs(1 << 31), Duration::from_secs(1 << 32), Duration::MAX] {
         // Before it reports.
         stage.start(&Restart::new(), "ready").unwrap();
-        assert_eq!(stage.net.successor_mut().unwrap().wait(timeout), Ok(true), "{timeout:?}");
+        assert_eq!(stage.net.successor_mut().unwrap().wait(timeout), Ok(Progress::Ready), "{timeout:?}");
         stage.report();
         stage.start(&Restart::new(), "ready").unwrap();
-        assert_eq!(stage.net.successor_mut().unwrap().wait_ready(timeout), Ok(()), "{timeout:?}");
+        assert_eq!(
+            stage.net.successor_mut().unwrap().wait_ready(timeout),
+            Ok(Progress::Ready),
+            "{timeout:?}"
+        );
         stage.report();
     }
 }
@@ -591,15 +598,15 @@ fn a_wait_ends_without_a_clock() {
     let short = Duration::from_millis(50);
     stage.start(&Restart::new(), "hang").unwrap();
     let successor = stage.net.successor_mut().unwrap();
-    assert_eq!(successor.wait(short), Ok(false));
+    assert_eq!(successor.wait(short), Ok(Progress::Waiting));
     assert_eq!(successor.wait_ready(short), Err(Failure::Deadline));
     let lives = Restart::new().readiness(Readiness::Alive(short));
     stage.start(&lives, "hang").unwrap();
-    assert_eq!(stage.wait_ready(), Ok(()));
+    assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
     stage.start(&lives, "hang").unwrap();
     let successor = stage.net.successor_mut().unwrap();
-    assert_eq!(successor.wait(Duration::from_millis(1)), Ok(false));
-    assert_eq!(successor.wait(PATIENCE), Ok(true));
+    assert_eq!(successor.wait(Duration::from_millis(1)), Ok(Progress::Waiting));
+    assert_eq!(successor.wait(PATIENCE), Ok(Progress::Ready));
     rustix::process::pidfd_send_signal(successor.pidfd(), Signal::KILL).unwrap();
 }
 
@@ -646,7 +653,10 @@ fn kill_fails() {
     let successor = stage.net.successor_mut().unwrap();
     let result = successor.wait_ready(Duration::from_millis(50));
     let failed = |error| matches!(error, Error::Call { operation: Operation::Kill, errno: Errno::IO, .. });
-    assert!(matches!(result, Err(Failure::Error(error)) if failed(error)), "{result:?}");
+    assert!(
+        matches!(result, Ok(Progress::Unsettled(Unsettled::Unseen(error))) if failed(error)),
+        "{result:?}"
+    );
     assert!(successor.is_in_flight());
     assert_eq!(successor.kill(), Ok(true));
     assert!(!successor.is_in_flight());
@@ -677,7 +687,7 @@ fn a_wait_is_not_ended_by_signals() {
         waited
     });
     assert_eq!(stage.net.successor_mut().unwrap().kill(), Ok(true));
-    assert_eq!(waited, Ok(false));
+    assert_eq!(waited, Ok(Progress::Waiting));
     assert!(HANDLED.load(Ordering::SeqCst) > 0);
 }
 
@@ -699,7 +709,7 @@ fn programs_that_report_nothing() {
     stage.report();
     // As soon as it is, and not at the end of the caller's patience.
     let begin = Instant::now();
-    assert_eq!(stage.wait_ready(), Ok(()));
+    assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
     let took = begin.elapsed();
     let pidfd = stage.net.successor().unwrap().pidfd();
     rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL).unwrap();
@@ -714,7 +724,7 @@ fn queue_survives_spawn() {
     let mut clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
     stage.start(&Restart::new(), "answer 10").unwrap();
     stage.report();
-    stage.wait_ready().unwrap();
+    assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
     let successor = stage.net.successor().unwrap().pid().as_raw_nonzero().to_string();
     clients.extend((0..5).map(|_| TcpStream::connect(address).unwrap()));
     stage.net.close(listener).unwrap();
@@ -734,7 +744,7 @@ fn predecessor_is_known() {
         0 => {
             stage.start(&Restart::new(), "outlive").unwrap();
             assert_eq!(find(&stage.report(), "predecessor"), "alive");
-            stage.wait_ready().unwrap();
+            assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
             std::process::exit(0);
         }
         child => {
@@ -755,7 +765,7 @@ fn exec_passes_the_debt_on() {
         let (first, second) = both.split_once("end\n").unwrap();
         (first.to_owned(), second.to_owned())
     };
-    stage.wait_ready().unwrap();
+    assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
     assert_eq!(find(&first, "pid"), find(&second, "pid"));
     assert_eq!(find(&second, "predecessor"), "alive");
     // Not every kernel has it; the same process, the same number.
@@ -1048,7 +1058,7 @@ fn open_file_as_program() {
     let program = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
     stage.start(&Restart::new().executable(Executable::Fd(program.as_fd())), "ready").unwrap();
     let report = stage.report();
-    stage.wait_ready().unwrap();
+    assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
     assert_eq!(reported_fds(&report).into_keys().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
     assert_eq!(find(&report, "exe"), std::env::current_exe().unwrap().to_str().unwrap());
 }
@@ -1064,7 +1074,7 @@ fn program_in_the_way() {
         let program = move_to(high, number);
         stage.start(&Restart::new().executable(Executable::Fd(program.as_fd())), "ready").unwrap();
         let report = stage.report();
-        stage.wait_ready().unwrap();
+        assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
         assert!(find(&report, "fd.3").starts_with("socket:"), "{report}");
         assert!(find(&report, "fd.4").starts_with("pipe:"), "{report}");
         assert!(find(&report, "fd.5").starts_with("socket:"), "{report}");
@@ -1113,7 +1123,7 @@ fn deleted_binary() {
         assert_eq!(before, Before::of(&stage));
         stage.start(&Restart::new().executable(Executable::SameImage), "ready").unwrap();
         let report = stage.report();
-        stage.wait_ready().unwrap();
+        assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
         assert!(find(&report, "exe").ends_with("(deleted)"));
         return;
     }
@@ -1135,7 +1145,7 @@ fn replaced_binary() {
         std::fs::rename(&staged, &link).unwrap();
         start_launched(&mut stage).unwrap();
         let report = stage.report();
-        stage.wait_ready().unwrap();
+        assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
         assert_eq!(find(&report, "exe"), new.to_str().unwrap());
         return;
     }
@@ -1159,7 +1169,7 @@ fn looked_up_in_path() {
         } else {
             found.unwrap();
             let report = stage.report();
-            stage.wait_ready().unwrap();
+            assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
             assert_eq!(find(&report, "exe"), std::env::current_exe().unwrap().to_str().unwrap());
         }
         return;
@@ -1198,7 +1208,7 @@ fn large_program_and_large_file() {
         stage.start(&Restart::new(), "exec").unwrap();
         let both = stage.report();
         let both = if both.matches("end\n").count() == 2 { both } else { both + &stage.report() };
-        stage.wait_ready().unwrap();
+        assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
         let (first, second) = both.split_once("end\n").unwrap();
         assert_eq!([find(first, "fd.3"), find(first, "exe"), find(second, "exe")], [&*path; 3]);
         return;
@@ -1217,7 +1227,7 @@ fn launch_directory() {
         std::env::set_current_dir("/").unwrap();
         start_launched(&mut stage).unwrap();
         let report = stage.report();
-        stage.wait_ready().unwrap();
+        assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
         assert_eq!(find(&report, "cwd"), std::env::var("TEST_EXPECTED").unwrap());
         assert_eq!(std::env::current_dir().unwrap(), Path::new("/"));
         return;
@@ -1428,7 +1438,7 @@ fn refusing_emulator() {
     stage.start(&Restart::new(), "exec").unwrap();
     let both = stage.report();
     let both = if both.matches("end\n").count() == 2 { both } else { both + &stage.report() };
-    stage.wait_ready().unwrap();
+    assert_eq!(stage.wait_ready(), Ok(Progress::Ready));
     let (first, second) = both.split_once("end\n").unwrap();
     assert_eq!(find(first, "pid"), find(second, "pid"));
 }

@@ -4,7 +4,7 @@
 use crate::common::Need;
 use crate::reporter::descriptors;
 use gracenet::error::Operation;
-use gracenet::{Error, Failure, Launch, Net, Restart, SocketId};
+use gracenet::{Error, Failure, Launch, Net, Progress, Restart, SocketId};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::{Errno, FdFlags};
@@ -53,7 +53,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// A predecessor and the pipe that its successors report on.
 pub(crate) struct Stage {
     pub(crate) launch: Launch<256>,
-    pub(crate) net: Net<'static, 64>,
+    pub(crate) net: Net<64>,
     pub(crate) report: OwnedFd,
     pub(crate) writer: OwnedFd,
     pub(crate) own: CString,
@@ -108,7 +108,7 @@ impl Stage {
         String::from_utf8(report).unwrap()
     }
 
-    pub(crate) fn wait_ready(&mut self) -> Result<(), Failure> {
+    pub(crate) fn wait_ready(&mut self) -> Result<Progress, Failure> {
         self.net.successor_mut().unwrap().wait_ready(PATIENCE)
     }
 
@@ -116,7 +116,7 @@ impl Stage {
     pub(crate) fn succeed(&mut self) -> String {
         self.start(&Restart::new(), "ready").unwrap();
         let report = self.report();
-        self.wait_ready().unwrap();
+        assert_eq!(self.wait_ready(), Ok(Progress::Ready));
         report
     }
 }

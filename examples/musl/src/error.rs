@@ -4,7 +4,7 @@ use core::ffi::{CStr, c_char, c_int};
 use core::fmt;
 use core::ptr::null;
 use gracenet::Variable;
-use gracenet::{Error, Failure, Refusal};
+use gracenet::{Error, Failure, Refusal, Unsettled};
 use rustix::io::Errno;
 
 #[derive(Clone, Copy)]
@@ -15,6 +15,8 @@ pub(crate) enum Last {
     NoSuccessor,
     Error(Error),
     Failure(Failure),
+    /// The successor is ready, and the service manager could not be told.
+    Manager(Error),
 }
 
 impl From<Error> for Last {
@@ -26,7 +28,7 @@ impl From<Error> for Last {
 impl From<Failure> for Last {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::NotStarted(error) | Failure::Error(error) => Self::Error(error),
+            Failure::NotStarted(error) => Self::Error(error),
             failure => Self::Failure(failure),
         }
     }
@@ -70,7 +72,7 @@ impl Last {
             Self::None => return 0,
             Self::Argument => Errno::INVAL,
             Self::NoSuccessor => Errno::SRCH,
-            Self::Error(error) | Self::Failure(Failure::Manager(error)) => errno(error),
+            Self::Error(error) | Self::Manager(error) => errno(error),
             Self::Failure(Failure::Cancelled) => Errno::CANCELED,
             Self::Failure(_) => Errno::CHILD,
         };
@@ -84,6 +86,7 @@ impl Last {
             Self::NoSuccessor => Parts::of(Kind::State),
             Self::Error(error) => Parts::of_error(error),
             Self::Failure(failure) => Parts::of_failure(failure),
+            Self::Manager(error) => Parts { kind: Kind::Manager, ..Parts::of_error(error) },
         }
     }
 }
@@ -96,6 +99,7 @@ impl fmt::Display for Last {
             Self::NoSuccessor => f.write_str("no successor was started"),
             Self::Error(error) => error.fmt(f),
             Self::Failure(failure) => failure.fmt(f),
+            Self::Manager(error) => Unsettled::Untold(*error).fmt(f),
         }
     }
 }
@@ -154,7 +158,6 @@ impl Parts {
             }
             Failure::Closed => Self::of(Kind::Closed),
             Failure::Cancelled => Self::of(Kind::Cancelled),
-            Failure::Manager(error) => Self { kind: Kind::Manager, ..Self::of_error(error) },
             _ => Self::of(Kind::Vanished),
         }
     }

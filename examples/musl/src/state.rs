@@ -5,7 +5,9 @@ use core::ffi::{c_char, c_int};
 use core::time::Duration;
 use gracenet::Variable;
 use gracenet::launch::remove_from_libc;
-use gracenet::{Error, Launch, ListenOptions, Net, Notifier, Refusal, Rejected, Restart, SocketRef};
+use gracenet::{
+    Error, Launch, ListenOptions, Net, Notifier, Progress, Refusal, Rejected, Restart, SocketRef, Unsettled,
+};
 use rustix::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use rustix::io::Errno;
 
@@ -14,7 +16,7 @@ type Launched = Launch<512, 1024>;
 
 pub(crate) struct State<const N: usize> {
     launch: Launched,
-    net: Net<'static, N>,
+    net: Net<N>,
 }
 
 unsafe extern "C" {
@@ -60,13 +62,13 @@ pub(crate) trait Door {
         &mut self,
         network: &str,
         address: &str,
-        options: &ListenOptions<'static, '_>,
+        options: &ListenOptions<'_>,
     ) -> Result<c_int, Last>;
     fn claim(
         &mut self,
         network: &str,
         address: &str,
-        options: &ListenOptions<'static, '_>,
+        options: &ListenOptions<'_>,
     ) -> Result<c_int, Last>;
     fn claim_name(&mut self, name: &str) -> Result<c_int, Last>;
     fn add(&mut self, fd: OwnedFd, name: &'static str) -> Result<c_int, Last>;
@@ -99,7 +101,7 @@ impl<const N: usize> Door for State<N> {
         &mut self,
         network: &str,
         address: &str,
-        options: &ListenOptions<'static, '_>,
+        options: &ListenOptions<'_>,
     ) -> Result<c_int, Last> {
         let id = self.net.listen_with(network, address, options);
         self.number(id)
@@ -109,7 +111,7 @@ impl<const N: usize> Door for State<N> {
         &mut self,
         network: &str,
         address: &str,
-        options: &ListenOptions<'static, '_>,
+        options: &ListenOptions<'_>,
     ) -> Result<c_int, Last> {
         let endpoint = gracenet::Endpoint::parse(network, address)?;
         let id = self.net.claim_at(&endpoint, options);
@@ -162,13 +164,23 @@ impl<const N: usize> Door for State<N> {
     }
 
     fn restart(&mut self) -> Result<c_int, Last> {
-        Ok(self.net.start_process(&mut self.launch)?.pid().as_raw_nonzero().get())
+        let successor = self.net.start_process(&mut self.launch)?;
+        // The successor that was in flight got ready, and no other was started.
+        if successor.is_ready() {
+            return Err(Error::HandedOver.into());
+        }
+        Ok(successor.pid().as_raw_nonzero().get())
     }
 
     fn wait(&mut self, milliseconds: c_int) -> Result<c_int, Last> {
         let successor = self.net.successor_mut().ok_or(Last::NoSuccessor)?;
         let timeout = u64::try_from(milliseconds).map_or(Duration::MAX, Duration::from_millis);
-        Ok(successor.wait(timeout)?.into())
+        match successor.wait(timeout)? {
+            Progress::Ready => Ok(1),
+            Progress::Unsettled(Unsettled::Untold(error)) => Err(Last::Manager(error)),
+            Progress::Unsettled(Unsettled::Unseen(error)) => Err(error.into()),
+            _ => Ok(0),
+        }
     }
 
     fn successor_fds(&mut self, fds: &mut [c_int; 3]) -> c_int {

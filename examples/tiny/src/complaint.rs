@@ -51,7 +51,7 @@ impl From<Failure> for Complained {
     #[inline(never)]
     fn from(failure: Failure) -> Self {
         let (what, number) = match failure {
-            Failure::NotStarted(error) | Failure::Error(error) => return error.into(),
+            Failure::NotStarted(error) => return error.into(),
             Failure::Exited(status) => ("successor exited with status", status),
             Failure::Killed(signal) => ("successor was killed by signal", signal),
             Failure::Refused(Refusal::Errno(errno)) => ("successor refused, errno", errno.raw_os_error()),

@@ -27,7 +27,7 @@ mod start;
 
 use complaint::{Complained, complain};
 use connection::Connection;
-use gracenet::{Endpoint, Error, Launch, ListenOptions, Net, Restart, Signals, Successor};
+use gracenet::{Endpoint, Launch, ListenOptions, Net, Progress, Restart, Signals, Successor, Unsettled};
 use heapless::Vec;
 use line::Line;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -96,7 +96,7 @@ enum Phase {
 }
 
 struct Server<'s> {
-    net: &'s mut Net<'static, LISTENERS>,
+    net: &'s mut Net<LISTENERS>,
     claimed: usize,
     connections: &'s mut Vec<Connection, CONNECTIONS>,
     phase: Phase,
@@ -114,7 +114,7 @@ struct Server<'s> {
 impl<'s> Server<'s> {
     #[inline(never)]
     fn open(
-        net: &'s mut Net<'static, LISTENERS>,
+        net: &'s mut Net<LISTENERS>,
         connections: &'s mut Vec<Connection, CONNECTIONS>,
         launch: &Launched,
     ) -> Result<Self, Complained> {
@@ -259,12 +259,12 @@ impl<'s> Server<'s> {
             return;
         }
         match self.net.start_process(launch) {
+            // The successor in flight got ready since, and the loop has yet to come to it.
+            Ok(successor) if successor.is_ready() => self.drain(false),
             Ok(_) => {
                 self.phase = Phase::Restarting;
                 self.set_timer(PATIENCE);
             }
-            // It got ready since, and the loop has yet to come to it.
-            Err(Error::HandedOver) => self.drain(false),
             Err(error) => _ = Complained::from(error),
         }
     }
@@ -272,16 +272,14 @@ impl<'s> Server<'s> {
     fn look_at_successor(&mut self) {
         let Some(successor) = self.net.successor_mut() else { return };
         match successor.poll() {
-            Ok(true) => self.drain(false),
-            Ok(false) => {}
+            Ok(Progress::Ready) => self.drain(false),
+            // The successor may yet get ready.
+            Ok(Progress::Unsettled(Unsettled::Unseen(error))) => _ = Complained::from(error),
+            Ok(_) => {}
             Err(failure) => {
-                let is_in_flight = successor.is_in_flight();
                 let _said = Complained::from(failure);
-                // One that could not be looked at may yet get ready.
-                if !is_in_flight {
-                    self.phase = Phase::Serving;
-                    self.set_timer(0);
-                }
+                self.phase = Phase::Serving;
+                self.set_timer(0);
             }
         }
     }
@@ -354,7 +352,7 @@ impl<'s> Server<'s> {
 }
 
 /// Claims or opens one socket.
-fn listen(net: &mut Net<'static, LISTENERS>, argument: &str) -> Result<(), Complained> {
+fn listen(net: &mut Net<LISTENERS>, argument: &str) -> Result<(), Complained> {
     let address = argument.parse().map_err(|_| complain("an address cannot be read", 0))?;
     let id = net.listen_at(&Endpoint::tcp(address), &ListenOptions::new().nonblocking(true))?;
     if net.predecessor().is_none() {

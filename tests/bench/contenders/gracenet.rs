@@ -2,13 +2,13 @@
 
 mod common;
 
-use gracenet::{Endpoint, Launch, ListenOptions, Net};
+use gracenet::{Endpoint, Launch, ListenOptions, Net, Progress};
 use std::sync::Mutex;
 use std::time::Duration;
 
 /// Large, and so in no stack frame, of which every page would be touched.
 static LAUNCH: Mutex<Launch<2048>> = Mutex::new(Launch::empty());
-static NET: Mutex<Net<'static, 1024>> = Mutex::new(Net::new());
+static NET: Mutex<Net<1024>> = Mutex::new(Net::new());
 
 fn main() {
     let entry = common::now();
@@ -30,6 +30,7 @@ fn main() {
     net.ready().unwrap();
     common::serve(|| {
         common::timed(|| net.start_process(&mut launch).map(drop)).unwrap();
-        net.successor_mut().unwrap().wait_ready(Duration::from_secs(30)).unwrap();
+        let ready = net.successor_mut().unwrap().wait_ready(Duration::from_secs(30));
+        assert_eq!(ready, Ok(Progress::Ready));
     });
 }

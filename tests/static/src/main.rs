@@ -7,18 +7,18 @@ use core::arch::naked_asm;
 use core::cell::UnsafeCell;
 use core::hint::black_box;
 use core::time::Duration;
-use gracenet::{Change, Launch, Net, Restart};
+use gracenet::{Change, Launch, Net, Progress, Restart};
 use rustix::net::{AddressFamily, SocketType};
 
 /// The memory that is stated, with rustix's own `OwnedFd`, which is larger than std's.
 const _: () = {
-    assert!(size_of::<Net<'_, 1>>() <= 148 + 808);
-    assert!(size_of::<Net<'_, 3>>() <= 148 * 3 + 808);
-    assert!(size_of::<Net<'_, 1000>>() <= 148 * 1000 + 808);
+    assert!(size_of::<Net<1>>() <= 148 + 1168);
+    assert!(size_of::<Net<3>>() <= 148 * 3 + 1168);
+    assert!(size_of::<Net<1000>>() <= 148 * 1000 + 1168);
 };
 
 /// All zeros, and so in no file.
-struct Empty(UnsafeCell<(Net<'static, 16>, Launch<16, 16>)>);
+struct Empty(UnsafeCell<(Net<16>, Launch<16, 16>)>);
 
 // SAFETY: there is one thread, and it takes the address alone.
 unsafe impl Sync for Empty {}
@@ -102,7 +102,9 @@ unsafe fn run(stack: *const usize) -> Result<(), i32> {
             let changes = [Change::Set(c"GENERATION=1")];
             let restart = Restart::new().changes(&changes);
             let successor = net.spawn(&mut launch, &restart).map_err(|_| 17)?;
-            successor.wait_ready(Duration::from_secs(10)).map_err(|_| 18)?;
+            if successor.wait_ready(Duration::from_secs(10)) != Ok(Progress::Ready) {
+                return Err(18);
+            }
             let mut answer = [0; 2];
             let (read, _) =
                 rustix::net::recv(&client, &mut answer, rustix::net::RecvFlags::empty()).map_err(|_| 19)?;

@@ -8,7 +8,7 @@ mod start;
 use core::cell::UnsafeCell;
 use core::time::Duration;
 use gracenet::internal::{DIGITS, decimal};
-use gracenet::{Endpoint, Launch, ListenOptions, Net, Network, Signals};
+use gracenet::{Endpoint, Launch, ListenOptions, Net, Network, Progress, Signals};
 use heapless::Vec;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -24,7 +24,7 @@ const CAPACITY: usize = match usize::from_str_radix(env!("TINY_LISTENERS"), 10) 
 type Start = Launch<{ CAPACITY + 16 }, 512>;
 
 /// In no stack frame, of which every page would be touched.
-struct Place(UnsafeCell<(Start, Net<'static, CAPACITY>)>);
+struct Place(UnsafeCell<(Start, Net<CAPACITY>)>);
 
 // SAFETY: there is one thread.
 unsafe impl Sync for Place {}
@@ -73,7 +73,7 @@ fn main(stack: *const usize) -> Result<(), Errno> {
     serve(net, launch)
 }
 
-fn serve(net: &mut Net<'_, CAPACITY>, launch: &mut Start) -> Result<(), Errno> {
+fn serve(net: &mut Net<CAPACITY>, launch: &mut Start) -> Result<(), Errno> {
     let signals = Signals::new(&[Signal::USR1, Signal::USR2, Signal::TERM]).map_err(errno)?;
     say(1, [("ready pid=", getpid().as_raw_nonzero().get() as u64)]);
     loop {
@@ -88,7 +88,9 @@ fn serve(net: &mut Net<'_, CAPACITY>, launch: &mut Start) -> Result<(), Errno> {
                 let time = now() - before;
                 say(2, [("start ", time)]);
                 let ready = started.map_err(errno)?.wait_ready(Duration::from_secs(30));
-                ready.map_err(|_| Errno::CHILD)?;
+                if ready != Ok(Progress::Ready) {
+                    return Err(Errno::CHILD);
+                }
             }
             Some(_) => return Ok(()),
             None => {}
