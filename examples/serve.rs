@@ -298,11 +298,7 @@ impl Epoll {
         self.grows = self.watch_more(listeners, net).unwrap_or(false);
     }
 
-    fn watch_more(
-        &mut self,
-        listeners: &[Listener],
-        net: &Net<CAPACITY>,
-    ) -> Result<bool, Box<dyn Error>> {
+    fn watch_more(&mut self, listeners: &[Listener], net: &Net<CAPACITY>) -> Result<bool, Box<dyn Error>> {
         let fd = match &self.fd {
             Some(fd) => fd,
             None => self.fd.insert(epoll::create(epoll::CreateFlags::CLOEXEC)?),

@@ -2,88 +2,68 @@
 //!
 //! `threads [ADDRESS]` answers every request with its PID. SIGUSR2 starts a successor, SIGHUP executes the program anew in
 //! place, SIGTERM ends it.
-
-#![allow(unsafe_code, reason = "the begin of a program")]
-
-use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
+#![allow(unsafe_code, clippy::std_instead_of_core, reason = "a std program; a process begins once")]
 
 use gracenet::service::Reload;
 use gracenet::{Event, Leave, Policy, Process};
 use rustix::event::{PollFd, PollFlags, poll};
+use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::{error::Error, thread, time::Duration};
 
 static PROCESS: Process<16> = Process::new();
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     // SAFETY: first thing in main; no other thread, and nothing was opened yet.
     let mut service = unsafe { PROCESS.begin(Policy::new().reload(Reload::Exec)) }?;
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
-    let mut http = Some(service.tcp("http", &address)?);
-    let mut connections = Connections::new()?;
+    let mut listener = Some(service.tcp("http", &address)?);
+    let (mut done, mut open) = connections()?;
     service.ready()?;
     println!("ready pid={}", std::process::id());
     loop {
-        let mut fds =
-            vec![PollFd::new(&service, PollFlags::IN), PollFd::new(&connections.done, PollFlags::IN)];
-        fds.extend(http.iter().filter(|_| service.accepts()).map(|http| PollFd::new(http, PollFlags::IN)));
+        let mut fds = vec![PollFd::new(&done, PollFlags::IN), PollFd::new(&service, PollFlags::IN)];
+        fds.extend(listener.iter().filter(|_| service.accepts()).map(|fd| PollFd::new(fd, PollFlags::IN)));
         poll(&mut fds, None)?;
-        if fds[1].revents().contains(PollFlags::HUP) {
+        if fds.first().is_some_and(|done| done.revents().contains(PollFlags::HUP)) {
             service.drained();
         }
         while let Some(event) = service.poll() {
             match event {
-                Event::Serve => connections = Connections::new()?,
+                Event::Serve => (done, open) = connections()?,
                 Event::Drain(leave) => {
-                    http = http.inspect(|http| connections.accept(http)).filter(|_| leave == Leave::Exec);
-                    connections.open = None;
+                    listener = listener.inspect(|it| accept(it, &open)).filter(|_| leave == Leave::Exec);
+                    open = Arc::new(None);
                 }
                 Event::Exit(status) => std::process::exit(status.into()),
                 event => eprintln!("{event}"),
             }
         }
-        http.iter().filter(|_| service.accepts()).for_each(|http| connections.accept(http));
+        listener.iter().filter(|_| service.accepts()).for_each(|listener| accept(listener, &open));
     }
 }
 
-/// Each connection holds a copy of `open`: when the last one is gone, `done` hangs up.
-struct Connections {
-    done: PipeReader,
-    open: Option<Arc<PipeWriter>>,
+/// Two ends of a pipe: each connection holds the second, and the first hangs up when the last connection is done.
+fn connections() -> io::Result<(PipeReader, Arc<Option<PipeWriter>>)> {
+    io::pipe().map(|(done, open)| (done, Arc::new(Some(open))))
 }
 
-impl Connections {
-    fn new() -> io::Result<Self> {
-        pipe().map(|(done, open)| Self { done, open: Some(Arc::new(open)) })
-    }
-
-    /// Accepts whoever waits.
-    fn accept(&self, http: &TcpListener) {
-        loop {
-            match (http.accept(), self.open.clone()) {
-                (Ok((connection, _)), Some(open)) => {
-                    drop(thread::Builder::new().spawn(|| (answer(connection), open)))
-                }
-                (Err(error), _) if error.kind() != ErrorKind::WouldBlock => {
-                    break thread::sleep(Duration::from_millis(10));
-                }
-                _ => break,
-            }
+/// Accepts whoever waits.
+fn accept(listener: &TcpListener, open: &Arc<Option<PipeWriter>>) {
+    loop {
+        match (listener.accept(), Arc::clone(open)) {
+            (Ok((connection, _)), open) => drop(thread::Builder::new().spawn(|| (answer(connection), open))),
+            (Err(error), _) if error.kind() == ErrorKind::WouldBlock => break,
+            (Err(_), _) => break thread::sleep(Duration::from_millis(10)), // no descriptor left
         }
     }
 }
 
 fn answer(mut connection: TcpStream) -> io::Result<()> {
-    let mut request = [0; 4096];
-    if connection.read(&mut request)? > 0 {
-        let pid = std::process::id().to_string() + "\n";
-        write!(
-            connection,
-            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{pid}",
-            pid.len()
-        )?;
+    if connection.read(&mut [0; 4096])? == 0 {
+        return Ok(()); // connected and left
     }
-    Ok(())
+    let pid = format!("{}\n", std::process::id());
+    write!(connection, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{pid}", pid.len())
 }

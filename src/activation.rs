@@ -170,26 +170,8 @@ pub fn render_number(variable: Variable, value: u64, line: &mut [u8]) -> Result<
     Ok(line.len)
 }
 
-/// How many bytes [`render_names`] takes beside the names and a colon, or the NUL, behind each.
-pub const NAMES_PREFIX: usize = "LISTEN_FDNAMES=".len();
-
-/// Renders `LISTEN_FDNAMES=a:b:c` and a NUL into `line` and returns how many bytes that took.
-///
-/// # Errors
-///
-/// - [`Error::Capacity`]: `line` is too short.
-pub fn render_names<'n>(names: impl Iterator<Item = &'n str>, line: &mut [u8]) -> Result<usize, Error> {
-    let mut line = Writer { bytes: line, len: 0 };
-    line.append(b"LISTEN_FDNAMES=")?;
-    for (position, name) in names.enumerate() {
-        if position > 0 {
-            line.append(b":")?;
-        }
-        line.append(name.as_bytes())?;
-    }
-    line.append(b"\0")?;
-    Ok(line.len)
-}
+/// How many bytes the line of the names takes beside the names and a colon, or the NUL, behind each.
+pub(crate) const NAMES_PREFIX: usize = "LISTEN_FDNAMES=".len();
 
 fn names(value: &[u8], count: usize) -> Result<&str, Error> {
     // A server may have thousands of them: one look at each byte.
@@ -513,29 +495,5 @@ mod tests {
         }
         let longest = Variable::ACTIVATION.map(|variable| variable.name().len()).into_iter().max();
         assert_eq!(longest.map(|name| name + 1 + DIGITS + 1), Some(NUMBER_LINE));
-    }
-
-    #[test]
-    fn names_are_joined() {
-        for (names, expected) in [
-            (&[][..], "LISTEN_FDNAMES=\0"),
-            (&[""], "LISTEN_FDNAMES=\0"),
-            (&["a"], "LISTEN_FDNAMES=a\0"),
-            (&["", ""], "LISTEN_FDNAMES=:\0"),
-            (&["a", "", "unknown"], "LISTEN_FDNAMES=a::unknown\0"),
-        ] {
-            let mut line = [0xff; 64];
-            let len = render_names(names.iter().copied(), &mut line).unwrap();
-            assert_eq!(&line[..len], expected.as_bytes());
-            assert_eq!(line[len], 0xff);
-            if !names.is_empty() {
-                assert_eq!(len, NAMES_PREFIX + names.iter().map(|name| name.len() + 1).sum::<usize>());
-            }
-            assert!(render_names(names.iter().copied(), &mut line[..len]).is_ok());
-            assert!(matches!(
-                render_names(names.iter().copied(), &mut line[..len - 1]),
-                Err(Error::Capacity { table: Table::Names, .. })
-            ));
-        }
     }
 }

@@ -62,12 +62,12 @@ pub use variable::Variable;
 #[doc(hidden)]
 pub mod internal {
     pub use crate::activation::{
-        Activation, FIRST_FD, NAME_MAX, NAMES_PREFIX, NUMBER_LINE, UNKNOWN, Variables, check_name,
-        render_names, render_number,
+        Activation, FIRST_FD, NAME_MAX, NUMBER_LINE, UNKNOWN, Variables, check_name, render_number,
     };
     pub use crate::address::{Equivalent, Key, Keys};
     pub use crate::cstr::CStrPtr;
     pub use crate::digits::{DIGITS, decimal};
     pub use crate::environ::{CHANGES, Environ, Journal};
+    pub use crate::names::{Name, Names};
     pub use crate::placement::{Placement, Source, Step};
 }

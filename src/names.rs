@@ -25,7 +25,7 @@ pub(crate) const fn capacity(sockets: usize) -> usize {
 }
 
 /// The names of up to `N` sockets, joined.
-pub(crate) struct Names<const N: usize> {
+pub struct Names<const N: usize> {
     line: MaybeUninit<Line<N>>,
     /// How many bytes of the line were written, the NUL included; 0 while there is no name.
     len: u32,
@@ -39,17 +39,18 @@ struct Line<const N: usize> {
 
 /// Where a name begins in its line, and how long it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Name {
+pub struct Name {
     at: u32,
     len: u8,
 }
 
 impl Name {
     /// The name of a descriptor that was given none. Every other name begins behind the variable's.
-    pub(crate) const UNKNOWN: Self = Self { at: 0, len: 0 };
+    pub const UNKNOWN: Self = Self { at: 0, len: 0 };
 
     /// The name in the line that it was pushed to.
-    pub(crate) fn of(self, line: &[u8]) -> &str {
+    #[must_use]
+    pub fn of(self, line: &[u8]) -> &str {
         if self == Self::UNKNOWN {
             return UNKNOWN;
         }
@@ -61,12 +62,17 @@ impl Name {
 
 impl<const N: usize> Names<N> {
     /// No name. All zeros, of which nothing is read before it was written.
-    pub(crate) const fn new() -> Self {
+    #[must_use]
+    pub const fn new() -> Self {
         Self { line: MaybeUninit::uninit(), len: 0 }
     }
 
-    /// Whether a further name of `len` bytes finds room.
-    pub(crate) const fn check_room(&self, len: usize) -> Result<(), Error> {
+    /// Returns whether a further name of `len` bytes finds room.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Capacity`]: it does not.
+    pub const fn check_room(&self, len: usize) -> Result<(), Error> {
         let used = if self.len == 0 { NAMES_PREFIX } else { self.len as usize };
         let needed = used + len + 1;
         let capacity = capacity(N);
@@ -77,7 +83,7 @@ impl<const N: usize> Names<N> {
     }
 
     /// Adds a name behind the others. The caller has checked that there is room.
-    pub(crate) fn push(&mut self, name: &str) -> Name {
+    pub fn push(&mut self, name: &str) -> Name {
         if self.len == 0 {
             self.append(b"LISTEN_FDNAMES=");
         } else if let Some(end) = self.bytes_mut().last_mut() {
@@ -90,7 +96,7 @@ impl<const N: usize> Names<N> {
     }
 
     /// Takes the name at this position out.
-    pub(crate) fn remove(&mut self, position: usize) {
+    pub fn remove(&mut self, position: usize) {
         let Some(name) = self.iter().nth(position) else { return };
         let len = name.len() + 1;
         let before: usize = self.iter().take(position).map(|name| name.len() + 1).sum();
@@ -105,12 +111,12 @@ impl<const N: usize> Names<N> {
     }
 
     /// Takes all names out.
-    pub(crate) const fn clear(&mut self) {
+    pub const fn clear(&mut self) {
         self.len = 0;
     }
 
     /// The names, in their order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
         let names = self.bytes().get(NAMES_PREFIX..).unwrap_or(&[]);
         let names = names.split_last().map(|(_nul, names)| names);
         let names = names.into_iter().flat_map(|names| names.split(|byte| *byte == b':'));
@@ -118,18 +124,20 @@ impl<const N: usize> Names<N> {
     }
 
     /// A name that was pushed here.
-    pub(crate) fn get(&self, name: Name) -> &str {
+    #[must_use]
+    pub fn get(&self, name: Name) -> &str {
         name.of(self.bytes())
     }
 
     /// The whole line with its NUL.
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: that many bytes of the line were written, one field behind the other without a gap.
         unsafe { core::slice::from_raw_parts_mut(self.line.as_mut_ptr().cast(), self.len as usize) }
     }
 
-    /// The whole line with its NUL, for [`Name::of`].
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// The whole line with its NUL, for [`Name::of`]; empty if there is no name.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         // SAFETY: as above.
         unsafe { core::slice::from_raw_parts(self.line.as_ptr().cast(), self.len as usize) }
     }
@@ -143,6 +151,12 @@ impl<const N: usize> Names<N> {
             to.write(*from);
             self.len += 1;
         }
+    }
+}
+
+impl<const N: usize> Default for Names<N> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -122,12 +122,7 @@ fn fresh() -> Net<8> {
 
 /// Asserts that claiming this gets that very socket.
 #[track_caller]
-fn claims<const N: usize>(
-    net: &mut Net<N>,
-    network: &str,
-    address: &str,
-    expected: impl AsFd,
-) -> SocketId {
+fn claims<const N: usize>(net: &mut Net<N>, network: &str, address: &str, expected: impl AsFd) -> SocketId {
     let id = net.claim(network, address).unwrap_or_else(|error| panic!("{network} {address}: {error}"));
     assert_eq!(cookie_of(net, id), cookie(expected), "{network} {address}");
     id

@@ -2,16 +2,15 @@
 #![no_main]
 
 use arbitrary::Arbitrary;
-use gracenet::Error;
-use gracenet::Variable;
 use gracenet::error::Fault;
 use gracenet::internal::{
-    Activation, FIRST_FD, NAMES_PREFIX, NUMBER_LINE, UNKNOWN, Variables, check_name, render_names,
-    render_number,
+    Activation, FIRST_FD, NUMBER_LINE, Names, UNKNOWN, Variables, check_name, render_number,
 };
+use gracenet::{Error, Variable};
 use libfuzzer_sys::fuzz_target;
 
-const MOST_ROOM: usize = 1024;
+/// How many names the table holds.
+const CAPACITY: usize = 24;
 
 #[derive(Arbitrary, Debug)]
 struct Input<'d> {
@@ -22,7 +21,7 @@ struct Input<'d> {
     has_pidfd_id: bool,
     strict: bool,
     ready_fd: u32,
-    /// How long a line the names are rendered into, modulo [`MOST_ROOM`].
+    /// Which of the names is taken out again, modulo their number.
     room: u16,
     /// Lines, one variable each; also, cut at every colon and newline, the names to render.
     text: &'d [u8],
@@ -151,22 +150,25 @@ fn render_and_read_back(input: &Input<'_>) {
         assert_eq!(check_name(name).is_ok(), is_name(name.as_bytes()));
     }
     let names = text.split([':', '\n']).filter(|name| is_name(name.as_bytes()));
-    let count = names.clone().count();
     let pid = input.pid & 0x7fff_ffff | 1;
     let ready_fd = input.ready_fd & 0x7fff_ffff;
 
-    let needed =
-        NAMES_PREFIX + names.clone().map(|name| name.len() + 1).sum::<usize>() + usize::from(count == 0);
-    let mut line = vec![0xff; usize::from(input.room) % MOST_ROOM];
-    let rendered = render_names(names.clone(), &mut line);
-    if line.len() < needed {
-        assert!(matches!(rendered, Err(Error::Capacity { capacity, .. }) if capacity == line.len()));
-        line.resize(needed, 0xff);
-        assert_eq!(render_names(names.clone(), &mut line), Ok(needed));
-    } else {
-        assert_eq!(rendered, Ok(needed));
-        assert!(line[needed..].iter().all(|byte| *byte == 0xff), "wrote behind its end");
+    let mut table = Names::<CAPACITY>::new();
+    let mut pushed = Vec::new();
+    for name in names.take(CAPACITY) {
+        if table.check_room(name.len()).is_ok() {
+            let at = table.push(name);
+            assert_eq!(table.get(at), name);
+            pushed.push(name);
+        }
     }
+    if let Some(position) = usize::from(input.room).checked_rem(pushed.len()) {
+        table.remove(position);
+        pushed.remove(position);
+    }
+    assert!(table.iter().eq(pushed.iter().copied()));
+    let count = pushed.len();
+    let line = if count == 0 { b"LISTEN_FDNAMES=\0" } else { table.bytes() };
     let lines = [
         number(Variable::Pid, pid.into()),
         number(Variable::PidfdId, input.pidfd_id),
@@ -178,12 +180,12 @@ fn render_and_read_back(input: &Input<'_>) {
         pid: Some(value_of(Variable::Pid, pid_line)),
         pidfd_id: Some(value_of(Variable::PidfdId, pidfd_id_line)),
         fds: Some(value_of(Variable::Fds, fds_line)),
-        names: Some(value_of(Variable::Names, &line)),
+        names: Some(value_of(Variable::Names, line)),
         ready_fd: Some(value_of(Variable::ReadyFd, ready_fd_line)),
     };
     let parse = |variables: &Variables<'_>, pid: u32, pidfd_id: Option<u64>| {
         let found = Activation::parse(variables, input.strict, pid, || pidfd_id).expect("rendered variables");
-        (found.count, found.ready_fd, found.names().eq(names.clone()))
+        (found.count, found.ready_fd, found.names().eq(pushed.iter().copied()))
     };
     let all = (count, Some(ready_fd as i32), true);
     let nothing = (0, None, count == 0);

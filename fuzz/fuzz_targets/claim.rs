@@ -439,9 +439,8 @@ fn take_step(step: &Step, net: &mut Net<N>, model: &mut Model) {
 
 /// A restart of a program that does not exist leaves everything as it was.
 fn spawn(reported: bool, launch: &mut Launch<3, 8>, net: &mut Net<N>) {
-    let fds = |net: &Net<N>| -> Vec<RawFd> {
-        net.active().map(|(_, socket)| socket.as_fd().as_raw_fd()).collect()
-    };
+    let fds =
+        |net: &Net<N>| -> Vec<RawFd> { net.active().map(|(_, socket)| socket.as_fd().as_raw_fd()).collect() };
     let before = fds(net);
     let readiness = if reported { Readiness::Reported } else { Readiness::Executed };
     let nothing = Executable::Path(c"/dev/null/nothing");

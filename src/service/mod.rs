@@ -85,6 +85,8 @@ pub struct Service<'p> {
     wait: Wait,
     /// Of the sources that were asked, those to take yet; `None` before they are asked.
     shown: Option<Shown>,
+    /// How often they were asked again in this round of calls.
+    asked_again: u8,
     /// The clock's reading, if it was read for what happens now.
     now: Option<Moment>,
     /// What the predecessor is told if this process gives up before it is ready.
@@ -282,6 +284,7 @@ impl<'p> Service<'p> {
             life,
             wait,
             shown: None,
+            asked_again: 0,
             now: None,
             refusal: Refusal::Code(1),
             is_alive: true,
@@ -488,8 +491,14 @@ impl<'p> Service<'p> {
             Some(shown) => shown,
             None => self.ask(),
         };
-        if let (None, Wait::One(..)) = (shown.first(), &self.wait) {
-            // Whoever watches by edges hears of nothing that has shown before and shows still.
+        // Whoever watches by edges hears of nothing that has shown before and shows still. What has told everything is taken
+        // out before, and a source that will not be quiet does not keep the program from its own work.
+        if shown.first().is_none()
+            && matches!(self.wait, Wait::One(..))
+            && self.asked_again < ASKED_AGAIN_AT_MOST
+        {
+            self.asked_again += 1;
+            self.arm();
             shown = self.ask();
         }
         let source = shown.take();
@@ -500,6 +509,7 @@ impl<'p> Service<'p> {
     /// What was found out for one round of calls, and does not hold in the next.
     const fn forget_round(&mut self) {
         self.shown = None;
+        self.asked_again = 0;
         self.now = None;
         self.is_owner = None;
     }
@@ -743,6 +753,9 @@ impl<'p> Service<'p> {
         self.refusal = refusal(error);
     }
 }
+
+/// How often the sources are asked again in one round of calls: each can show once, and a few signals.
+const ASKED_AGAIN_AT_MOST: u8 = 8;
 
 const CONTROL: [Signal; 4] = [Signal::USR2, Signal::HUP, Signal::TERM, Signal::INT];
 const CONTROL_AND_ORPHANS: [Signal; 5] =
