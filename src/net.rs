@@ -560,7 +560,7 @@ impl<const N: usize> Net<N> {
     /// code path claims what came from a `.socket` unit, from a predecessor and from the store.
     ///
     /// To be called by the main process of the service, once for each socket: a successor need not repeat it
-    /// for those that it was handed. See [`Notifier::store`].
+    /// for those that it was handed. See [`Notifier::store`](crate::Notifier::store).
     ///
     /// # Errors
     ///
