@@ -3,6 +3,8 @@
 //!
 //! Each answers `false` for something else, and fails only where a call does. Nothing is changed.
 
+pub use crate::listener::Description;
+
 use crate::address::{Address, family};
 use crate::error::{Error, Operation};
 use crate::sys::SocketName;

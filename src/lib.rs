@@ -41,21 +41,31 @@ mod variable;
 /// The rustix whose types this crate's functions take and return.
 pub use rustix;
 
+#[doc(inline)]
 pub use address::{Endpoint, Network};
+#[doc(inline)]
 pub use error::Error;
+#[doc(inline)]
 pub use launch::Launch;
-pub use listener::{Description, ListenOptions};
+pub use listener::ListenOptions;
 pub use net::{InheritOptions, Net, Rejected, SocketRef};
+#[doc(inline)]
 pub use notify::Notifier;
 pub use predecessor::Predecessor;
 pub use ready::Refusal;
-pub use restart::{
-    Change, Executable, Failure, Parentage, Progress, Readiness, Restart, Successor, Unsettled,
-};
+#[doc(inline)]
+pub use restart::{Failure, Progress, Restart, Successor, Unsettled};
+#[doc(inline)]
 pub use service::{Event, Leave, Policy, Process, Request, Service};
 pub use signals::Signals;
 pub use table::SocketId;
 pub use variable::Variable;
+
+// Documented where they belong.
+#[doc(hidden)]
+pub use descriptor::Description;
+#[doc(hidden)]
+pub use restart::{Change, Executable, Parentage, Readiness};
 
 /// What the crate's own fuzz targets, benchmarks and tests reach beyond the documented interface. It may change in any
 /// release.

@@ -18,15 +18,45 @@ use heapless::Vec;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::process::getpid;
 
-/// The sockets of a server: those it inherited, those it has opened or claimed, and the processes it got
-/// them from and gives them to.
+/// The sockets of a server: inherited, claimed or opened, and handed over.
 ///
-/// `N` is the capacity of both tables: at most `N` descriptors are inherited, at most `N` are active.
-/// Nothing is allocated: a `Net` takes `148 * N + 1168` bytes on a 64-bit machine at most, and no more of it is
-/// touched than what it holds takes. [`Net::new`] is all zeros, so that a static takes no room in the program's file.
-/// A restart takes 10 KiB of stack, and 26 KiB without optimisation.
+/// A server that has a loop is easier to write on a [`Service`](crate::Service), which holds a `Net`. In the order in which
+/// they are called:
 ///
-/// Dropping it closes everything it holds.
+/// 1. [`Net::inherit`] adopts what a service manager or a predecessor hands over. First thing in `main`.
+/// 2. [`Net::listen`] and its like claim an inherited socket or open a fresh one.
+/// 3. [`Net::ready`] reports that this process can serve; or [`Net::refuse`] that it cannot. Accept after that.
+/// 4. [`Net::spawn`] starts a successor, and [`Net::exec`] replaces the program in place.
+/// 5. Dropping the `Net` closes everything it holds.
+///
+/// ```no_run
+/// use gracenet::{Launch, Net, Progress, Restart};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // SAFETY: first thing in main; nobody owns the descriptors, nobody changes the environment.
+/// let mut launch: Launch = unsafe { Launch::from_libc() }?;
+/// let mut net = Net::<16>::new();
+/// unsafe { net.inherit(&mut launch) }?;
+/// let http = net.listen("tcp", "127.0.0.1:8080")?;
+/// net.ready()?;
+/// let listener = std::net::TcpListener::from(net.try_clone(http)?);
+/// // Accept, until it is time to restart.
+/// match net.hand_over(&mut launch, &Restart::new(), Duration::from_secs(30)) {
+///     Ok(Progress::Ready) => println!("the successor serves: drain, and exit"),
+///     Ok(progress) => println!("in flight still: {progress:?}"),
+///     Err(failure) => println!("restart failed: {failure}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Memory
+///
+/// `N` is the capacity of both tables: at most `N` descriptors are inherited, at most `N` are active. Nothing is allocated. A
+/// `Net` takes `148 * N + 1168` bytes on a 64-bit machine at most, and no more of it is touched than what it holds takes.
+/// [`Net::new`] is all zeros, so that a static takes no room in the program's file. A restart takes 10 KiB of stack, and
+/// 26 KiB without optimisation.
 #[derive(Debug)]
 #[doc(alias = "gracenet")]
 pub struct Net<const N: usize> {

@@ -10,6 +10,20 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 /// Signals that wait to be read.
+///
+/// ```no_run
+/// use gracenet::Signals;
+/// use gracenet::rustix::process::Signal;
+///
+/// # fn main() -> Result<(), gracenet::Error> {
+/// let signals = Signals::new(&[Signal::TERM])?; // before a second thread exists
+/// // Poll it for reading, then:
+/// while let Some(signal) = signals.take()? {
+///     println!("{signal:?}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[doc(alias = "signalfd")]
 pub struct Signals {

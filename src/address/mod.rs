@@ -192,6 +192,20 @@ pub(crate) fn family(sockaddr: &[u8]) -> Option<(AddressFamily, &[u8])> {
 }
 
 /// A network and an address that fit together.
+///
+/// ```
+/// use gracenet::{Endpoint, Network};
+/// use std::net::SocketAddr;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let read = Endpoint::parse("tcp", "[::1]:8080")?;
+/// let made = Endpoint::from("[::1]:8080".parse::<SocketAddr>()?);
+/// assert_eq!(read, made);
+/// let path = Endpoint::unix_path(Network::Unix, b"/run/app.sock")?;
+/// assert_eq!(path.network(), "unix".parse()?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Endpoint<'a> {
     pub(crate) network: Network,

@@ -14,6 +14,14 @@ use rustix::fd::RawFd;
 use rustix::io::Errno;
 
 /// Why a call of this crate failed.
+///
+/// ```
+/// use gracenet::{Endpoint, Error};
+///
+/// let error = Endpoint::parse("tcp", "example.org:80").unwrap_err();
+/// assert!(matches!(error, Error::Address(_)));
+/// assert_eq!(error.to_string(), "host names are not resolved: give an IP address");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Error {

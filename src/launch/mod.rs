@@ -30,7 +30,16 @@ use core::ffi::{CStr, c_char, c_int};
 use heapless::{Vec, VecView};
 use stack::read_privileged;
 
-/// How this process was launched: arguments, environment, working directory.
+/// How this process was launched: arguments, environment, working directory. A restart repeats it.
+///
+/// ```no_run
+/// # fn main() -> Result<(), gracenet::Error> {
+/// // SAFETY: first thing in main; nobody changes the environment now, or frees its strings later.
+/// let launch: gracenet::Launch = unsafe { gracenet::Launch::from_libc() }?;
+/// println!("{:?} in {:?}", launch.args().next(), launch.var(b"PWD"));
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// `ARGS` and `VARS` are the capacities of the two pointer tables, each counting the null pointer that ends
 /// it; a slot is one pointer. The table of variables should have some room beyond the environment: a

@@ -28,6 +28,17 @@ use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, sockopt
 
 /// How [`Net::listen_with`](crate::Net::listen_with) finds or opens a socket.
 ///
+/// ```
+/// use gracenet::{ListenOptions, Net};
+///
+/// # fn main() -> Result<(), gracenet::Error> {
+/// let mut net = Net::<16>::new();
+/// let options = ListenOptions::new().name("http").nonblocking(true);
+/// let http = net.listen_with("tcp", "127.0.0.1:0", &options)?;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// All but the name and [`ListenOptions::nonblocking`] concern a fresh socket only: an inherited one is as its first owner
 /// made it.
 #[derive(Clone, Copy)]

@@ -50,6 +50,18 @@ use target::Target;
 
 /// Where the service manager listens, and how long to wait for it.
 ///
+/// ```no_run
+/// use gracenet::Notifier;
+/// use gracenet::notify::Assignment;
+///
+/// # fn main() -> Result<(), gracenet::Error> {
+/// # let launch: gracenet::Launch = unsafe { gracenet::Launch::from_libc() }?;
+/// let notifier = Notifier::from_launch(&launch)?;
+/// let is_heard = notifier.send(&[Assignment::Status("12 clients")])?; // false without a manager
+/// # Ok(())
+/// # }
+/// ```
+///
 /// One without an address is of use too: whatever it is told to send, it answers that nothing was sent, so a
 /// service needs no second code path for a life without a manager. It takes less than 200 bytes.
 #[derive(Clone, Debug)]

@@ -32,6 +32,16 @@ use core::time::Duration;
 use rustix::fd::BorrowedFd;
 
 /// How to restart. The default repeats the launch and expects the successor to report.
+///
+/// ```
+/// use gracenet::restart::{Change, Executable};
+/// use gracenet::{Policy, Restart};
+///
+/// const CHANGES: [Change<'_>; 1] = [Change::Set(c"RUST_LOG=info")];
+/// const RESTART: Restart<'_> =
+///     Restart::new().executable(Executable::Path(c"/usr/local/bin/server")).changes(&CHANGES);
+/// const POLICY: Policy<'_> = Policy::new().restart(RESTART);
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Restart<'a> {
     pub(crate) executable: Executable<'a>,

@@ -18,8 +18,25 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
-/// The process that [`Net::spawn`](crate::Net::spawn) started. The [`Net`](crate::Net) keeps it; when that is
-/// dropped the process goes on, and nobody learns what becomes of it.
+/// The process that [`Net::spawn`](crate::Net::spawn) started.
+///
+/// In the order in which they are called: [`Successor::poll`] in an event loop, when one of [`Successor::fds`] is readable;
+/// or [`Successor::wait_ready`] in a program that has nothing else to do. [`Successor::kill`] ends a successor that is not
+/// wanted any more.
+///
+/// The [`Net`](crate::Net) keeps it. When that is dropped the process goes on, and nobody learns what becomes of it.
+///
+/// ```no_run
+/// # use gracenet::{Failure, Launch, Net, Progress};
+/// # fn restart(net: &mut Net<16>, launch: &mut Launch) -> Result<(), Failure> {
+/// let successor = net.start_process(launch).map_err(Failure::NotStarted)?;
+/// while successor.poll()? != Progress::Ready {
+///     let fds: Vec<_> = successor.fds().collect();
+///     // Poll these beside the listeners, until one of them is readable.
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Successor {
     pid: Pid,

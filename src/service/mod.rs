@@ -68,6 +68,25 @@ use watch::{Shown, Source, Watch};
 ///
 /// A loop that polls by itself waits for [`Service::fds`] until [`Service::deadline`] instead.
 ///
+/// ```no_run
+/// # use gracenet::{Event, Policy, Process};
+/// # static PROCESS: Process<16> = Process::new();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let mut service = unsafe { PROCESS.begin(Policy::new()) }?;
+/// # let mut accept_more = |_: bool| ();
+/// // When the service is readable:
+/// while let Some(event) = service.poll() {
+///     match event {
+///         Event::Serve => accept_more(true),
+///         Event::Drain(_) => accept_more(false),
+///         Event::Exit(status) => std::process::exit(status.into()),
+///         event => eprintln!("{event}"),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Threads and processes
 ///
 /// A service may move to another thread. A process that is forked and executes nothing must leave it alone: what it calls
