@@ -19,6 +19,8 @@ use rustix::process::{Pid, PidfdFlags};
 #[derive(Debug)]
 pub struct Predecessor {
     pidfd: OwnedFd,
+    /// Where it had to be asked for before the pidfd could be opened.
+    pid: Option<Pid>,
 }
 
 impl Predecessor {
@@ -27,7 +29,7 @@ impl Predecessor {
         let number = socket.as_raw_fd();
         let unknown = |errno| Error::call_on(Operation::Getsockopt, number, errno);
         match sys::peer_pidfd(socket) {
-            Ok(pidfd) => return Ok(Some(Self { pidfd })),
+            Ok(pidfd) => return Ok(Some(Self { pidfd, pid: None })),
             // It has ended: the second before Linux 6.13 or so.
             Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
             // Before Linux 6.5.
@@ -45,7 +47,18 @@ impl Predecessor {
         };
         // Its end is still open, so the number was still its own when it was looked up.
         let gone = poll_until([(socket, PollFlags::empty())], &mut Deadline::after(Duration::ZERO))?;
-        Ok((gone == [PollFlags::empty()]).then_some(Self { pidfd }))
+        Ok((gone == [PollFlags::empty()]).then_some(Self { pidfd, pid: Some(pid) }))
+    }
+
+    /// Returns its process ID, where the kernel tells it: before Linux 6.5, and from 6.13 on until the process was reaped. The
+    /// number may be another process's by the time it is used: signal by the pidfd.
+    ///
+    /// # References
+    ///
+    /// - `PIDFD_GET_INFO` in ioctl_pidfd(2)
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        self.pid.or_else(|| sys::pidfd_pid(self.pidfd.as_fd()))
     }
 
     /// Whether it has ended.
@@ -91,6 +104,9 @@ mod tests {
     fn the_maker_of_a_pair_is_known() {
         let (ours, theirs) = pair().unwrap();
         let predecessor = Predecessor::of(theirs.as_fd()).unwrap().unwrap();
+        // Each kernel tells it that opens pidfds by number, or asks them for it.
+        let is_told = predecessor.pid.is_some() || sys::pidfd_pid(predecessor.as_fd()).is_some();
+        assert_eq!(predecessor.pid(), is_told.then(rustix::process::getpid));
         assert_eq!(predecessor.has_exited(), Ok(false));
         assert_eq!(predecessor.wait(Duration::from_millis(1)), Ok(false));
         drop(ours);

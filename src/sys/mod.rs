@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use rustix::ioctl::{self, Opcode};
 use rustix::net::AddressFamily;
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
@@ -289,13 +289,30 @@ fn socket_option<const WORDS: usize>(socket: BorrowedFd<'_>, option: usize) -> R
 /// - `PIDFD_GET_INFO` in ioctl_pidfd(2)
 pub(crate) fn pidfd_exit(pidfd: BorrowedFd<'_>) -> Result<Option<c_int>, Errno> {
     const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    let info = pidfd_info(pidfd, PIDFD_INFO_EXIT)?;
+    Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code))
+}
+
+/// The PID of a pidfd's process, until it was reaped; Linux 6.13.
+///
+/// # References
+///
+/// - `PIDFD_GET_INFO` in ioctl_pidfd(2)
+pub(crate) fn pidfd_pid(pidfd: BorrowedFd<'_>) -> Option<Pid> {
+    const PIDFD_INFO_PID: u64 = 1 << 0;
+    let info = pidfd_info(pidfd, PIDFD_INFO_PID).ok().filter(|info| info.mask & PIDFD_INFO_PID != 0)?;
+    let [pid, ..] = info.ids;
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+fn pidfd_info(pidfd: BorrowedFd<'_>, mask: u64) -> Result<PidfdInfo, Errno> {
     const PIDFD_GET_INFO: Opcode = ioctl::opcode::read_write::<PidfdInfo>(0xff, 11);
-    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, cgroup: 0, ids: [0; 11], exit_code: 0 };
+    let mut info = PidfdInfo { mask, cgroup: 0, ids: [0; 11], exit_code: 0 };
     // SAFETY: the call reads and writes a `struct pidfd_info` of the size that its number holds.
     let request = unsafe { ioctl::Updater::<PIDFD_GET_INFO, _>::new(&mut info) };
     // SAFETY: as above; another kind of file answers ENOTTY.
     unsafe { ioctl::ioctl(pidfd, request) }?;
-    Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code))
+    Ok(info)
 }
 
 /// `struct pidfd_info`, as Linux 6.13 has it.
