@@ -1,17 +1,22 @@
 //! What becomes of a successor, as a pure machine: no system call, no descriptor, no clock.
 //!
 //! A [`Track`] says which [`Step`] to take next, and is told the [`Outcome`] of each. `successor` takes the steps: it
-//! holds the pidfd, the readiness socket and the manager's barrier. A test in `service/lifecycle` explores this machine
-//! together with the life of a server.
+//! holds the pidfd, the readiness socket and the manager's barrier. `service/explore` explores this machine together with
+//! the life of a server.
 //!
 //! | state | left when |
 //! |---|---|
 //! | waiting | the successor reports, or ends, or is given up |
-//! | proving | it is still alive when its time has passed |
-//! | refused | it said why it gives up, and has ended |
-//! | announcing | the service manager has been told who the main process is now |
+//! | proving | the successor has lived for its time, or ends, or is given up |
+//! | refused | the successor, which said why it gives up, has ended, or is given up |
+//! | ended | the exit status was looked for |
+//! | announcing | the service manager has been told who the main process is now, or the successor has ended |
 //! | confirming | the manager has come to the barrier |
 //! | ready, failed | never |
+//!
+//! Two states remember what cannot be looked at twice. A report is taken from the socket once: a successor that reported
+//! and has ended stays *ended* until its status is known, even if the call for the status fails. And a successor that
+//! ended before it was announced must not be announced after such a failure.
 
 use crate::error::Error;
 use crate::failure::Failure;
@@ -41,9 +46,10 @@ pub enum Unsettled {
     /// The successor serves, and the service manager has been told so but has not answered. Do not exit: the manager
     /// would take that for the end of the service.
     Unanswered,
-    /// The successor serves, and the service manager could not be told. Do not exit, as above.
+    /// The successor serves. The service manager could not be told, or its answer could not be looked for. Do not exit,
+    /// as above.
     Untold(Error),
-    /// The successor could not be looked at.
+    /// The successor could not be looked at. It may serve, or have ended.
     Unseen(Error),
 }
 
@@ -125,6 +131,10 @@ enum State {
     Waiting,
     Proving,
     Refused(Refusal),
+    /// Its status is to be had.
+    Ended {
+        has_reported: bool,
+    },
     Announcing,
     Confirming,
     Ready,
@@ -145,8 +155,9 @@ enum Todo {
     },
     /// The socket was closed: a moment for the exit that explains it.
     SeeLastBreath,
-    SeeEndOfProving,
-    SeeTime,
+    /// It is given up for this reason, if its time has not passed.
+    SeeEndOfProving(Option<Failure>),
+    SeeTime(Option<Failure>),
     SeeEndBeforeAnnouncing,
     Announce,
     SeeBarrier,
@@ -211,22 +222,26 @@ impl Track {
         self.unsettled = None;
         self.todo = match self.state {
             State::Waiting | State::Refused(_) => Todo::SeeEndFirst,
-            State::Proving => Todo::SeeEndOfProving,
+            State::Proving => Todo::SeeEndOfProving(None),
+            State::Ended { has_reported: true } => Todo::CollectReported,
+            State::Ended { has_reported: false } => Todo::Collect(None),
             State::Announcing => Todo::SeeEndBeforeAnnouncing,
             State::Confirming => Todo::SeeBarrier,
             State::Ready | State::Failed(_) => Todo::Nothing,
         };
     }
 
-    /// Begins to end a successor that is expected, unless its report is there. The report cannot come any more: the
-    /// socket takes none from here on, and a successor whose report is not taken does not serve.
+    /// Begins to end a successor that is expected, unless its report is there or its time has passed. The report cannot
+    /// come any more: the socket takes none from here on, and a successor whose report is not taken does not serve. Of a
+    /// successor that is not expected any more, this is a look.
     pub(crate) const fn give_up(&mut self, failure: Failure) {
-        self.unsettled = None;
-        self.todo = match self.state {
-            State::Waiting => Todo::RefuseReports(failure),
-            State::Proving | State::Refused(_) => Todo::SeeEndBeforeKilling(Some(failure)),
-            _ => Todo::Nothing,
-        };
+        self.look();
+        match self.state {
+            State::Waiting => self.todo = Todo::RefuseReports(failure),
+            State::Proving => self.todo = Todo::SeeEndOfProving(Some(failure)),
+            State::Refused(_) => self.todo = Todo::SeeEndBeforeKilling(Some(failure)),
+            _ => {}
+        }
     }
 
     /// The step to take next.
@@ -234,13 +249,13 @@ impl Track {
         match self.todo {
             Todo::Nothing => Step::Rest,
             Todo::SeeEndFirst
-            | Todo::SeeEndOfProving
+            | Todo::SeeEndOfProving(_)
             | Todo::SeeEndBeforeAnnouncing
             | Todo::SeeEndLast(_)
             | Todo::SeeEndBeforeKilling(_) => Step::SeeEnd(Patience::None),
             Todo::SeeLastBreath => Step::SeeEnd(Patience::LastBreath),
             Todo::SeeDeath(_) => Step::SeeEnd(Patience::Death),
-            Todo::SeeTime => Step::SeeTime,
+            Todo::SeeTime(_) => Step::SeeTime,
             Todo::Receive { .. } | Todo::ReceiveLast { .. } => Step::Receive,
             Todo::RefuseReports(_) => Step::RefuseReports,
             Todo::CloseRefused { .. } | Todo::CloseGivenUp(_) | Todo::CloseFailed => Step::CloseSocket,
@@ -258,27 +273,36 @@ impl Track {
     /// Takes the outcome of the step.
     pub(crate) fn take(&mut self, outcome: Outcome) {
         self.todo = match (self.todo, outcome) {
-            (Todo::Announce, Outcome::Failed(error)) => self.unsettle(Unsettled::Untold(error)),
-            (Todo::CloseRefused { ended }, _) => self.refused(ended),
-            (Todo::CloseGivenUp(failure), _) => Todo::SeeEndBeforeKilling(Some(failure)),
-            (Todo::CloseFailed, _) if self.has_manager => Todo::Withdraw,
-            (_, Outcome::Failed(error)) => self.unsettle(Unsettled::Unseen(error)),
+            (_, Outcome::Failed(error)) => {
+                self.unsettled = Some(match self.todo {
+                    Todo::Announce | Todo::SeeBarrier => Unsettled::Untold(error),
+                    _ => Unsettled::Unseen(error),
+                });
+                Todo::Nothing
+            }
+            (Todo::CloseRefused { ended }, Outcome::Done) => collect_if(ended),
+            (Todo::CloseGivenUp(failure), Outcome::Done) => Todo::SeeEndBeforeKilling(Some(failure)),
+            (Todo::CloseFailed, Outcome::Done) if self.has_manager => Todo::Withdraw,
 
             (Todo::SeeEndFirst, Outcome::Found(ended)) => match self.state {
                 State::Waiting => Todo::Receive { ended },
-                _ => self.refused(ended),
+                _ => collect_if(ended),
             },
             (Todo::Receive { ended }, Outcome::Received(received)) => self.received(received, ended),
             (Todo::SeeLastBreath, Outcome::Found(ended)) => {
                 Todo::SeeEndBeforeKilling((!ended).then_some(Failure::Closed))
             }
 
-            (Todo::SeeEndOfProving | Todo::SeeEndBeforeAnnouncing, Outcome::Found(true)) => {
+            (Todo::SeeEndOfProving(failure), Outcome::Found(true)) => Todo::Collect(failure),
+            (Todo::SeeEndOfProving(failure), Outcome::Found(false)) => Todo::SeeTime(failure),
+            (Todo::SeeTime(_), Outcome::Found(true)) => self.is_ready_now(),
+            (Todo::SeeTime(Some(failure)), Outcome::Found(false)) => Todo::Kill(Some(failure)),
+
+            (Todo::SeeEndBeforeAnnouncing, Outcome::Found(true)) => {
                 // The manager knows nothing of it yet: this process stays the main one.
+                self.state = State::Ended { has_reported: false };
                 Todo::Collect(None)
             }
-            (Todo::SeeEndOfProving, Outcome::Found(false)) => Todo::SeeTime,
-            (Todo::SeeTime, Outcome::Found(true)) => self.is_ready_now(),
             (Todo::SeeEndBeforeAnnouncing, Outcome::Found(false)) => Todo::Announce,
             (Todo::Announce, Outcome::Done) => {
                 self.state = State::Confirming;
@@ -328,25 +352,19 @@ impl Track {
         };
     }
 
-    const fn unsettle(&mut self, why: Unsettled) -> Todo {
-        self.unsettled = Some(why);
-        Todo::Nothing
-    }
-
-    const fn refused(&self, ended: bool) -> Todo {
-        if ended { Todo::Collect(None) } else { Todo::Nothing }
-    }
-
     const fn received(&mut self, received: Received, ended: bool) -> Todo {
         match received {
-            Received::Report(Report::Ready) if ended => Todo::CollectReported,
+            Received::Report(Report::Ready) if ended => {
+                self.state = State::Ended { has_reported: true };
+                Todo::CollectReported
+            }
             Received::Report(Report::Ready) => self.is_ready_now(),
             Received::Report(Report::Refused(reason)) => {
                 self.state = State::Refused(reason);
                 Todo::CloseRefused { ended }
             }
             Received::Closed => Todo::SeeLastBreath,
-            Received::Nothing => self.refused(ended),
+            Received::Nothing => collect_if(ended),
         }
     }
 
@@ -376,13 +394,15 @@ impl Track {
             (State::Failed(failure), _) => Err(failure),
             (_, Some(why)) => Ok(Progress::Unsettled(why)),
             (State::Announcing | State::Confirming, None) => Ok(Progress::Unsettled(Unsettled::Unanswered)),
-            (State::Waiting | State::Proving | State::Refused(_), None) => Ok(Progress::Waiting),
+            (State::Waiting | State::Proving | State::Refused(_) | State::Ended { .. }, None) => {
+                Ok(Progress::Waiting)
+            }
         }
     }
 
     /// Whether it has neither got ready nor failed.
     pub(crate) const fn is_expected(&self) -> bool {
-        matches!(self.state, State::Waiting | State::Proving | State::Refused(_))
+        matches!(self.state, State::Waiting | State::Proving | State::Refused(_) | State::Ended { .. })
     }
 
     /// Whether its outcome is still open. A successor that is ready counts as open until the manager has confirmed it.
@@ -398,12 +418,16 @@ impl Track {
     pub(crate) const fn watch(&self) -> Watch {
         match self.state {
             State::Waiting => Watch::EndAndReport,
-            State::Proving | State::Refused(_) | State::Announcing => Watch::End,
+            State::Proving | State::Refused(_) | State::Ended { .. } | State::Announcing => Watch::End,
             // The manager has been told, and reports the successor's end too.
             State::Confirming => Watch::Barrier,
             State::Ready | State::Failed(_) => Watch::Nothing,
         }
     }
+}
+
+const fn collect_if(ended: bool) -> Todo {
+    if ended { Todo::Collect(None) } else { Todo::Nothing }
 }
 
 /// What an exit says, beside the reason for which the successor was killed, if it was.

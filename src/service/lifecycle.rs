@@ -225,6 +225,8 @@ pub(crate) struct Lifecycle {
     is_main: bool,
     /// Whether it was asked to terminate.
     is_terminated: bool,
+    /// Whether `STOPPING=1` was said.
+    has_stopped: bool,
     /// Whether a look at the successor is for somebody who wants another one.
     wants_another: bool,
     /// Whether the last report was not heard.
@@ -244,6 +246,7 @@ impl Lifecycle {
             asked: Asked::default(),
             is_main,
             is_terminated: false,
+            has_stopped: false,
             wants_another: false,
             is_unheard: false,
             report_at: None,
@@ -375,10 +378,11 @@ impl Lifecycle {
             self.leave(1);
             return;
         }
+        self.report_at = None;
         match (&mut self.phase, self.succession) {
             (Phase::Opening, _) => self.leave(0),
             (Phase::Serving, Succession::InFlight { .. }) => self.push(Action::GiveUp(Failure::Cancelled)),
-            (Phase::Serving, _) => self.stop(now),
+            (Phase::Serving, _) => self.stop(Leave::Exit, now),
             (Phase::Draining { leave: leave @ Leave::Exec, .. }, _) => {
                 *leave = Leave::Exit;
                 self.say_stopping();
@@ -388,14 +392,13 @@ impl Lifecycle {
         }
     }
 
-    fn stop(&mut self, now: Moment) {
+    fn stop(&mut self, leave: Leave, now: Moment) {
         self.say_stopping();
-        self.drain(Leave::Exit, now);
+        self.drain(leave, now);
     }
 
     fn say_stopping(&mut self) {
-        self.report_at = None;
-        if self.is_main {
+        if self.speaks() && !core::mem::replace(&mut self.has_stopped, true) {
             self.push(Action::Tell(Message::Stopping));
         }
     }
@@ -435,8 +438,7 @@ impl Lifecycle {
         if *look_at > now {
             return false;
         }
-        // Again, if this look does not settle it.
-        *look_at = now.later(self.terms.retry_every);
+        *look_at = again(stage, self.terms.retry_every, now);
         let action = match stage {
             Stage::Expected { by } if *by <= now => Action::GiveUp(Failure::Deadline),
             Stage::Unwanted => Action::GiveUp(Failure::Cancelled),
@@ -522,9 +524,16 @@ impl Lifecycle {
     }
 
     fn say_serving(&mut self) {
-        if self.is_main && self.accepts() {
+        if self.speaks() && self.accepts() {
             self.push(Action::Tell(Message::Serving));
         }
+    }
+
+    /// Whether this is the main process to the service manager, as it may have been told.
+    const fn speaks(&self) -> bool {
+        let is_announced =
+            matches!(self.succession, Succession::InFlight { stage: Stage::Announced { .. }, .. });
+        self.is_main && !is_announced
     }
 
     /// The predecessor has ended.
@@ -536,7 +545,7 @@ impl Lifecycle {
         self.event(Event::Main);
         self.say_serving();
         if let Phase::Draining { leave: Leave::Exit, .. } = self.phase {
-            self.push(Action::Tell(Message::Stopping));
+            self.say_stopping();
         }
     }
 
@@ -583,16 +592,19 @@ impl Lifecycle {
     fn failed(&mut self, failure: Failure, wants_another: bool, now: Moment) {
         self.succession = Succession::None;
         self.event(Event::Failed(failure));
-        match self.phase {
-            Phase::Serving if self.is_terminated => self.stop(now),
+        if self.is_unheard && !self.is_terminated && self.report_at.is_none() {
+            self.report_at = Some(now.later(self.terms.retry_every));
+        }
+        match &mut self.phase {
+            Phase::Serving if self.is_terminated => self.stop(Leave::Exit, now),
             Phase::Serving if wants_another => self.start(),
-            // Terminated when it was ready already, and it has ended before the manager was told: this process was the
-            // main one all along.
-            Phase::Draining { leave: Leave::HandOver, .. } => {
+            // Nobody serves after this process, which was the main one all along, or will be.
+            Phase::Draining { leave, .. } => {
+                *leave = Leave::Exit;
                 self.say_stopping();
                 self.finish_if_done();
             }
-            _ => self.finish_if_done(),
+            Phase::Opening | Phase::Serving | Phase::Left => {}
         }
     }
 
@@ -611,38 +623,37 @@ impl Lifecycle {
 
     /// The successor is not ready, as far as can be seen.
     fn wait(&mut self, unseen: Option<Error>, now: Moment) {
-        let again = now.later(self.terms.retry_every);
-        let ends = self.is_terminated;
         let Succession::InFlight { look_at, is_watched, stage, .. } = &mut self.succession else { return };
-        if let (Stage::Expected { .. }, true) = (&stage, ends) {
+        // One that was ready when it was looked at last may serve still.
+        let leave = if matches!(stage, Stage::Announced { .. }) { Leave::HandOver } else { Leave::Exit };
+        if self.is_terminated && leave == Leave::Exit {
             *stage = Stage::Unwanted;
         }
-        // What shows now may show for ever: it is not waited for.
-        let is_news = unseen.is_some() && *is_watched;
-        *is_watched &= unseen.is_none();
-        *look_at = match stage {
-            Stage::Expected { by } if *is_watched && *by > now => *by,
-            Stage::Expected { by } if *by > now => again.min(*by),
-            _ => again,
-        };
-        if let Some(error) = unseen.filter(|_| is_news) {
-            self.event(Event::Unseen(error));
+        let was_watched = core::mem::replace(is_watched, unseen.is_none());
+        if let Some(error) = unseen {
+            *look_at = again(stage, self.terms.retry_every, now);
+            if was_watched {
+                self.event(Event::Unseen(error));
+            }
         }
-        if ends && self.phase == Phase::Serving {
-            self.stop(now);
+        if self.is_terminated && self.phase == Phase::Serving {
+            self.stop(leave, now);
         }
     }
 
     /// The successor serves, and the manager has not confirmed it.
     fn announce(&mut self, untold: Option<Error>, now: Moment) {
-        let Succession::InFlight { pid, look_at, stage, .. } = &mut self.succession else { return };
+        let Succession::InFlight { pid, look_at, is_watched, stage } = &mut self.succession else { return };
         let pid = *pid;
         let (by, is_news) = match *stage {
             Stage::Announced { by } => (by, false),
             Stage::Expected { .. } | Stage::Unwanted => (now.later(self.terms.barrier_within), true),
         };
         *stage = Stage::Announced { by };
-        *look_at = if untold.is_some() { by.min(now.later(self.terms.retry_every)) } else { by };
+        *is_watched = untold.is_none();
+        // The announcement says that this process is ready, too.
+        self.report_at = None;
+        *look_at = if untold.is_some() { again(stage, self.terms.retry_every, now) } else { by };
         if by <= now {
             // The manager has had its time. Both would serve for ever otherwise.
             let silent = Error::call(Operation::Barrier, Errno::TIMEDOUT);
@@ -654,8 +665,17 @@ impl Lifecycle {
             self.event(Event::Unheard(error));
         }
         if self.is_terminated && self.phase == Phase::Serving {
-            self.drain(Leave::HandOver, now);
+            self.stop(Leave::HandOver, now);
         }
+    }
+}
+
+/// When to look again, if a look does not settle it.
+fn again(stage: &Stage, retry_every: Duration, now: Moment) -> Moment {
+    let again = now.later(retry_every);
+    match *stage {
+        Stage::Expected { by } | Stage::Announced { by } if by > now => again.min(by),
+        Stage::Expected { .. } | Stage::Announced { .. } | Stage::Unwanted => again,
     }
 }
 
@@ -664,7 +684,8 @@ impl Lifecycle {
     /// All that tells one state from another.
     pub(super) fn key(&self) -> impl Eq + core::hash::Hash + use<> {
         let actions: std::vec::Vec<_> = self.actions.iter().copied().collect();
-        let flags = [self.is_main, self.is_terminated, self.wants_another, self.is_unheard];
+        let flags =
+            [self.is_main, self.is_terminated, self.has_stopped, self.wants_another, self.is_unheard];
         let times = [self.report_at, self.feed_at];
         (self.phase, self.succession, self.asked, flags, times, actions)
     }
