@@ -442,3 +442,281 @@ const fn verdict(exit: Option<Exit>, failure: Option<Failure>) -> Failure {
         (None, None) => Failure::Vanished,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::std_instead_of_core, reason = "tests")]
+    use super::*;
+    use crate::error::Operation;
+    use rustix::io::Errno;
+    use std::string::ToString;
+
+    const FAULT: Error = Error::call(Operation::Poll, Errno::NOMEM);
+    const READY: Outcome = Outcome::Received(Received::Report(Report::Ready));
+    const REFUSAL: Refusal = Refusal::Code(7);
+    const REFUSED: Outcome = Outcome::Received(Received::Report(Report::Refused(REFUSAL)));
+    const ALIVE: Outcome = Outcome::Found(false);
+    const ENDED: Outcome = Outcome::Found(true);
+    const SEE_END: Step = Step::SeeEnd(Patience::None);
+    const SEE_LAST_BREATH: Step = Step::SeeEnd(Patience::LastBreath);
+    const SEE_DEATH: Step = Step::SeeEnd(Patience::Death);
+
+    const fn exited(status: i32) -> Outcome {
+        Outcome::Exited(Some(Exit::Status(status)))
+    }
+
+    const KILLED: Outcome = Outcome::Exited(Some(Exit::Signal(9)));
+
+    /// Takes these steps in a look, or in an end for this reason, and tells what is known then.
+    fn after(
+        track: &mut Track,
+        reason: Option<Failure>,
+        script: &[(Step, Outcome)],
+    ) -> Result<Progress, Failure> {
+        match reason {
+            None => track.look(),
+            Some(failure) => track.give_up(failure),
+        }
+        for &(step, outcome) in script {
+            assert_eq!(track.step(), step, "{script:?}");
+            track.take(outcome);
+        }
+        assert_eq!(track.step(), Step::Rest, "{script:?}");
+        track.progress()
+    }
+
+    const UNANSWERED: Result<Progress, Failure> = Ok(Progress::Unsettled(Unsettled::Unanswered));
+    const UNTOLD: Result<Progress, Failure> = Ok(Progress::Unsettled(Unsettled::Untold(FAULT)));
+    const UNSEEN: Result<Progress, Failure> = Ok(Progress::Unsettled(Unsettled::Unseen(FAULT)));
+
+    #[test]
+    fn without_a_manager() {
+        use Step::{CloseSocket, Collect, Kill, Receive, RefuseReports};
+        let done = Outcome::Done;
+        let silence = Outcome::Received(Received::Nothing);
+        let closed = Outcome::Received(Received::Closed);
+        let late = Some(Failure::Deadline);
+        for (reason, script, found) in [
+            // What a look finds.
+            (None, &[(SEE_END, ALIVE), (Receive, silence)][..], Ok(Progress::Waiting)),
+            (None, &[(SEE_END, ALIVE), (Receive, READY)], Ok(Progress::Ready)),
+            (None, &[(SEE_END, Outcome::Failed(FAULT))], UNSEEN),
+            (None, &[(SEE_END, ENDED), (Receive, READY), (Collect, exited(0))], Ok(Progress::Ready)),
+            (
+                None,
+                &[(SEE_END, ENDED), (Receive, READY), (Collect, exited(1)), (CloseSocket, done)],
+                Err(Failure::Exited(1)),
+            ),
+            (
+                None,
+                &[(SEE_END, ENDED), (Receive, silence), (Collect, exited(0)), (CloseSocket, done)],
+                Err(Failure::Exited(0)),
+            ),
+            (None, &[(SEE_END, ALIVE), (Receive, REFUSED), (CloseSocket, done)], Ok(Progress::Waiting)),
+            (
+                None,
+                &[
+                    (SEE_END, ENDED),
+                    (Receive, REFUSED),
+                    (CloseSocket, done),
+                    (Collect, exited(1)),
+                    (CloseSocket, done),
+                ],
+                Err(Failure::Refused(REFUSAL)),
+            ),
+            (
+                None,
+                &[
+                    (SEE_END, ALIVE),
+                    (Receive, closed),
+                    (SEE_LAST_BREATH, ENDED),
+                    (SEE_END, ENDED),
+                    (Collect, exited(3)),
+                    (CloseSocket, done),
+                ],
+                Err(Failure::Exited(3)),
+            ),
+            (
+                None,
+                &[
+                    (SEE_END, ALIVE),
+                    (Receive, closed),
+                    (SEE_LAST_BREATH, ALIVE),
+                    (SEE_END, ALIVE),
+                    (Kill, done),
+                    (SEE_DEATH, ENDED),
+                    (Collect, KILLED),
+                    (CloseSocket, done),
+                ],
+                Err(Failure::Closed),
+            ),
+            // What an end comes to.
+            (
+                late,
+                &[(RefuseReports, done), (SEE_END, ALIVE), (Receive, READY)],
+                Ok(Progress::Ready),
+            ),
+            (
+                late,
+                &[
+                    (RefuseReports, done),
+                    (SEE_END, ALIVE),
+                    (Receive, silence),
+                    (SEE_END, ALIVE),
+                    (Kill, done),
+                    (SEE_DEATH, ALIVE),
+                    (CloseSocket, done),
+                ],
+                Err(Failure::Deadline),
+            ),
+            (
+                late,
+                &[
+                    (RefuseReports, done),
+                    (SEE_END, ALIVE),
+                    (Receive, REFUSED),
+                    (CloseSocket, done),
+                    (SEE_END, ENDED),
+                    (Collect, exited(1)),
+                    (CloseSocket, done),
+                ],
+                Err(Failure::Refused(REFUSAL)),
+            ),
+            (
+                late,
+                &[(RefuseReports, done), (SEE_END, ENDED), (Receive, READY), (Collect, exited(0))],
+                Ok(Progress::Ready),
+            ),
+        ] {
+            assert_eq!(after(&mut Track::reported(false), reason, script), found, "{script:?}");
+        }
+    }
+
+    #[test]
+    fn with_a_manager() {
+        use Step::{Announce, CloseSocket, Collect, Receive, SeeBarrier};
+        let done = Outcome::Done;
+        let mut track = Track::reported(true);
+        let first = [(SEE_END, ALIVE), (Receive, READY), (SEE_END, ALIVE), (Announce, Outcome::Failed(FAULT))];
+        assert_eq!(after(&mut track, None, &first), UNTOLD);
+        // What cannot be looked at may have ended.
+        let mut unseen = track;
+        assert_eq!(after(&mut unseen, None, &[(SEE_END, Outcome::Failed(FAULT))]), UNSEEN);
+        // What has ended is never announced.
+        let mut ended = track;
+        assert_eq!(after(&mut ended, None, &[(SEE_END, ENDED), (Collect, Outcome::Failed(FAULT))]), UNSEEN);
+        let withdrawn =
+            [(Collect, exited(0)), (CloseSocket, done), (Step::Withdraw(Failure::Exited(0)), done)];
+        assert_eq!(after(&mut ended, None, &withdrawn), Err(Failure::Exited(0)));
+        // To give up what is ready is to look.
+        let told = [(SEE_END, ALIVE), (Announce, done), (SeeBarrier, Outcome::Found(false))];
+        assert_eq!(after(&mut track, Some(Failure::Cancelled), &told), UNANSWERED);
+        assert_eq!(after(&mut track, None, &[(SeeBarrier, Outcome::Failed(FAULT))]), UNTOLD);
+        assert_eq!(after(&mut track, None, &[(SeeBarrier, Outcome::Found(true))]), Ok(Progress::Ready));
+        assert_eq!(after(&mut track, None, &[]), Ok(Progress::Ready));
+        // The manager cannot be told of a process that is no more.
+        let gone = [
+            (SEE_END, ENDED),
+            (Receive, READY),
+            (Collect, exited(0)),
+            (CloseSocket, done),
+            (Step::Withdraw(Failure::Exited(0)), done),
+        ];
+        assert_eq!(after(&mut Track::reported(true), None, &gone), Err(Failure::Exited(0)));
+    }
+
+    #[test]
+    fn a_report_outlives_a_status_that_cannot_be_had() {
+        let mut track = Track::reported(false);
+        let first = [(SEE_END, ENDED), (Step::Receive, READY), (Step::Collect, Outcome::Failed(FAULT))];
+        assert_eq!(after(&mut track, None, &first), UNSEEN);
+        assert_eq!(track.watch(), Watch::End);
+        assert!(track.is_expected() && track.is_in_flight());
+        let mut other = track;
+        assert_eq!(after(&mut track, None, &[(Step::Collect, exited(0))]), Ok(Progress::Ready));
+        let again = [(Step::Collect, exited(0))];
+        assert_eq!(after(&mut other, Some(Failure::Deadline), &again), Ok(Progress::Ready));
+    }
+
+    #[test]
+    fn one_that_reports_nothing() {
+        use Step::{CloseSocket, Collect, Kill, SeeTime};
+        let done = Outcome::Done;
+        let late = Some(Failure::Deadline);
+        assert_eq!(after(&mut Track::executed(false), None, &[]), Ok(Progress::Ready));
+        for (reason, script, found) in [
+            (None, &[(SEE_END, ALIVE), (SeeTime, Outcome::Found(false))][..], Ok(Progress::Waiting)),
+            (None, &[(SEE_END, ALIVE), (SeeTime, Outcome::Found(true))], Ok(Progress::Ready)),
+            (late, &[(SEE_END, ALIVE), (SeeTime, Outcome::Found(true))], Ok(Progress::Ready)),
+            (
+                late,
+                &[
+                    (SEE_END, ALIVE),
+                    (SeeTime, Outcome::Found(false)),
+                    (Kill, done),
+                    (SEE_DEATH, ENDED),
+                    (Collect, KILLED),
+                    (CloseSocket, done),
+                ],
+                Err(Failure::Deadline),
+            ),
+            (
+                None,
+                &[(SEE_END, ENDED), (Collect, exited(0)), (CloseSocket, done)],
+                Err(Failure::Exited(0)),
+            ),
+        ] {
+            assert_eq!(after(&mut Track::proving(false), reason, script), found, "{script:?}");
+        }
+    }
+
+    #[test]
+    fn each_state_is_watched_by_what_ends_it() {
+        let failed = State::Failed(Failure::Closed);
+        for (state, watch, is_expected, is_in_flight) in [
+            (State::Waiting, Watch::EndAndReport, true, true),
+            (State::Proving, Watch::End, true, true),
+            (State::Refused(REFUSAL), Watch::End, true, true),
+            (State::Ended { has_reported: true }, Watch::End, true, true),
+            (State::Announcing, Watch::End, false, true),
+            (State::Confirming, Watch::Barrier, false, true),
+            (State::Ready, Watch::Nothing, false, false),
+            (failed, Watch::Nothing, false, false),
+        ] {
+            let track = Track::new(state, true);
+            assert_eq!(track.watch(), watch, "{state:?}");
+            assert_eq!(track.is_expected(), is_expected, "{state:?}");
+            assert_eq!(track.is_in_flight(), is_in_flight, "{state:?}");
+            assert_eq!(track.is_ready(), state == State::Ready);
+        }
+    }
+
+    #[test]
+    fn an_exit_says_more_than_the_reason_to_kill() {
+        let late = Some(Failure::Deadline);
+        for (exit, failure, found) in [
+            (Some(Exit::Signal(9)), late, Failure::Deadline),
+            (None, late, Failure::Deadline),
+            (Some(Exit::Status(3)), late, Failure::Exited(3)),
+            (Some(Exit::Signal(11)), late, Failure::Killed(11)),
+            (Some(Exit::Signal(9)), None, Failure::Killed(9)),
+            (None, None, Failure::Vanished),
+        ] {
+            assert_eq!(verdict(exit, failure), found);
+        }
+    }
+
+    #[test]
+    fn words_and_times() {
+        assert_eq!(Patience::None.time(), Duration::ZERO);
+        assert_eq!(Patience::LastBreath.time(), Duration::from_millis(100));
+        assert_eq!(Patience::Death.time(), Duration::from_secs(1));
+        for (why, words) in [
+            (Unsettled::Unanswered, "successor is ready, the service manager has not answered"),
+            (Unsettled::Untold(FAULT), "successor is ready, the service manager does not know: "),
+            (Unsettled::Unseen(FAULT), "watching the successor: "),
+        ] {
+            assert!(why.to_string().starts_with(words));
+        }
+    }
+}

@@ -739,3 +739,317 @@ impl Lifecycle {
         self.actions.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::std_instead_of_core, reason = "tests")]
+    use super::*;
+    use std::string::ToString;
+    use std::vec::Vec;
+
+    const PID: Pid = Pid::from_raw(7).unwrap();
+    const FAULT: Error = Error::call(Operation::Poll, Errno::NOMEM);
+    const SILENT: Error = Error::call(Operation::Barrier, Errno::TIMEDOUT);
+
+    const fn at(seconds: u64) -> Moment {
+        Moment::at(Duration::from_secs(seconds))
+    }
+
+    const TERMS: Terms = Terms {
+        ready_within: Duration::from_secs(30),
+        drain_within: Duration::from_secs(40),
+        barrier_within: Duration::from_secs(20),
+        retry_every: Duration::from_secs(10),
+        feed_every: None,
+        is_init: false,
+    };
+
+    /// The columns of the table.
+    #[derive(Clone, Copy, Debug)]
+    enum Now {
+        Serving,
+        InFlight,
+        ToExec,
+        ToExit,
+    }
+
+    /// Its rows.
+    #[derive(Clone, Copy, Debug)]
+    enum What {
+        Asked(Request),
+        /// The same, and once more.
+        Twice(Request),
+        Found(Result<Progress, Failure>),
+        /// Asked for a successor, and a look finds this.
+        Another(Result<Progress, Failure>),
+        /// Asked to terminate, and a look finds this.
+        Terminated(Result<Progress, Failure>),
+        ExecFailed,
+        Drained,
+        /// Nothing, for so many seconds.
+        Silence(u64),
+    }
+
+    fn all(life: &mut Lifecycle, now: Moment) -> Vec<Action> {
+        core::iter::from_fn(|| life.next(now)).collect()
+    }
+
+    fn serving(terms: Terms) -> Lifecycle {
+        let mut life = Lifecycle::new(terms, true);
+        life.opened(Ok(()), at(0));
+        assert_eq!(all(&mut life, at(0)), [Action::Tell(Message::Serving)]);
+        life
+    }
+
+    fn life(now: Now) -> Lifecycle {
+        let mut life = serving(TERMS);
+        match now {
+            Now::Serving => {}
+            Now::InFlight => life.started(Ok(PID), Duration::MAX, at(0)),
+            Now::ToExec => life.request(Request::Exec),
+            Now::ToExit => life.request(Request::Terminate),
+        }
+        all(&mut life, at(0));
+        life
+    }
+
+    fn after(now: Now, what: What) -> Vec<Action> {
+        let mut life = life(now);
+        match what {
+            What::Asked(request) => life.request(request),
+            What::Twice(request) => {
+                life.request(request);
+                life.request(request);
+            }
+            What::Found(found) => life.looked(found, at(0)),
+            What::Another(found) => {
+                life.request(Request::Spawn);
+                assert_eq!(all(&mut life, at(0)), [Action::Look]);
+                life.looked(found, at(0));
+            }
+            What::Terminated(found) => {
+                life.request(Request::Terminate);
+                assert_eq!(all(&mut life, at(0)), [Action::GiveUp(Failure::Cancelled)]);
+                life.looked(found, at(0));
+            }
+            What::ExecFailed => {
+                life.drained();
+                assert_eq!(all(&mut life, at(0)), [Action::Exec]);
+                life.exec_failed(FAULT);
+            }
+            What::Drained => life.drained(),
+            What::Silence(seconds) => return all(&mut life, at(seconds)),
+        }
+        all(&mut life, at(0))
+    }
+
+    #[test]
+    fn each_cell_of_the_table() {
+        use Action::{Event as Say, Tell};
+        use Request::{Exec, Spawn, Terminate};
+        use What::{Another, Asked, Drained, ExecFailed, Found, Silence, Terminated, Twice};
+        let failed = Failure::Exited(1);
+        let not_started = Failure::NotStarted(FAULT);
+        let unseen = Ok(Progress::Unsettled(Unsettled::Unseen(FAULT)));
+        let untold = Ok(Progress::Unsettled(Unsettled::Untold(FAULT)));
+        let unanswered = Ok(Progress::Unsettled(Unsettled::Unanswered));
+        let refused = |why| Say(Event::Refused(why));
+        let drain = |leave| Say(Event::Drain(leave));
+        let exit = |status| Say(Event::Exit(status));
+        let stopping = Tell(Message::Stopping);
+        let handed_over = Say(Event::HandedOver(PID));
+        let in_flight = refused(Refused::InFlight);
+        let leaving = refused(Refused::Leaving);
+        let rows: [(Now, What, &[Action]); 45] = [
+            (Now::Serving, Asked(Spawn), &[Action::Start]),
+            (Now::InFlight, Asked(Spawn), &[Action::Look]),
+            (Now::InFlight, Another(Ok(Progress::Ready)), &[handed_over, drain(Leave::HandOver)]),
+            (Now::InFlight, Another(Err(failed)), &[Say(Event::Failed(failed)), Action::Start]),
+            (Now::InFlight, Another(Ok(Progress::Waiting)), &[in_flight]),
+            (Now::InFlight, Another(unanswered), &[in_flight]),
+            (Now::ToExec, Asked(Spawn), &[leaving]),
+            (Now::ToExit, Asked(Spawn), &[]),
+            (Now::Serving, Asked(Exec), &[Tell(Message::Reloading), drain(Leave::Exec)]),
+            (Now::InFlight, Asked(Exec), &[in_flight]),
+            (Now::ToExec, Asked(Exec), &[]),
+            (Now::ToExit, Asked(Exec), &[leaving]),
+            (Now::Serving, Asked(Terminate), &[stopping, drain(Leave::Exit)]),
+            (Now::InFlight, Asked(Terminate), &[Action::GiveUp(Failure::Cancelled)]),
+            (Now::InFlight, Terminated(Ok(Progress::Ready)), &[handed_over, drain(Leave::HandOver)]),
+            (
+                Now::InFlight,
+                Terminated(Err(failed)),
+                &[Say(Event::Failed(failed)), stopping, drain(Leave::Exit)],
+            ),
+            (Now::InFlight, Terminated(Ok(Progress::Waiting)), &[stopping, drain(Leave::Exit)]),
+            (
+                Now::InFlight,
+                Terminated(unseen),
+                &[Say(Event::Unseen(FAULT)), stopping, drain(Leave::Exit)],
+            ),
+            (Now::InFlight, Terminated(untold), &[Say(Event::Unheard(FAULT)), drain(Leave::HandOver)]),
+            (Now::InFlight, Terminated(unanswered), &[drain(Leave::HandOver)]),
+            (Now::ToExec, Asked(Terminate), &[stopping, drain(Leave::Exit)]),
+            (Now::ToExit, Asked(Terminate), &[exit(1)]),
+            (Now::Serving, Twice(Terminate), &[stopping, drain(Leave::Exit), exit(1)]),
+            (Now::InFlight, Twice(Terminate), &[Action::GiveUp(Failure::Cancelled), exit(1)]),
+            (Now::ToExec, Twice(Terminate), &[stopping, drain(Leave::Exit), exit(1)]),
+            (Now::Serving, Found(Ok(Progress::Ready)), &[]),
+            (Now::InFlight, Found(Ok(Progress::Ready)), &[handed_over, drain(Leave::HandOver)]),
+            (Now::InFlight, Found(Err(failed)), &[Say(Event::Failed(failed))]),
+            (Now::InFlight, Found(Ok(Progress::Waiting)), &[]),
+            (Now::InFlight, Found(unseen), &[Say(Event::Unseen(FAULT))]),
+            (Now::InFlight, Found(untold), &[Say(Event::Unheard(FAULT))]),
+            (Now::InFlight, Found(unanswered), &[]),
+            (Now::ToExec, ExecFailed, &[Say(Event::Failed(not_started)), Say(Event::Serve)]),
+            (Now::Serving, Drained, &[]),
+            (Now::InFlight, Drained, &[]),
+            (Now::ToExec, Drained, &[Action::Exec]),
+            (Now::ToExit, Drained, &[exit(0)]),
+            (Now::Serving, Silence(1000), &[]),
+            (Now::InFlight, Silence(29), &[]),
+            (Now::InFlight, Silence(30), &[Action::GiveUp(Failure::Deadline)]),
+            (Now::ToExec, Silence(39), &[]),
+            (Now::ToExec, Silence(40), &[Action::Exec]),
+            (Now::ToExit, Silence(39), &[]),
+            (Now::ToExit, Silence(40), &[exit(0)]),
+            (Now::ToExit, Silence(41), &[exit(0)]),
+        ];
+        for (now, what, expected) in rows {
+            assert_eq!(after(now, what), expected, "{now:?}: {what:?}");
+        }
+    }
+
+    #[test]
+    fn a_manager_is_waited_for_so_long() {
+        let mut life = life(Now::InFlight);
+        let untold = Ok(Progress::Unsettled(Unsettled::Untold(FAULT)));
+        let unanswered = Ok(Progress::Unsettled(Unsettled::Unanswered));
+        life.looked(untold, at(5));
+        assert_eq!(all(&mut life, at(5)), [Action::Event(Event::Unheard(FAULT))]);
+        assert!(!life.watches_successor());
+        // Told again each retry, and said once.
+        assert_eq!(life.deadline(), Some(at(15)));
+        assert_eq!(all(&mut life, at(15)), [Action::Look]);
+        life.looked(untold, at(15));
+        assert_eq!(all(&mut life, at(15)), []);
+        // Told at last: the barrier is watched, and waited for till 20 seconds are over.
+        life.looked(unanswered, at(16));
+        assert!(life.watches_successor());
+        assert_eq!(life.deadline(), Some(at(25)));
+        assert_eq!(all(&mut life, at(25)), [Action::Look]);
+        life.looked(unanswered, at(25));
+        let said = [Event::Unheard(SILENT), Event::HandedOver(PID), Event::Drain(Leave::HandOver)];
+        assert_eq!(all(&mut life, at(25)), said.map(Action::Event));
+        assert!(!life.is_main());
+    }
+
+    #[test]
+    fn a_look_that_finds_nothing_moves_no_deadline() {
+        let mut life = serving(TERMS);
+        life.started(Ok(PID), Duration::from_secs(2), at(0));
+        all(&mut life, at(0));
+        // One that proves itself in 2 seconds is looked at then, whatever was seen before.
+        life.looked(Ok(Progress::Waiting), at(1));
+        assert_eq!(life.deadline(), Some(at(2)));
+        assert_eq!(all(&mut life, at(2)), [Action::Look]);
+        // And again, if its clock was late.
+        life.looked(Ok(Progress::Waiting), at(2));
+        assert_eq!(life.deadline(), Some(at(12)));
+    }
+
+    #[test]
+    fn a_report_is_sent_till_it_is_heard() {
+        let mut life = Lifecycle::new(TERMS, true);
+        life.opened(Err(FAULT), at(0));
+        let said = [Action::Event(Event::Unheard(FAULT)), Action::Tell(Message::Serving)];
+        assert_eq!(all(&mut life, at(9)), said);
+        assert_eq!(all(&mut life, at(10)), [Action::Report]);
+        // Unheard again is not said again.
+        life.reported(Err(FAULT), at(10));
+        assert_eq!(all(&mut life, at(19)), []);
+        assert_eq!(all(&mut life, at(20)), [Action::Report]);
+        life.reported(Ok(()), at(20));
+        assert_eq!(life.deadline(), None);
+    }
+
+    #[test]
+    fn init_restarts_in_place_alone() {
+        let mut life = serving(Terms { is_init: true, ..TERMS });
+        life.request(Request::Spawn);
+        assert_eq!(all(&mut life, at(0)), [Action::Event(Event::Refused(Refused::Init))]);
+        life.request(Request::Exec);
+        assert_eq!(all(&mut life, at(0)).len(), 2);
+    }
+
+    #[test]
+    fn before_it_is_ready() {
+        for (request, said) in [
+            (Request::Spawn, Event::Refused(Refused::NotReady)),
+            (Request::Exec, Event::Refused(Refused::NotReady)),
+            (Request::Terminate, Event::Exit(0)),
+        ] {
+            let mut life = Lifecycle::new(TERMS, true);
+            life.request(request);
+            assert_eq!(all(&mut life, at(0)), [Action::Event(said)]);
+            assert!(!life.accepts());
+        }
+    }
+
+    #[test]
+    fn a_successor_becomes_the_main_process_once_its_predecessor_has_ended() {
+        let main = Action::Event(Event::Main);
+        let mut life = Lifecycle::new(TERMS, false);
+        life.opened(Ok(()), at(0));
+        assert_eq!(all(&mut life, at(0)), []);
+        assert!(!life.is_main());
+        let mut stopping = life.clone();
+        life.predecessor_ended();
+        assert_eq!(all(&mut life, at(0)), [main, Action::Tell(Message::Serving)]);
+        life.predecessor_ended();
+        assert_eq!(all(&mut life, at(0)), []);
+        assert!(life.is_main());
+        // It says that it stops when it can be heard.
+        stopping.request(Request::Terminate);
+        assert_eq!(all(&mut stopping, at(0)), [Action::Event(Event::Drain(Leave::Exit))]);
+        stopping.predecessor_ended();
+        assert_eq!(all(&mut stopping, at(0)), [main, Action::Tell(Message::Stopping)]);
+    }
+
+    #[test]
+    fn the_watchdog_is_fed_to_the_end() {
+        let mut life = serving(Terms { feed_every: Some(Duration::from_secs(5)), ..TERMS });
+        assert_eq!(life.deadline(), Some(at(5)));
+        assert_eq!(all(&mut life, at(7)), [Action::Tell(Message::Alive)]);
+        assert_eq!(life.deadline(), Some(at(12)));
+        life.request(Request::Terminate);
+        all(&mut life, at(7));
+        assert_eq!(life.deadline(), Some(at(12)));
+        life.drained();
+        all(&mut life, at(7));
+        assert_eq!(life.deadline(), None);
+    }
+
+    #[test]
+    fn words() {
+        for (event, words) in [
+            (Event::Serve, "serving again"),
+            (Event::Drain(Leave::HandOver), "draining, a successor serves"),
+            (Event::Drain(Leave::Exit), "draining, to exit"),
+            (Event::Drain(Leave::Exec), "draining, to execute anew"),
+            (Event::Exit(3), "exit with status 3"),
+            (Event::Started(PID), "successor 7 started"),
+            (Event::HandedOver(PID), "successor 7 serves"),
+            (Event::Failed(Failure::Closed), "restart failed: successor closed"),
+            (Event::Refused(Refused::InFlight), "restart failed: a successor is in flight"),
+            (Event::Refused(Refused::Leaving), "restart failed: this process is leaving"),
+            (Event::Refused(Refused::Init), "restart failed: no successor outlives PID 1"),
+            (Event::Refused(Refused::NotReady), "restart failed: this process is not ready"),
+            (Event::Unheard(FAULT), "service manager: "),
+            (Event::Unseen(FAULT), "restart: watching the successor: "),
+            (Event::Main, "the predecessor has ended"),
+        ] {
+            assert!(event.to_string().starts_with(words), "{event}");
+        }
+    }
+}
