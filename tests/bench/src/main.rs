@@ -1,5 +1,6 @@
 //! Measures the contenders against each other and writes the report. See `../README.md`.
 
+mod against;
 mod bars;
 mod calls;
 mod claim;
@@ -20,12 +21,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    const USAGE: &str = "usage: gracenet-bench CONTENDERS OUT [--quick] [--quote README]";
-    let (mut paths, mut quick, mut readme) = (Vec::new(), false, None);
+    const USAGE: &str =
+        "usage: gracenet-bench CONTENDERS OUT [--quick] [--quote README] [--against CONTENDERS]";
+    let (mut paths, mut quick, mut readme, mut older) = (Vec::new(), false, None, None);
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
             Long("quick") => quick = true,
+            Long("against") => older = Some(PathBuf::from(parser.value()?)),
             Long("quote") => readme = Some(PathBuf::from(parser.value()?)),
             Value(path) => paths.push(PathBuf::from(path)),
             other => return Err(other.unexpected().into()),
@@ -52,6 +55,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Successors of a predecessor that has ended are this process's to collect.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
 
+    if let Some(older) = older {
+        against::compare(&bin, &older, quick);
+        return Ok(());
+    }
     let claims = [1, 64, 1000, 4000].map(|count| {
         step(&format!("claim, {count} sockets"));
         let contenders = match count {

@@ -1,6 +1,6 @@
 //! From the signal to the successor's ready line, and how long the predecessor's thread is held up by it.
 
-use crate::contender::{Contender, ECDYSIS, HYGIENE, LIMIT, NOLIBC, SERVE, TINY, host};
+use crate::contender::{Contender, ECDYSIS, HYGIENE, LIMIT, NOLIBC, host};
 use crate::process::{Server, Start};
 use crate::stats::Samples;
 use std::path::Path;
@@ -42,7 +42,7 @@ pub fn measure(
                 continue;
             }
             let restarted = server.restart();
-            let executed = [SERVE, TINY].contains(&contender.name).then(|| server.exec());
+            let executed = contender.server.then(|| server.exec());
             if round > 0 {
                 samples.total.push_nanos(restarted.total);
                 samples.start.extend_nanos(restarted.start);
