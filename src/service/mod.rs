@@ -39,6 +39,7 @@ use crate::launch::{Launch, LaunchView};
 use crate::listener::ListenOptions;
 use crate::net::{Net, Rejected, SocketRef};
 use crate::notify::{self, Assignment, Notifier};
+use crate::predecessor::Predecessor;
 use crate::ready::Refusal;
 use crate::restart::{Progress, Readiness, Restart, Successor, Unsettled};
 use crate::signals::Signals;
@@ -164,6 +165,8 @@ trait Sockets: Send {
     fn store(&self, id: SocketId) -> Result<bool, Error>;
     fn active(&self, position: usize) -> Option<(SocketId, SocketRef<'_>)>;
     fn count(&self) -> usize;
+    fn inherited(&self, position: usize) -> Option<SocketRef<'_>>;
+    fn inherited_count(&self) -> usize;
     fn close_active(&mut self);
     fn close_all(&mut self);
 }
@@ -227,6 +230,14 @@ impl<const N: usize> Sockets for Net<N> {
 
     fn count(&self) -> usize {
         self.active.slots().len()
+    }
+
+    fn inherited(&self, position: usize) -> Option<SocketRef<'_>> {
+        self.inherited().find(|(at, _)| *at == position).map(|(_, socket)| socket)
+    }
+
+    fn inherited_count(&self) -> usize {
+        self.inherited.slots().len()
     }
 
     fn close_active(&mut self) {
@@ -414,6 +425,31 @@ impl<'p> Service<'p> {
     /// - As for [`Net::store`].
     pub fn store(&self, id: SocketId) -> Result<bool, Error> {
         self.net.store(id)
+    }
+
+    /// Returns the inherited descriptors that are not claimed yet, with their positions: see [`Net::inherited`]. There are
+    /// none once the service is ready.
+    pub fn inherited(&self) -> impl Iterator<Item = (usize, SocketRef<'_>)> {
+        (0..self.net.inherited_count()).filter_map(|position| Some((position, self.net.inherited(position)?)))
+    }
+
+    /// Returns the process that started this one, until [`Service::poll`] finds that it has ended: see
+    /// [`Net::predecessor`].
+    #[must_use]
+    pub fn predecessor(&self) -> Option<&Predecessor> {
+        self.net.owed().predecessor()
+    }
+
+    /// Reports to the predecessor, if there is one, why this process gives up: see [`Net::refuse`]. Dropping the service
+    /// reports the error of a listener by itself; this is for the reasons of the program's own. Exit then.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Forked`]: this is a fork of the process that began the service.
+    /// - [`Error::Call`]: the report could not be sent.
+    pub fn refuse(&mut self, refusal: Refusal) -> Result<(), Error> {
+        self.check_owner()?;
+        self.net.owed_mut().refuse(refusal)
     }
 
     /// Returns what speaks to the service manager. It does not wait.
