@@ -3,8 +3,7 @@
 use core::ffi::{CStr, c_char, c_int};
 use core::fmt;
 use core::ptr::null;
-use gracenet::Variable;
-use gracenet::{Error, Failure, Refusal, Unsettled};
+use gracenet::{Error, Failure, Refusal, Unsettled, Variable};
 use rustix::io::Errno;
 
 #[derive(Clone, Copy)]
@@ -13,10 +12,14 @@ pub(crate) enum Last {
     /// A null pointer, not UTF-8, out of range.
     Argument,
     NoSuccessor,
+    /// Only a handle of `gracenet_begin` has it.
+    NotBegun,
+    /// Only a handle of `gracenet_inherit` has it.
+    Begun,
     Error(Error),
     Failure(Failure),
-    /// The successor is ready, and the service manager could not be told.
-    Manager(Error),
+    /// The successor is in flight still.
+    Unsettled(Unsettled),
 }
 
 impl From<Error> for Last {
@@ -68,25 +71,35 @@ pub struct Parts {
 impl Last {
     /// What a function that fails so returns.
     pub(crate) fn code(&self) -> c_int {
-        let errno = match self {
-            Self::None => return 0,
-            Self::Argument => Errno::INVAL,
+        if let Self::None = self { 0 } else { -self.errno().raw_os_error() }
+    }
+
+    /// The errno that comes closest.
+    pub(crate) fn errno(&self) -> Errno {
+        match self {
+            Self::None => Errno::from_raw_os_error(0),
+            Self::Argument | Self::NotBegun | Self::Begun => Errno::INVAL,
             Self::NoSuccessor => Errno::SRCH,
-            Self::Error(error) | Self::Manager(error) => errno(error),
-            Self::Failure(Failure::Cancelled) => Errno::CANCELED,
+            Self::Error(error) | Self::Unsettled(Unsettled::Untold(error) | Unsettled::Unseen(error)) => {
+                errno(error)
+            }
+            Self::Unsettled(_) => Errno::AGAIN,
+            Self::Failure(Failure::Cancelled | Failure::Deadline) => Errno::CANCELED,
             Self::Failure(_) => Errno::CHILD,
-        };
-        -errno.raw_os_error()
+        }
     }
 
     pub(crate) fn parts(&self) -> Parts {
         match self {
             Self::None => Parts::of(Kind::None),
             Self::Argument => Parts::of(Kind::Argument),
-            Self::NoSuccessor => Parts::of(Kind::State),
-            Self::Error(error) => Parts::of_error(error),
+            Self::NoSuccessor | Self::NotBegun | Self::Begun => Parts::of(Kind::State),
+            Self::Error(error) | Self::Unsettled(Unsettled::Unseen(error)) => Parts::of_error(error),
+            Self::Unsettled(Unsettled::Untold(error)) => {
+                Parts { kind: Kind::Manager, ..Parts::of_error(error) }
+            }
+            Self::Unsettled(_) => Parts::of(Kind::Manager),
             Self::Failure(failure) => Parts::of_failure(failure),
-            Self::Manager(error) => Parts { kind: Kind::Manager, ..Parts::of_error(error) },
         }
     }
 }
@@ -97,9 +110,11 @@ impl fmt::Display for Last {
             Self::None => f.write_str("nothing has failed"),
             Self::Argument => f.write_str("an argument is null, not UTF-8 or out of range"),
             Self::NoSuccessor => f.write_str("no successor was started"),
+            Self::NotBegun => f.write_str("the handle has no service: gracenet_begin makes one"),
+            Self::Begun => f.write_str("the service does this: ask it by gracenet_request"),
             Self::Error(error) => error.fmt(f),
             Self::Failure(failure) => failure.fmt(f),
-            Self::Manager(error) => Unsettled::Untold(*error).fmt(f),
+            Self::Unsettled(why) => why.fmt(f),
         }
     }
 }
@@ -111,13 +126,13 @@ fn errno(error: &Error) -> Errno {
         Error::Capacity { .. } => Errno::NOSPC,
         Error::Variable { .. } => Errno::PROTO,
         Error::NotOpen { .. } | Error::StaleId => Errno::BADF,
-        Error::AlreadyInherited | Error::HandedOver => Errno::ALREADY,
+        Error::AlreadyInherited | Error::AlreadyBegun | Error::HandedOver => Errno::ALREADY,
         Error::UnknownNetwork(_) => Errno::PROTONOSUPPORT,
         Error::NotInherited | Error::NoArguments | Error::RelativePath => Errno::NOENT,
         Error::GivenUp => Errno::CANCELED,
         Error::InFlight | Error::NotReported => Errno::BUSY,
         Error::Killed { .. } => Errno::CHILD,
-        Error::Untrusted => Errno::PERM,
+        Error::Untrusted | Error::Forked => Errno::PERM,
         _ => Errno::INVAL,
     }
 }
@@ -129,6 +144,11 @@ impl Parts {
 
     const fn numbered(kind: Kind, number: c_int) -> Self {
         Self { number, ..Self::of(kind) }
+    }
+
+    /// What does not go with what was asked before.
+    pub(crate) const fn of_state(errno: Errno) -> Self {
+        Self::numbered(Kind::State, errno.raw_os_error())
     }
 
     fn of_error(error: &Error) -> Self {
@@ -157,7 +177,7 @@ impl Parts {
                 Self::numbered(Kind::Refused, (*code).try_into().unwrap_or(c_int::MAX))
             }
             Failure::Closed => Self::of(Kind::Closed),
-            Failure::Cancelled => Self::of(Kind::Cancelled),
+            Failure::Cancelled | Failure::Deadline => Self::of(Kind::Cancelled),
             _ => Self::of(Kind::Vanished),
         }
     }
