@@ -551,11 +551,7 @@ mod tests {
                 Err(Failure::Closed),
             ),
             // What an end comes to.
-            (
-                late,
-                &[(RefuseReports, done), (SEE_END, ALIVE), (Receive, READY)],
-                Ok(Progress::Ready),
-            ),
+            (late, &[(RefuseReports, done), (SEE_END, ALIVE), (Receive, READY)], Ok(Progress::Ready)),
             (
                 late,
                 &[
@@ -597,7 +593,8 @@ mod tests {
         use Step::{Announce, CloseSocket, Collect, Receive, SeeBarrier};
         let done = Outcome::Done;
         let mut track = Track::reported(true);
-        let first = [(SEE_END, ALIVE), (Receive, READY), (SEE_END, ALIVE), (Announce, Outcome::Failed(FAULT))];
+        let first =
+            [(SEE_END, ALIVE), (Receive, READY), (SEE_END, ALIVE), (Announce, Outcome::Failed(FAULT))];
         assert_eq!(after(&mut track, None, &first), UNTOLD);
         // What cannot be looked at may have ended.
         let mut unseen = track;
@@ -660,11 +657,7 @@ mod tests {
                 ],
                 Err(Failure::Deadline),
             ),
-            (
-                None,
-                &[(SEE_END, ENDED), (Collect, exited(0)), (CloseSocket, done)],
-                Err(Failure::Exited(0)),
-            ),
+            (None, &[(SEE_END, ENDED), (Collect, exited(0)), (CloseSocket, done)], Err(Failure::Exited(0))),
         ] {
             assert_eq!(after(&mut Track::proving(false), reason, script), found, "{script:?}");
         }

@@ -322,10 +322,7 @@ impl Taking<'_> {
             Input::Rest => {
                 past.looks = false;
                 let progress = track.unwrap().progress();
-                if matches!(
-                    progress,
-                    Ok(Progress::Unsettled(Unsettled::Unanswered | Unsettled::Untold(_)))
-                ) {
+                if matches!(progress, Ok(Progress::Unsettled(Unsettled::Unanswered | Unsettled::Untold(_)))) {
                     past.expects = None;
                     past.unconfirmed.get_or_insert(0);
                     // The announcement says it too.
@@ -400,8 +397,7 @@ impl Taking<'_> {
                     _ => {
                         let is_expected = track.is_expected();
                         track.look();
-                        let is_late =
-                            input == Input::Due && past.expects.is_some_and(|ticks| ticks >= READY);
+                        let is_late = input == Input::Due && past.expects.is_some_and(|ticks| ticks >= READY);
                         self.rule(!is_late || !is_expected, "not given up at its deadline");
                     }
                 }
@@ -464,16 +460,22 @@ impl Taking<'_> {
                 (past.drains, past.draining, past.is_drained) = (None, None, false);
             }
             Event::Drain(leave) => {
-                let is_news = past.drains.is_none() || past.drains == Some(Leave::Exec) && leave == Leave::Exit;
+                let is_news =
+                    past.drains.is_none() || past.drains == Some(Leave::Exec) && leave == Leave::Exit;
                 self.rule(is_news, "drains twice");
                 self.rule(self.process.life.queued() == 0, "a word between Drain and what drains");
                 match leave {
                     Leave::HandOver => {
                         // It was ready when it was looked at last.
-                        self.rule(past.handed_over || past.unconfirmed.is_some(), "drains for a successor that does not serve");
+                        self.rule(
+                            past.handed_over || past.unconfirmed.is_some(),
+                            "drains for a successor that does not serve",
+                        );
                     }
                     Leave::Exit => self.rule(past.terminations > 0, "drains to exit though nobody asked"),
-                    Leave::Exec => self.rule(self.process.track.is_none(), "drains with a successor in flight"),
+                    Leave::Exec => {
+                        self.rule(self.process.track.is_none(), "drains with a successor in flight")
+                    }
                 }
                 let past = &mut self.process.past;
                 past.accepts = false;
@@ -600,12 +602,18 @@ impl Taking<'_> {
         self.rule(past.draining.is_none_or(|ticks| ticks < DRAIN), "drains beyond its deadline");
         self.rule(past.unheard.is_none_or(|ticks| ticks < RETRY), "not reported again");
         if let Some(track) = track {
-            self.rule(life.watches_successor() || within(RETRY), "an unseen successor is not looked at again");
+            self.rule(
+                life.watches_successor() || within(RETRY),
+                "an unseen successor is not looked at again",
+            );
             let is_untold = !track.is_expected() && !past.announced;
             self.rule(!is_untold || within(RETRY), "not announced again");
         }
         self.rule(
-            past.terminations == 0 || life.leaves_at().is_some_and(|at| within(DRAIN) && at <= NOW.later(Duration::from_secs(DRAIN.into()))),
+            past.terminations == 0
+                || life
+                    .leaves_at()
+                    .is_some_and(|at| within(DRAIN) && at <= NOW.later(Duration::from_secs(DRAIN.into()))),
             "no exit follows a termination",
         );
         self.rule(past.draining.is_some() == life.leaves_at().is_some(), "drains without a word");
@@ -879,7 +887,11 @@ impl Explorer {
         let hands_over = traits.is_open && chain.len() == self.world.generations;
         let exits: &[Exit] = if hands_over {
             &[CRASHED, DONE]
-        } else if traits.is_open || !traits.follows { &[CRASHED] } else { &[CRASHED, GAVE_UP, DONE] };
+        } else if traits.is_open || !traits.follows {
+            &[CRASHED]
+        } else {
+            &[CRASHED, GAVE_UP, DONE]
+        };
         // What crashes in the very moment of a look at its report crashes after that.
         let is_looked_at = before.looks && (traits.is_open || !traits.follows);
         for exit in exits.iter().filter(|exit| !is_looked_at || **exit != CRASHED) {
@@ -912,9 +924,7 @@ impl Explorer {
                 Wire::Silent => Received::Nothing,
             })))],
             Step::RefuseReports | Step::Kill | Step::Announce => std::vec![done],
-            Step::Collect => {
-                [exit, None].map(|exit| number(Input::Found(Outcome::Exited(exit)))).to_vec()
-            }
+            Step::Collect => [exit, None].map(|exit| number(Input::Found(Outcome::Exited(exit)))).to_vec(),
         };
         if self.world.has_faults {
             outcomes.push(number(Input::Found(Outcome::Failed(FAULT))));
@@ -965,9 +975,8 @@ impl Explorer {
         if effects.starts {
             next.push(Member { process: 2, wire: Wire::Silent, exit: 0 });
         }
-        let has_left = |member: &Member| {
-            matches!(member.exit, 1 | 2) || self.traits[member.process as usize].is_leaving
-        };
+        let has_left =
+            |member: &Member| matches!(member.exit, 1 | 2) || self.traits[member.process as usize].is_leaving;
         let is_excused = number % INPUTS == 5
             || self.traits[chain[member].process as usize].is_leaving
             || chain.get(member + 1).is_some_and(has_left)
@@ -1111,13 +1120,8 @@ fn explore(world: World) {
 }
 
 /// Two generations, and the third by what it does to the second.
-const BARE: World = World {
-    has_manager: false,
-    has_watchdog: false,
-    has_faults: true,
-    kind: Kind::Reported,
-    generations: 2,
-};
+const BARE: World =
+    World { has_manager: false, has_watchdog: false, has_faults: true, kind: Kind::Reported, generations: 2 };
 
 #[test]
 fn explored_without_a_manager() {

@@ -97,7 +97,8 @@ pub enum Event {
     Failed(Failure),
     /// A request was refused, and nothing was changed.
     Refused(Refused),
-    /// The service manager did not hear a message. The message is sent again, unless the manager is gone.
+    /// The service manager did not hear a message, and this is the first one in a row. Of all messages, those that say
+    /// which process is ready are sent again, unless the manager is gone.
     Unheard(Error),
     /// The successor cannot be looked at. It is in flight still, and is looked at again.
     Unseen(Error),
@@ -270,9 +271,19 @@ impl Lifecycle {
         matches!(self.succession, Succession::InFlight { is_watched: true, .. })
     }
 
+    /// Whether this process has yet to say that it is ready.
+    pub(crate) const fn is_opening(&self) -> bool {
+        matches!(self.phase, Phase::Opening)
+    }
+
     /// Whether [`Lifecycle::next`] has to know the moment.
     pub(crate) fn needs_clock(&self) -> bool {
         self.asked != Asked::default() || self.deadline().is_some()
+    }
+
+    /// Whether [`Lifecycle::next`] has something to hand out, whatever the moment.
+    pub(crate) fn is_pending(&self) -> bool {
+        !self.actions.is_empty() || self.asked != Asked::default()
     }
 
     /// The next moment at which there is something to do.
@@ -684,8 +695,7 @@ impl Lifecycle {
     /// All that tells one state from another.
     pub(super) fn key(&self) -> impl Eq + core::hash::Hash + use<> {
         let actions: std::vec::Vec<_> = self.actions.iter().copied().collect();
-        let flags =
-            [self.is_main, self.is_terminated, self.has_stopped, self.wants_another, self.is_unheard];
+        let flags = [self.is_main, self.is_terminated, self.has_stopped, self.wants_another, self.is_unheard];
         let times = [self.report_at, self.feed_at];
         (self.phase, self.succession, self.asked, flags, times, actions)
     }
@@ -882,11 +892,7 @@ mod tests {
                 &[Say(Event::Failed(failed)), stopping, drain(Leave::Exit)],
             ),
             (Now::InFlight, Terminated(Ok(Progress::Waiting)), &[stopping, drain(Leave::Exit)]),
-            (
-                Now::InFlight,
-                Terminated(unseen),
-                &[Say(Event::Unseen(FAULT)), stopping, drain(Leave::Exit)],
-            ),
+            (Now::InFlight, Terminated(unseen), &[Say(Event::Unseen(FAULT)), stopping, drain(Leave::Exit)]),
             (Now::InFlight, Terminated(untold), &[Say(Event::Unheard(FAULT)), drain(Leave::HandOver)]),
             (Now::InFlight, Terminated(unanswered), &[drain(Leave::HandOver)]),
             (Now::ToExec, Asked(Terminate), &[stopping, drain(Leave::Exit)]),

@@ -478,7 +478,7 @@ impl<'p> Service<'p> {
     /// - The error of [`Net::inherit`], if that failed.
     pub fn ready(&mut self) -> Result<(), Error> {
         self.check_owner()?;
-        if self.accepts() {
+        if !self.life.is_opening() {
             return Ok(());
         }
         let heard = match self.net.ready() {
@@ -491,7 +491,7 @@ impl<'p> Service<'p> {
         let now = self.read_clock();
         self.life.opened(heard, now);
         self.reap_orphans();
-        self.arm();
+        self.show();
         Ok(())
     }
 
@@ -520,7 +520,11 @@ impl<'p> Service<'p> {
         loop {
             let now = self.moment();
             let next = match self.life.next(now) {
-                Some(Action::Event(event)) => return Some(self.told(event)),
+                Some(Action::Event(event)) => {
+                    // The program may fork before it calls again.
+                    self.is_owner = None;
+                    return Some(self.told(event));
+                }
                 Some(action) => Next::Act(action),
                 None => self.next_source().map_or(Next::Rest, Next::Take),
             };
@@ -542,6 +546,10 @@ impl<'p> Service<'p> {
 
     /// The next source that shows something, of those that were asked since the last call that returned `None`.
     fn next_source(&mut self) -> Option<Source> {
+        // An epoll instance that a forked copy asks forgets what is pending for the process that made it.
+        if matches!(self.wait, Wait::One(..)) && !self.is_owner() {
+            return None;
+        }
         let mut shown = match self.shown.take() {
             Some(shown) => shown,
             None => self.ask(),
@@ -573,14 +581,24 @@ impl<'p> Service<'p> {
         *self.is_owner.get_or_insert_with(|| getpid() == self.owner)
     }
 
-    /// Asks for something that no signal has asked for. [`Service::poll`] says what comes of it.
+    /// Asks for something that no signal has asked for. [`Service::poll`] says what comes of it; the service is readable
+    /// until then.
     pub fn request(&mut self, request: Request) {
         self.life.request(request);
+        self.show();
     }
 
-    /// Says, while draining, that nothing is open any more. The next [`Service::poll`] says what follows.
+    /// Says, while draining, that nothing is open any more. [`Service::poll`] says what follows; the service is readable
+    /// until then.
     pub fn drained(&mut self) {
         self.life.drained();
+        self.show();
+    }
+
+    /// Has the one descriptor show what the program's own call has brought about.
+    fn show(&mut self) {
+        self.arm();
+        self.forget_round();
     }
 
     /// Says that the program does its work, for [`Watchdog::Alive`].
@@ -608,10 +626,11 @@ impl<'p> Service<'p> {
         self.sources().map(|(_, fd)| fd)
     }
 
-    /// Returns the moment at which to call [`Service::poll`] if nothing shows before; `None` for never.
+    /// Returns the moment at which to call [`Service::poll`] if nothing shows before; `None` for never. A moment that has
+    /// passed means at once.
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {
-        self.life.deadline()
+        if self.life.is_pending() { Some(Moment::at(Duration::ZERO)) } else { self.life.deadline() }
     }
 
     fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>)> {
@@ -787,7 +806,7 @@ impl<'p> Service<'p> {
 
     /// Has the one descriptor show what is to be waited for now.
     fn arm(&mut self) {
-        let (deadline, is_watched) = (self.life.deadline(), self.life.watches_successor());
+        let (deadline, is_watched) = (self.deadline(), self.life.watches_successor());
         let successor = self.net.owed().successor();
         let Wait::One(watch, _) = &mut self.wait else { return };
         if watch.is_set(deadline, successor, is_watched) || !self.is_owner() {
@@ -799,8 +818,9 @@ impl<'p> Service<'p> {
             let now = self.read_clock();
             self.life.looked(Ok(Progress::Unsettled(Unsettled::Unseen(error))), now);
         }
+        let deadline = self.deadline();
         if let Wait::One(watch, _) = &mut self.wait {
-            watch.arm(self.life.deadline());
+            watch.arm(deadline);
         }
     }
 
