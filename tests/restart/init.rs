@@ -165,7 +165,7 @@ fn starts_no_successor() -> Outcome {
         init.signal(Signal::USR2);
         assert_eq!(
             line(&mut init.stderr),
-            "restart failed: no successor outlives PID 1; SIGHUP restarts in place"
+            "restart failed: no successor outlives PID 1; a restart in place does"
         );
         assert_eq!(body(&get(&address, "/")), "1\n");
         init.signal(Signal::HUP);

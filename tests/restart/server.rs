@@ -400,8 +400,8 @@ fn terminates() -> Outcome {
         let slow = ask_slowly(&server, &address, if signals.len() == 1 { 200 } else { 20_000 });
         for signal in signals {
             server.signal(*signal);
-            // The second must not overtake the first.
-            while signals.len() == 2 && *signal == Signal::TERM && TcpStream::connect(&address).is_err() {}
+            // The second must not overtake the first, after which a server refuses clients.
+            while signals.len() == 2 && *signal == Signal::TERM && TcpStream::connect(&address).is_ok() {}
         }
         assert_eq!(server.child.wait()?.code(), Some(code), "{signals:?}");
         if code == 0 {
