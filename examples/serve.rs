@@ -58,7 +58,6 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags};
-use rustix::time::{ClockId, clock_gettime};
 use socket2::Socket;
 
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -373,9 +372,7 @@ const QUEUE: usize = 4096;
 
 /// The time that is left until a deadline.
 fn left(deadline: Moment) -> Timespec {
-    let now = clock_gettime(ClockId::Monotonic);
-    let now = Moment::at(Duration::new(now.tv_sec as u64, now.tv_nsec as u32));
-    deadline.since(now).try_into().unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
+    deadline.remaining().try_into().unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
 }
 
 struct Listener {

@@ -32,7 +32,7 @@ pub use process::Process;
 use crate::address::Endpoint;
 use crate::deadline::now;
 use crate::digits::{DIGITS, decimal};
-use crate::error::Error;
+use crate::error::{Error, Operation};
 use crate::failure::Failure;
 use crate::handover::Owed;
 use crate::launch::{Launch, LaunchView};
@@ -365,7 +365,7 @@ impl<'p> Service<'p> {
         endpoint: &Endpoint<'_>,
         options: &ListenOptions<'_>,
     ) -> Result<SocketId, Error> {
-        self.net.claim_at(endpoint, options)
+        self.net.claim_at(endpoint, options).inspect_err(|error| self.refusal = refusal(error))
     }
 
     /// Claims the first unclaimed inherited descriptor with this name, of any kind: see [`Net::claim_name`].
@@ -469,7 +469,7 @@ impl<'p> Service<'p> {
     /// inherited and not claimed. Accept from now on, and not before.
     ///
     /// A service manager that does not hear it is told again at each [`Policy::retry_every`], and [`Service::poll`] says so.
-    /// A manager that is gone is not.
+    /// A manager that is gone is not: from then on the service goes on as without one.
     ///
     /// # Errors
     ///
@@ -482,11 +482,14 @@ impl<'p> Service<'p> {
             return Ok(());
         }
         let heard = match self.net.ready() {
-            Err(error @ Error::Call { .. }) if self.life.is_main() => Err(self.give_up_manager(error)),
-            other => {
-                other?;
-                Ok(())
+            Err(error @ Error::Call { .. }) if self.life.is_main() => {
+                if self.give_up_manager(error) {
+                    // Closes what nobody claimed.
+                    self.net.ready()?;
+                }
+                Err(error)
             }
+            heard => heard.map(Ok)?,
         };
         let now = self.read_clock();
         self.life.opened(heard, now);
@@ -495,14 +498,32 @@ impl<'p> Service<'p> {
         Ok(())
     }
 
-    /// Without a manager from now on, if it is gone: nobody will ever hear.
-    fn give_up_manager(&mut self, error: Error) -> Error {
-        if matches!(error.errno(), Some(Errno::CONNREFUSED | Errno::NOENT)) {
+    /// Goes on as without a service manager if this says that it is gone. Nobody will ever hear.
+    fn give_up_manager(&mut self, error: Error) -> bool {
+        let is_gone = matches!(
+            error,
+            Error::Call {
+                operation: Operation::Connect | Operation::Send,
+                errno: Errno::CONNREFUSED | Errno::NOENT,
+                ..
+            }
+        );
+        if is_gone {
             self.net.owed_mut().notifier = Notifier::none();
-            // Closes what nobody claimed. There is nobody left to tell.
-            let _ = self.net.ready();
         }
-        error
+        is_gone
+    }
+
+    /// Does something that begins with a word to the service manager; once more, and as without a manager, if it is gone.
+    fn with_manager<T>(&mut self, act: impl Fn(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        let result = act(self);
+        match result {
+            Err(error) if self.give_up_manager(error) => {
+                self.life.told(Err(error));
+                act(self)
+            }
+            result => result,
+        }
     }
 
     /// Returns whether the program may accept. It may until it is told to drain, and again after [`Event::Serve`].
@@ -737,17 +758,22 @@ impl<'p> Service<'p> {
             Action::Look => self.look(None),
             Action::GiveUp(failure) => self.look(Some(failure)),
             Action::Exec => {
-                let Err(error) = self.net.exec(self.launch.reborrow(), &self.policy.restart);
+                let exec =
+                    |service: &mut Self| service.net.exec(service.launch.reborrow(), &service.policy.restart);
+                let Err(error) = self.with_manager(exec);
                 self.life.exec_failed(error);
             }
             Action::Report => {
-                let heard = self.net.ready().map_err(|error| self.give_up_manager(error));
+                let heard = self.with_manager(|service| service.net.ready());
                 self.life.reported(heard, now);
             }
             Action::Tell(Message::Alive) if !self.feeds() => {}
             Action::Tell(Message::Serving) if self.has_status => {}
             Action::Tell(message) => {
                 let heard = self.tell(message);
+                if let Err(error) = heard {
+                    self.give_up_manager(error);
+                }
                 self.life.told(heard);
             }
             Action::Event(_) => {}
