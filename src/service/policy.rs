@@ -23,6 +23,7 @@ pub struct Policy<'p> {
     pub(super) reaps_orphans: bool,
     pub(super) watchdog: Watchdog,
     pub(super) watches: bool,
+    pub(super) has_manager: bool,
 }
 
 /// What SIGHUP asks for.
@@ -71,6 +72,7 @@ impl<'p> Policy<'p> {
             reaps_orphans: true,
             watchdog: Watchdog::Poll,
             watches: true,
+            has_manager: true,
         }
     }
 
@@ -160,6 +162,17 @@ impl<'p> Policy<'p> {
     #[must_use]
     pub const fn one_descriptor(mut self, makes: bool) -> Self {
         self.watches = makes;
+        self
+    }
+
+    /// Sets whether a [`Process`](super::Process) has its service speak to the service manager that `NOTIFY_SOCKET` names.
+    /// Without it, a program that is linked as one whole does not carry the code of the messages and their words: 25 KB.
+    ///
+    /// A program that leaves the manager to somebody else switches off the [`Policy::watchdog`] too.
+    #[must_use]
+    #[doc(alias = "NOTIFY_SOCKET")]
+    pub const fn manager(mut self, speaks: bool) -> Self {
+        self.has_manager = speaks;
         self
     }
 }

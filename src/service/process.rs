@@ -150,7 +150,9 @@ impl<const N: usize, const ARGS: usize, const VARS: usize> Parts<N, ARGS, VARS> 
     unsafe fn assemble<'p>(&'p mut self, policy: Policy<'p>) -> Result<Service<'p>, Error> {
         // SAFETY: the caller's contract.
         unsafe { self.net.inherit(&mut self.launch) }?;
-        self.net.set_notifier(Notifier::from_launch(&self.launch)?);
+        if policy.has_manager {
+            self.net.set_notifier(Notifier::from_launch(&self.launch)?);
+        }
         let fed_within =
             if policy.watchdog == Watchdog::Off { None } else { notify::watchdog(&self.launch)? };
         let mut service = Service::assemble(&mut self.net, self.launch.view(), policy, fed_within)?;
