@@ -30,6 +30,7 @@ pub use policy::{Policy, Reload, Watchdog};
 pub use process::Process;
 
 use crate::address::Endpoint;
+use crate::cstr::CStrPtr;
 use crate::deadline::now;
 use crate::digits::{DIGITS, decimal};
 use crate::error::{Error, Operation};
@@ -45,6 +46,7 @@ use crate::restart::{Progress, Readiness, Restart, Successor, Unsettled};
 use crate::signals::Signals;
 use crate::table::SocketId;
 use core::convert::Infallible;
+use core::ffi::CStr;
 use core::fmt;
 use core::time::Duration;
 use heapless::String;
@@ -452,6 +454,12 @@ impl<'p> Service<'p> {
         self.net.owed_mut().refuse(refusal)
     }
 
+    /// Returns the arguments that the program was started with, its name first: for a program without libc, which finds
+    /// them nowhere else. See [`Launch::args`].
+    pub fn args(&self) -> impl Iterator<Item = &CStr> {
+        self.launch.args.iter().map_while(Option::as_ref).map(CStrPtr::as_c_str)
+    }
+
     /// Returns what speaks to the service manager. It does not wait.
     #[must_use]
     pub fn notifier(&self) -> &Notifier {
@@ -644,7 +652,7 @@ impl<'p> Service<'p> {
     /// Returns the descriptors to poll for reading, four at most, for a loop without [`AsFd`]. The set changes, so fetch it
     /// again after each [`Service::poll`].
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sources().map(|(_, fd)| fd)
+        self.sources().into_iter().map(|(_, fd)| fd)
     }
 
     /// Returns the moment at which to call [`Service::poll`] if nothing shows before; `None` for never. A moment that has
@@ -654,13 +662,22 @@ impl<'p> Service<'p> {
         if self.life.is_pending() { Some(Moment::at(Duration::ZERO)) } else { self.life.deadline() }
     }
 
-    fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>)> {
-        let owed = self.net.owed();
-        let signals = self.wait.signals().map(|signals| (Source::Signals, signals.as_fd()));
-        let predecessor = owed.predecessor().map(|predecessor| (Source::Predecessor, predecessor.as_fd()));
-        let successor = owed.successor().filter(|_| self.life.watches_successor());
-        let successor = successor.into_iter().flat_map(Successor::fds).map(|fd| (Source::Successor, fd));
-        signals.into_iter().chain(predecessor).chain(successor)
+    /// What is waited for now; there is room for all of it.
+    fn sources(&self) -> heapless::Vec<(Source, BorrowedFd<'_>), 4> {
+        let mut sources = heapless::Vec::new();
+        let mut add = |source, fd| {
+            let _fits = sources.push((source, fd));
+        };
+        if let Some(signals) = self.wait.signals() {
+            add(Source::Signals, signals.as_fd());
+        }
+        if let Some(predecessor) = self.net.owed().predecessor() {
+            add(Source::Predecessor, predecessor.as_fd());
+        }
+        if let Some(successor) = self.net.owed().successor().filter(|_| self.life.watches_successor()) {
+            successor.fds().for_each(|fd| add(Source::Successor, fd));
+        }
+        sources
     }
 
     /// The moment, if anything depends on it.
@@ -690,16 +707,18 @@ impl<'p> Service<'p> {
     }
 
     fn ask_each(&self) -> Shown {
-        let mut sources = heapless::Vec::<_, 4>::new();
+        let sources = self.sources();
         let mut fds = heapless::Vec::<_, 4>::new();
-        for (source, fd) in self.sources() {
-            let _fits = sources.push(source);
-            let _fits = fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        for (_, fd) in &sources {
+            let _fits = fds.push(PollFd::from_borrowed_fd(*fd, PollFlags::IN));
         }
         let mut shown = Shown::NOTHING;
         if rustix::event::poll(&mut fds, Some(&Timespec::default())).is_ok() {
-            let showing = fds.iter().zip(sources).filter(|(fd, _)| !fd.revents().is_empty());
-            showing.for_each(|(_, source)| shown.add(source));
+            for (fd, (source, _)) in fds.iter().zip(&sources) {
+                if !fd.revents().is_empty() {
+                    shown.add(*source);
+                }
+            }
         } else {
             // More than the limit of open files, which was lowered since. To look at these two finds out the same.
             shown.add(Source::Signals);
