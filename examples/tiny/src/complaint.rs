@@ -2,6 +2,7 @@
 
 use crate::line::Line;
 use crate::start;
+use gracenet::service::Refused;
 use gracenet::{Error, Failure, Refusal};
 use rustix::io::Errno;
 
@@ -55,9 +56,23 @@ impl From<Failure> for Complained {
             Failure::Exited(status) => ("successor exited with status", status),
             Failure::Killed(signal) => ("successor was killed by signal", signal),
             Failure::Refused(Refusal::Errno(errno)) => ("successor refused, errno", errno.raw_os_error()),
-            Failure::Cancelled => ("successor was not ready in time", 0),
+            Failure::Deadline => ("successor was not ready in time", 0),
             _ => ("successor ended before it was ready", 0),
         };
         complain(what, number)
+    }
+}
+
+impl From<Refused> for Complained {
+    #[cold]
+    #[inline(never)]
+    fn from(why: Refused) -> Self {
+        let what = match why {
+            // The kernel ends a container with its PID 1.
+            Refused::Init => "PID 1 has no successor, but restarts in place",
+            Refused::InFlight => "a successor is in flight",
+            _ => "cannot restart",
+        };
+        complain(what, 0)
     }
 }

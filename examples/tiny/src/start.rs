@@ -40,7 +40,7 @@ unsafe extern "C" fn _start() -> ! {
 
 extern "C" fn begin(stack: *const usize) -> ! {
     exit(match crate::main(stack) {
-        Ok(()) => 0,
+        Ok(status) => status.into(),
         Err(Complained) => 1,
     })
 }
