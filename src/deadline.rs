@@ -9,10 +9,16 @@ use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 
 impl Moment {
+    /// Returns the moment that it is. Reads the clock by a system call.
+    #[must_use]
+    pub fn now() -> Self {
+        Self::at(now())
+    }
+
     /// Returns the time from now until this moment; zero if it has passed.
     #[must_use]
     pub fn remaining(self) -> Duration {
-        self.since(Self::at(now()))
+        self.since(Self::now())
     }
 }
 

@@ -121,7 +121,7 @@ impl Server {
     /// perhaps on this very processor. One that was given up in this instant has said so in vain, and ends.
     #[inline(never)]
     fn open(&mut self) -> Result<(), Complained> {
-        let inherited = self.service.unclaimed();
+        let inherited = self.service.inherited().count();
         let mut addresses: Vec<_, LISTENERS> = Vec::new();
         for argument in self.service.args().skip(1) {
             let address = argument.to_str().ok().and_then(|argument| argument.parse().ok());
@@ -134,7 +134,7 @@ impl Server {
         addresses.into_iter().try_for_each(|address| self.listen(address))?;
         let mut line = Line::new();
         line.text("ready pid=").number(start::pid());
-        line.text(" inherited=").number((inherited - self.service.unclaimed()) as u64);
+        line.text(" inherited=").number((inherited - self.service.inherited().count()) as u64);
         line.text(" listeners=").number(self.listeners.len() as u64).text("\n");
         line.write(&start::stdout());
         Ok(())
@@ -154,10 +154,10 @@ impl Server {
             let serves = self.service.accepts();
             let crowds = serves && self.connections.is_full();
             if crowds != self.crowd.is_some() {
-                self.crowd = crowds.then(|| self.service.now().later(PATIENCE));
+                self.crowd = crowds.then(|| Moment::now().later(PATIENCE));
             }
             let until = self.service.deadline().into_iter().chain(self.crowd).min();
-            let time = until.map(|until| until.since(self.service.now()));
+            let time = until.map(Moment::remaining);
             let is_due = time == Some(Duration::ZERO);
             let accepts = serves && !crowds && !self.exhausted;
             let pause = self.exhausted.then_some(MOMENT);
