@@ -99,10 +99,12 @@ impl<'p> Policy<'p> {
         self
     }
 
-    /// Sets the time after which a failed message, or a failed look at a successor, is tried again.
+    /// Sets the time after which a failed message, or a failed look at a successor, is tried again; a millisecond at least.
     #[must_use]
     pub const fn retry_every(mut self, time: Duration) -> Self {
-        self.retry_every = time;
+        // At once would be within one call of `Service::poll`, which would not return.
+        const LEAST: Duration = Duration::from_millis(1);
+        self.retry_every = if time.as_nanos() < LEAST.as_nanos() { LEAST } else { time };
         self
     }
 
