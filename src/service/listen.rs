@@ -4,7 +4,7 @@
     reason = "an error that names the address holds it: there is no allocator"
 )]
 
-use super::Service;
+use super::{Service, refusal};
 use crate::error::Error;
 use crate::listener::ListenOptions;
 use crate::table::SocketId;
@@ -106,7 +106,9 @@ impl Service<'_> {
         address: &str,
     ) -> Result<T, ListenError> {
         let options = ListenOptions::new().name(name).nonblocking(true).replace_stale(true);
-        let duplicate = |service: &mut Self, id: SocketId| service.try_clone(id);
+        let duplicate = |service: &mut Self, id: SocketId| {
+            service.try_clone(id).inspect_err(|error| service.refusal = refusal(error))
+        };
         let listened = self.listen(network, address, &options).and_then(|id| duplicate(self, id));
         listened.map(T::from).map_err(|error| ListenError::new(address, error))
     }
