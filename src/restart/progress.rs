@@ -583,6 +583,7 @@ mod tests {
                 &[(RefuseReports, done), (SEE_END, ENDED), (Receive, READY), (Collect, exited(0))],
                 Ok(Progress::Ready),
             ),
+            (late, &[(RefuseReports, Outcome::Failed(FAULT))], UNSEEN),
         ] {
             assert_eq!(after(&mut Track::reported(false), reason, script), found, "{script:?}");
         }
@@ -620,6 +621,23 @@ mod tests {
             (Step::Withdraw(Failure::Exited(0)), done),
         ];
         assert_eq!(after(&mut Track::reported(true), None, &gone), Err(Failure::Exited(0)));
+    }
+
+    #[test]
+    fn one_that_refuses_and_stays_is_killed() {
+        let mut track = Track::reported(false);
+        let refused = [(SEE_END, ALIVE), (Step::Receive, REFUSED), (Step::CloseSocket, Outcome::Done)];
+        assert_eq!(after(&mut track, None, &refused), Ok(Progress::Waiting));
+        assert_eq!(after(&mut track, None, &[(SEE_END, ALIVE)]), Ok(Progress::Waiting));
+        let killed = [
+            (SEE_END, ALIVE),
+            (Step::Kill, Outcome::Done),
+            (SEE_DEATH, ENDED),
+            (Step::Collect, KILLED),
+            (Step::CloseSocket, Outcome::Done),
+        ];
+        let found = after(&mut track, Some(Failure::Deadline), &killed);
+        assert_eq!(found, Err(Failure::Refused(REFUSAL)));
     }
 
     #[test]

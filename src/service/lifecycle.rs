@@ -1,22 +1,46 @@
 //! The life of a server, as a pure machine: no system call, no descriptor, no clock.
 //!
-//! Requests, outcomes and moments go in. [`Lifecycle::next`] hands out one [`Action`] at a time, [`Lifecycle::deadline`]
+//! Requests, outcomes and moments go in. [`Lifecycle::next`] hands out one [`Action`] at a time. [`Lifecycle::deadline`]
 //! says when to ask again if nothing happens before. The [`Service`](super::Service) takes the actions.
 //!
 //! | asked, or happened | serving | a successor in flight | draining to execute anew | draining to exit |
 //! |---|---|---|---|---|
 //! | spawn | start a successor; PID 1: refused | look first: a successor that got ready is this restart; else refused | refused | nothing |
 //! | exec | drain, then execute | refused | nothing | refused |
-//! | terminate | drain, then exit | end the successor, unless it is ready | exit instead | nothing |
+//! | terminate | drain, then exit | end the successor, unless it is ready; drain, then exit | exit instead | nothing |
 //! | terminate again | exit at once, status 1 | the same | the same | the same |
-//! | successor ready | | announce it, drain, then exit | | |
-//! | successor failed | | serve on, and say why | | STOPPING=1, if it was to be the main process |
-//! | manager silent for too long | | leave all the same, and say so | | |
+//! | successor ready | | announce it, drain, then exit | | announce it |
+//! | successor failed | | serve on, and say why | | `STOPPING=1`, if that was not said |
+//! | manager silent for too long | | leave all the same, and say so | | the same |
 //! | exec failed | | | serve on | |
-//! | drain deadline | | | execute | exit |
+//! | drained, or drain deadline | | | execute | exit |
 //!
-//! A successor that could not be looked at is not watched any more, and looked at again after each `retry_every`. A
-//! report that the service manager did not hear is sent again likewise.
+//! A process that drains to exit may have a successor in flight too: one that was to be ended and could not be, or one
+//! that is ready and that the service manager has not confirmed. It leaves when that is settled, or at the drain deadline.
+//!
+//! # Moments
+//!
+//! - A look that fails is repeated after each `retry_every`. Until a look succeeds, the successor's descriptors are not
+//!   watched: what they show may stay.
+//! - A look that finds nothing moves no deadline. A successor that reports nothing is ready at its first look, and would
+//!   be killed at the deadline for a report if that look were forgotten.
+//! - The time for the manager begins when the successor is first known to be ready. It goes on while the manager cannot
+//!   be told. A successor that cannot be looked at is not left alone at its end: it may have ended.
+//!
+//! # The service manager
+//!
+//! - From the announcement on, this process is silent: the manager would take its words for the successor's, or for a
+//!   second announcement. `READY=1` is not sent again, and neither `STOPPING=1` nor `STATUS=` follows.
+//! - If the successor fails before it was announced, this process has been the main one all along. A `READY=1` that was
+//!   not heard is sent again, and a process that was asked to terminate says `STOPPING=1`.
+//! - A process with a predecessor is not heard. It says `STOPPING=1` when the predecessor has ended.
+//! - A report that the manager did not hear is sent again after each `retry_every`, until this process is asked to
+//!   terminate.
+//!
+//! # Inputs
+//!
+//! [`Lifecycle::request`] and [`Lifecycle::drained`] may be called at any time. The others are called when
+//! [`Lifecycle::next`] has returned `None`, or as the answer to an action.
 
 use crate::error::{Error, Operation};
 use crate::moment::Moment;
@@ -261,7 +285,7 @@ impl Lifecycle {
         matches!(self.phase, Phase::Serving)
     }
 
-    /// Whether a process that has no predecessor speaks to the service manager here.
+    /// Whether this is the main process to the service manager: its predecessor has ended, and it has not handed over.
     pub(crate) const fn is_main(&self) -> bool {
         self.is_main
     }
@@ -316,14 +340,15 @@ impl Lifecycle {
             if let Some(action) = self.actions.pop_front() {
                 return Some(action);
             }
-            if !self.take_request(now) && !self.take_moment(now) {
+            let has_left = self.phase == Phase::Left;
+            if has_left || !(self.take_request(now) || self.take_moment(now)) {
                 return None;
             }
         }
     }
 
     fn push(&mut self, action: Action) {
-        // No input queues more than fit, and each is taken before the next input: the exploration counts them.
+        // No input queues more than fit, and all are taken before the next input: the exploration counts them.
         let _full = self.actions.push_back(action);
     }
 
@@ -332,9 +357,6 @@ impl Lifecycle {
     }
 
     fn take_request(&mut self, now: Moment) -> bool {
-        if self.phase == Phase::Left {
-            return false;
-        }
         if self.asked.terminate > 0 {
             self.asked.terminate -= 1;
             self.terminate(now);
@@ -427,9 +449,6 @@ impl Lifecycle {
 
     /// Does what is due.
     fn take_moment(&mut self, now: Moment) -> bool {
-        if self.phase == Phase::Left {
-            return false;
-        }
         let is_due = |at: Moment| at <= now;
         if self.feed_at.is_some_and(is_due) {
             self.feed_at = self.terms.feed_every.map(|time| now.later(time));
@@ -437,9 +456,8 @@ impl Lifecycle {
         } else if self.report_at.is_some_and(is_due) {
             self.report_at = None;
             self.push(Action::Report);
-        } else if self.look_due(now) || self.drain_due(now) {
         } else {
-            return false;
+            return self.look_due(now) || self.drain_due(now);
         }
         true
     }
@@ -735,14 +753,6 @@ impl Lifecycle {
 
     pub(super) const fn has_left(&self) -> bool {
         matches!(self.phase, Phase::Left)
-    }
-
-    pub(super) const fn is_terminated(&self) -> bool {
-        self.is_terminated
-    }
-
-    pub(super) const fn is_ready(&self) -> bool {
-        !matches!(self.phase, Phase::Opening)
     }
 
     pub(super) fn queued(&self) -> usize {
