@@ -975,6 +975,23 @@ mod tests {
     }
 
     #[test]
+    fn a_retry_waits_for_no_deadline_to_pass() {
+        let unseen = Ok(Progress::Unsettled(Unsettled::Unseen(FAULT)));
+        let mut life = life(Now::InFlight);
+        for (now, deadline) in [(5, 15), (25, 30), (30, 40), (35, 45)] {
+            life.looked(unseen, at(now));
+            assert_eq!(life.deadline(), Some(at(deadline)));
+        }
+        assert_eq!(all(&mut life, at(45)).last(), Some(&Action::GiveUp(Failure::Deadline)));
+        // Said once, until a look succeeds.
+        life.looked(unseen, at(45));
+        assert_eq!(all(&mut life, at(45)), []);
+        life.looked(Ok(Progress::Waiting), at(46));
+        life.looked(unseen, at(47));
+        assert_eq!(all(&mut life, at(47)), [Action::Event(Event::Unseen(FAULT))]);
+    }
+
+    #[test]
     fn a_report_is_sent_till_it_is_heard() {
         let mut life = Lifecycle::new(TERMS, true);
         life.opened(Err(FAULT), at(0));
