@@ -408,6 +408,9 @@ impl Taking<'_> {
                         track.look();
                         let is_late = input == Input::Due && past.expects.is_some_and(|ticks| ticks >= READY);
                         self.rule(!is_late || !is_expected, "not given up at its deadline");
+                        let is_unwanted =
+                            input == Input::Due && past.terminations > 0 && past.unconfirmed.is_none();
+                        self.rule(!is_unwanted, "looked at, but not ended, though asked to terminate");
                     }
                 }
             }

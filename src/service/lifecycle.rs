@@ -992,6 +992,24 @@ mod tests {
     }
 
     #[test]
+    fn a_successor_that_could_not_be_ended_is_ended_later() {
+        let mut life = serving(TERMS);
+        life.started(Ok(PID), Duration::MAX, at(0));
+        assert_eq!(all(&mut life, at(0)), [Action::Event(Event::Started(PID))]);
+        life.request(Request::Terminate);
+        all(&mut life, at(0));
+        life.looked(Ok(Progress::Unsettled(Unsettled::Unseen(FAULT))), at(0));
+        all(&mut life, at(0));
+        // Nothing is open any more, but to leave now would leave a successor behind.
+        life.drained();
+        assert_eq!(all(&mut life, at(9)), []);
+        assert_eq!(all(&mut life, at(10)), [Action::GiveUp(Failure::Cancelled)]);
+        life.looked(Err(Failure::Cancelled), at(10));
+        let said = [Event::Failed(Failure::Cancelled), Event::Exit(0)];
+        assert_eq!(all(&mut life, at(10)), said.map(Action::Event));
+    }
+
+    #[test]
     fn a_report_is_sent_till_it_is_heard() {
         let mut life = Lifecycle::new(TERMS, true);
         life.opened(Err(FAULT), at(0));
