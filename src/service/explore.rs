@@ -1125,9 +1125,9 @@ impl Set {
 
     fn find(&self, value: u128) -> usize {
         let folded = (value ^ value >> 64) as u64;
-        let mut at = (folded.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20) as usize & self.slots.len() - 1;
+        let mut at = (folded.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20) as usize & (self.slots.len() - 1);
         while self.slots[at] != 0 && self.slots[at] != value {
-            at = at + 1 & self.slots.len() - 1;
+            at = (at + 1) & (self.slots.len() - 1);
         }
         at
     }

@@ -529,7 +529,11 @@ impl Lifecycle {
     /// What came of [`Action::Report`].
     pub(crate) fn reported(&mut self, heard: Result<(), Error>, now: Moment) {
         match heard {
-            Ok(()) => self.is_unheard = false,
+            Ok(()) => {
+                if core::mem::take(&mut self.is_unheard) {
+                    self.say_serving();
+                }
+            }
             Err(error) => {
                 self.report_at = Some(now.later(self.terms.retry_every));
                 // Said once, however often it is tried again.
@@ -658,7 +662,9 @@ impl Lifecycle {
         if self.is_terminated && leave == Leave::Exit {
             *stage = Stage::Unwanted;
         }
-        let was_watched = core::mem::replace(is_watched, unseen.is_none());
+        // What could not be watched is looked at by the clock from now on, and that is said once.
+        let was_watched = *is_watched;
+        *is_watched &= unseen.is_none();
         if let Some(error) = unseen {
             *look_at = again(stage, self.terms.retry_every, now);
             if was_watched {
@@ -983,12 +989,11 @@ mod tests {
             assert_eq!(life.deadline(), Some(at(deadline)));
         }
         assert_eq!(all(&mut life, at(45)).last(), Some(&Action::GiveUp(Failure::Deadline)));
-        // Said once, until a look succeeds.
-        life.looked(unseen, at(45));
-        assert_eq!(all(&mut life, at(45)), []);
+        // Said once, and not watched again: the descriptor that could not be watched is refused each time.
         life.looked(Ok(Progress::Waiting), at(46));
+        assert!(!life.watches_successor());
         life.looked(unseen, at(47));
-        assert_eq!(all(&mut life, at(47)), [Action::Event(Event::Unseen(FAULT))]);
+        assert_eq!(all(&mut life, at(47)), []);
     }
 
     #[test]

@@ -107,8 +107,8 @@ pub struct Service<'p> {
     wait: Wait,
     /// Of the sources that were asked, those to take yet; `None` before they are asked.
     shown: Option<Shown>,
-    /// How often they were asked again in this round of calls.
-    asked_again: u8,
+    /// How many were taken in this round of calls.
+    taken: u8,
     /// The clock's reading, if it was read for what happens now.
     now: Option<Moment>,
     /// What the predecessor is told if this process gives up before it is ready.
@@ -316,7 +316,7 @@ impl<'p> Service<'p> {
             life,
             wait,
             shown: None,
-            asked_again: 0,
+            taken: 0,
             now: None,
             refusal: Refusal::Code(1),
             is_alive: true,
@@ -583,17 +583,16 @@ impl<'p> Service<'p> {
             Some(shown) => shown,
             None => self.ask(),
         };
+        let mut source = shown.take();
         // Whoever watches by edges hears of nothing that has shown before and shows still. What has told everything is taken
         // out before, and a source that will not be quiet does not keep the program from its own work.
-        if shown.first().is_none()
-            && matches!(self.wait, Wait::One(..))
-            && self.asked_again < ASKED_AGAIN_AT_MOST
+        if source.is_none() && (1..=TAKEN_AT_MOST).contains(&self.taken) && matches!(self.wait, Wait::One(..))
         {
-            self.asked_again += 1;
             self.arm();
             shown = self.ask();
+            source = shown.take();
         }
-        let source = shown.take();
+        self.taken += u8::from(source.is_some());
         self.shown = Some(shown);
         source
     }
@@ -601,7 +600,7 @@ impl<'p> Service<'p> {
     /// What was found out for one round of calls, and does not hold in the next.
     const fn forget_round(&mut self) {
         self.shown = None;
-        self.asked_again = 0;
+        self.taken = 0;
         self.now = None;
         self.is_owner = None;
     }
@@ -874,8 +873,8 @@ impl<'p> Service<'p> {
     }
 }
 
-/// How often the sources are asked again in one round of calls: each can show once, and a few signals.
-const ASKED_AGAIN_AT_MOST: u8 = 8;
+/// How many sources are taken in one round of calls, before those that show still are left to the next.
+const TAKEN_AT_MOST: u8 = 8;
 
 const CONTROL: [Signal; 4] = [Signal::USR2, Signal::HUP, Signal::TERM, Signal::INT];
 const CONTROL_AND_ORPHANS: [Signal; 5] =

@@ -36,12 +36,6 @@ impl Shown {
         self.0 |= 1 << source as u8;
     }
 
-    /// The one that is taken next.
-    pub(super) fn first(self) -> Option<Source> {
-        let mut rest = self;
-        rest.take()
-    }
-
     /// Takes one out: signals first, because they ask for most.
     pub(super) fn take(&mut self) -> Option<Source> {
         let all = [Source::Signals, Source::Predecessor, Source::Successor];
