@@ -9,14 +9,14 @@
 //! | waiting | the successor reports, or ends, or is given up |
 //! | proving | the successor has lived for its time, or ends, or is given up |
 //! | refused | the successor, which said why it gives up, has ended, or is given up |
-//! | ended | the exit status was looked for |
+//! | ended | the exit status of a successor that was ready is known |
 //! | announcing | the service manager has been told who the main process is now, or the successor has ended |
 //! | confirming | the manager has come to the barrier |
 //! | ready, failed | never |
 //!
-//! Two states remember what cannot be looked at twice. A report is taken from the socket once: a successor that reported
-//! and has ended stays *ended* until its status is known, even if the call for the status fails. And a successor that
-//! ended before it was announced must not be announced after such a failure.
+//! The state *ended* remembers what cannot be seen twice. A report is taken from the socket once: if the successor has
+//! ended and the call for its status fails, the next look has to know of the report. And a successor that was found
+//! ended before its announcement must not be announced after such a failure.
 
 use crate::error::Error;
 use crate::failure::Failure;
@@ -131,10 +131,8 @@ enum State {
     Waiting,
     Proving,
     Refused(Refusal),
-    /// Its status is to be had.
-    Ended {
-        has_reported: bool,
-    },
+    /// It was ready, and has ended. Its status is to be had.
+    Ended,
     Announcing,
     Confirming,
     Ready,
@@ -169,12 +167,13 @@ enum Todo {
         ended: bool,
     },
     CloseGivenUp(Failure),
-    SeeEndBeforeKilling(Option<Failure>),
-    Kill(Option<Failure>),
-    SeeDeath(Option<Failure>),
+    SeeEndBeforeKilling(Failure),
+    Kill(Failure),
+    SeeDeath(Failure),
+    /// It has ended, and was given up for this reason, if it was.
     Collect(Option<Failure>),
-    /// It reported, and has ended already.
-    CollectReported,
+    /// It was ready, and has ended already.
+    CollectReady,
     CloseFailed,
     Withdraw,
 }
@@ -223,8 +222,7 @@ impl Track {
         self.todo = match self.state {
             State::Waiting | State::Refused(_) => Todo::SeeEndFirst,
             State::Proving => Todo::SeeEndOfProving(None),
-            State::Ended { has_reported: true } => Todo::CollectReported,
-            State::Ended { has_reported: false } => Todo::Collect(None),
+            State::Ended => Todo::CollectReady,
             State::Announcing => Todo::SeeEndBeforeAnnouncing,
             State::Confirming => Todo::SeeBarrier,
             State::Ready | State::Failed(_) => Todo::Nothing,
@@ -239,7 +237,7 @@ impl Track {
         match self.state {
             State::Waiting => self.todo = Todo::RefuseReports(failure),
             State::Proving => self.todo = Todo::SeeEndOfProving(Some(failure)),
-            State::Refused(_) => self.todo = Todo::SeeEndBeforeKilling(Some(failure)),
+            State::Refused(_) => self.todo = Todo::SeeEndBeforeKilling(failure),
             _ => {}
         }
     }
@@ -260,7 +258,7 @@ impl Track {
             Todo::RefuseReports(_) => Step::RefuseReports,
             Todo::CloseRefused { .. } | Todo::CloseGivenUp(_) | Todo::CloseFailed => Step::CloseSocket,
             Todo::Kill(_) => Step::Kill,
-            Todo::Collect(_) | Todo::CollectReported => Step::Collect,
+            Todo::Collect(_) | Todo::CollectReady => Step::Collect,
             Todo::Announce => Step::Announce,
             Todo::SeeBarrier => Step::SeeBarrier,
             Todo::Withdraw => match self.state {
@@ -281,7 +279,7 @@ impl Track {
                 Todo::Nothing
             }
             (Todo::CloseRefused { ended }, Outcome::Done) => collect_if(ended),
-            (Todo::CloseGivenUp(failure), Outcome::Done) => Todo::SeeEndBeforeKilling(Some(failure)),
+            (Todo::CloseGivenUp(failure), Outcome::Done) => Todo::SeeEndBeforeKilling(failure),
             (Todo::CloseFailed, Outcome::Done) if self.has_manager => Todo::Withdraw,
 
             (Todo::SeeEndFirst, Outcome::Found(ended)) => match self.state {
@@ -289,19 +287,18 @@ impl Track {
                 _ => collect_if(ended),
             },
             (Todo::Receive { ended }, Outcome::Received(received)) => self.received(received, ended),
-            (Todo::SeeLastBreath, Outcome::Found(ended)) => {
-                Todo::SeeEndBeforeKilling((!ended).then_some(Failure::Closed))
-            }
+            (Todo::SeeLastBreath, Outcome::Found(true)) => Todo::Collect(None),
+            (Todo::SeeLastBreath, Outcome::Found(false)) => Todo::Kill(Failure::Closed),
 
             (Todo::SeeEndOfProving(failure), Outcome::Found(true)) => Todo::Collect(failure),
             (Todo::SeeEndOfProving(failure), Outcome::Found(false)) => Todo::SeeTime(failure),
             (Todo::SeeTime(_), Outcome::Found(true)) => self.is_ready_now(),
-            (Todo::SeeTime(Some(failure)), Outcome::Found(false)) => Todo::Kill(Some(failure)),
+            (Todo::SeeTime(Some(failure)), Outcome::Found(false)) => Todo::Kill(failure),
 
             (Todo::SeeEndBeforeAnnouncing, Outcome::Found(true)) => {
                 // The manager knows nothing of it yet: this process stays the main one.
-                self.state = State::Ended { has_reported: false };
-                Todo::Collect(None)
+                self.state = State::Ended;
+                Todo::CollectReady
             }
             (Todo::SeeEndBeforeAnnouncing, Outcome::Found(false)) => Todo::Announce,
             (Todo::Announce, Outcome::Done) => {
@@ -323,23 +320,16 @@ impl Track {
                     self.state = State::Refused(reason);
                     Todo::CloseGivenUp(failure)
                 }
-                Received::Closed | Received::Nothing => Todo::SeeEndBeforeKilling(Some(failure)),
+                Received::Closed | Received::Nothing => Todo::SeeEndBeforeKilling(failure),
             },
-            (Todo::SeeEndBeforeKilling(failure), Outcome::Found(ended)) => {
-                if ended {
-                    Todo::Collect(failure)
-                } else {
-                    Todo::Kill(failure)
-                }
-            }
+            (Todo::SeeEndBeforeKilling(failure), Outcome::Found(true)) => Todo::Collect(Some(failure)),
+            (Todo::SeeEndBeforeKilling(failure), Outcome::Found(false)) => Todo::Kill(failure),
             (Todo::Kill(failure), Outcome::Done) => Todo::SeeDeath(failure),
-            (Todo::SeeDeath(failure), Outcome::Found(true)) => Todo::Collect(failure),
+            (Todo::SeeDeath(failure), Outcome::Found(true)) => Todo::Collect(Some(failure)),
             // The kernel does something for it that no signal interrupts.
-            (Todo::SeeDeath(failure), Outcome::Found(false)) => {
-                self.settle(failure.unwrap_or(Failure::Vanished))
-            }
+            (Todo::SeeDeath(failure), Outcome::Found(false)) => self.settle(failure),
             (Todo::Collect(failure), Outcome::Exited(exit)) => self.settle(verdict(exit, failure)),
-            (Todo::CollectReported, Outcome::Exited(exit)) => match verdict(exit, None) {
+            (Todo::CollectReady, Outcome::Exited(exit)) => match verdict(exit, None) {
                 // It may have handed over to a successor of its own, or had nothing else to do. A service manager would
                 // have to be told of a process that is no more.
                 Failure::Exited(0) if !self.has_manager => {
@@ -355,8 +345,8 @@ impl Track {
     const fn received(&mut self, received: Received, ended: bool) -> Todo {
         match received {
             Received::Report(Report::Ready) if ended => {
-                self.state = State::Ended { has_reported: true };
-                Todo::CollectReported
+                self.state = State::Ended;
+                Todo::CollectReady
             }
             Received::Report(Report::Ready) => self.is_ready_now(),
             Received::Report(Report::Refused(reason)) => {
@@ -394,7 +384,7 @@ impl Track {
             (State::Failed(failure), _) => Err(failure),
             (_, Some(why)) => Ok(Progress::Unsettled(why)),
             (State::Announcing | State::Confirming, None) => Ok(Progress::Unsettled(Unsettled::Unanswered)),
-            (State::Waiting | State::Proving | State::Refused(_) | State::Ended { .. }, None) => {
+            (State::Waiting | State::Proving | State::Refused(_) | State::Ended, None) => {
                 Ok(Progress::Waiting)
             }
         }
@@ -402,7 +392,7 @@ impl Track {
 
     /// Whether it has neither got ready nor failed.
     pub(crate) const fn is_expected(&self) -> bool {
-        matches!(self.state, State::Waiting | State::Proving | State::Refused(_) | State::Ended { .. })
+        matches!(self.state, State::Waiting | State::Proving | State::Refused(_) | State::Ended)
     }
 
     /// Whether its outcome is still open. A successor that is ready counts as open until the manager has confirmed it.
@@ -418,7 +408,7 @@ impl Track {
     pub(crate) const fn watch(&self) -> Watch {
         match self.state {
             State::Waiting => Watch::EndAndReport,
-            State::Proving | State::Refused(_) | State::Ended { .. } | State::Announcing => Watch::End,
+            State::Proving | State::Refused(_) | State::Ended | State::Announcing => Watch::End,
             // The manager has been told, and reports the successor's end too.
             State::Confirming => Watch::Barrier,
             State::Ready | State::Failed(_) => Watch::Nothing,
@@ -530,7 +520,6 @@ mod tests {
                     (SEE_END, ALIVE),
                     (Receive, closed),
                     (SEE_LAST_BREATH, ENDED),
-                    (SEE_END, ENDED),
                     (Collect, exited(3)),
                     (CloseSocket, done),
                 ],
@@ -542,7 +531,6 @@ mod tests {
                     (SEE_END, ALIVE),
                     (Receive, closed),
                     (SEE_LAST_BREATH, ALIVE),
-                    (SEE_END, ALIVE),
                     (Kill, done),
                     (SEE_DEATH, ENDED),
                     (Collect, KILLED),
@@ -688,7 +676,7 @@ mod tests {
             (State::Waiting, Watch::EndAndReport, true, true),
             (State::Proving, Watch::End, true, true),
             (State::Refused(REFUSAL), Watch::End, true, true),
-            (State::Ended { has_reported: true }, Watch::End, true, true),
+            (State::Ended, Watch::End, true, true),
             (State::Announcing, Watch::End, false, true),
             (State::Confirming, Watch::Barrier, false, true),
             (State::Ready, Watch::Nothing, false, false),
