@@ -572,6 +572,19 @@ mod tests {
                 Ok(Progress::Ready),
             ),
             (late, &[(RefuseReports, Outcome::Failed(FAULT))], UNSEEN),
+            // It may have been killed in a look before, which could not see it end.
+            (
+                late,
+                &[
+                    (RefuseReports, done),
+                    (SEE_END, ENDED),
+                    (Receive, silence),
+                    (SEE_END, ENDED),
+                    (Collect, Outcome::Exited(None)),
+                    (CloseSocket, done),
+                ],
+                Err(Failure::Deadline),
+            ),
         ] {
             assert_eq!(after(&mut Track::reported(false), reason, script), found, "{script:?}");
         }
