@@ -18,6 +18,7 @@ pub mod service;
 mod activation;
 mod cstr;
 mod deadline;
+mod debt;
 mod digits;
 mod environ;
 mod failure;

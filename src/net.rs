@@ -5,8 +5,8 @@
 
 use crate::activation::{Activation, FIRST_FD, UNKNOWN, check_name};
 use crate::address::Endpoint;
+use crate::debt::Owed;
 use crate::error::{Error, Operation};
-use crate::handover::Owed;
 use crate::inherit;
 use crate::launch::Launch;
 use crate::listener::{self, Description, ListenOptions, Wanted};
