@@ -4,6 +4,7 @@
     reason = "an error that names the address holds it: there is no allocator"
 )]
 
+use super::sockets::Sockets;
 use super::{Service, refusal};
 use crate::error::Error;
 use crate::listener::ListenOptions;
@@ -60,7 +61,7 @@ impl From<ListenError> for std::io::Error {
     }
 }
 
-impl Service<'_> {
+impl<S: Sockets + ?Sized> Service<'_, S> {
     /// Claims or opens a TCP listener, nonblocking, under `name`. The service hands the socket over, and keeps it open until
     /// this process drains.
     ///

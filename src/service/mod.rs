@@ -10,6 +10,7 @@
 //! | `lifecycle` | the machine: what a server does next. Pure |
 //! | `policy` | [`Policy`]: times, and what a signal means. Pure |
 //! | `process` | [`Process`]: how a program begins |
+//! | `sockets` | what a service needs of a [`Net`] |
 //! | `watch` | one descriptor for everything that a service waits for |
 //! | `listen` | sockets as std's types |
 
@@ -20,6 +21,7 @@ mod lifecycle;
 mod listen;
 mod policy;
 mod process;
+mod sockets;
 mod watch;
 
 pub use crate::moment::Moment;
@@ -42,10 +44,9 @@ use crate::net::{Net, Rejected, SocketRef};
 use crate::notify::{self, Assignment, Notifier};
 use crate::predecessor::Predecessor;
 use crate::ready::Refusal;
-use crate::restart::{Progress, Readiness, Restart, Successor, Unsettled};
+use crate::restart::{Progress, Readiness, Unsettled};
 use crate::signals::Signals;
 use crate::table::SocketId;
-use core::convert::Infallible;
 use core::ffi::CStr;
 use core::fmt;
 use core::time::Duration;
@@ -55,6 +56,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, waitid};
+use sockets::Sockets;
 use watch::{Shown, Source, Watch};
 
 /// The life of a server: it starts successors, hands over to them, drains and reports.
@@ -99,8 +101,14 @@ use watch::{Shown, Source, Watch};
 ///
 /// Dropping a service that is not ready yet tells the predecessor why, if listening has failed. Dropping one that a
 /// [`Process`] began closes the descriptors that it holds.
-pub struct Service<'p> {
-    net: &'p mut dyn Sockets,
+///
+/// # The second parameter
+///
+/// `Service<'p>` is a service of any [`Net`], whatever its capacity. It reaches the `Net` through a table of methods, and so a
+/// program carries all of them, called or not. [`Process::begin_from_stack`] is for programs that are to be small, and
+/// returns a `Service<'p, Net<N>>`, which calls its `Net` directly. Both have the same methods.
+pub struct Service<'p, S: Sockets + ?Sized = dyn Sockets + 'p> {
+    net: &'p mut S,
     launch: LaunchView<'p>,
     policy: Policy<'p>,
     life: Lifecycle,
@@ -150,109 +158,6 @@ enum Next {
     Rest,
 }
 
-/// What a service needs of a [`Net`], whatever its capacity.
-trait Sockets: Send {
-    fn owed(&self) -> &Owed;
-    fn owed_mut(&mut self) -> &mut Owed;
-    fn ready(&mut self) -> Result<(), Error>;
-    fn spawn(&mut self, launch: LaunchView<'_>, restart: &Restart<'_>) -> Result<&mut Successor, Error>;
-    fn exec(&mut self, launch: LaunchView<'_>, restart: &Restart<'_>) -> Result<Infallible, Error>;
-    fn listen_at(&mut self, endpoint: &Endpoint<'_>, options: &ListenOptions<'_>) -> Result<SocketId, Error>;
-    fn claim_at(&mut self, endpoint: &Endpoint<'_>, options: &ListenOptions<'_>) -> Result<SocketId, Error>;
-    fn claim_name(&mut self, name: &str) -> Result<SocketId, Error>;
-    fn add(&mut self, fd: OwnedFd, name: &str) -> Result<SocketId, Rejected>;
-    fn close(&mut self, id: SocketId) -> Result<(), Error>;
-    fn fd(&self, id: SocketId) -> Result<BorrowedFd<'_>, Error>;
-    fn try_clone(&self, id: SocketId) -> Result<OwnedFd, Error>;
-    fn store(&self, id: SocketId) -> Result<bool, Error>;
-    fn active(&self, position: usize) -> Option<(SocketId, SocketRef<'_>)>;
-    fn count(&self) -> usize;
-    fn inherited(&self, position: usize) -> Option<SocketRef<'_>>;
-    fn inherited_count(&self) -> usize;
-    fn close_active(&mut self);
-    fn close_all(&mut self);
-}
-
-impl<const N: usize> Sockets for Net<N> {
-    fn owed(&self) -> &Owed {
-        &self.owed
-    }
-
-    fn owed_mut(&mut self) -> &mut Owed {
-        &mut self.owed
-    }
-
-    fn ready(&mut self) -> Result<(), Error> {
-        self.ready()
-    }
-
-    fn spawn(&mut self, launch: LaunchView<'_>, restart: &Restart<'_>) -> Result<&mut Successor, Error> {
-        self.spawn_from(launch, restart)
-    }
-
-    fn exec(&mut self, launch: LaunchView<'_>, restart: &Restart<'_>) -> Result<Infallible, Error> {
-        self.exec_from(launch, restart)
-    }
-
-    fn listen_at(&mut self, endpoint: &Endpoint<'_>, options: &ListenOptions<'_>) -> Result<SocketId, Error> {
-        self.listen_at(endpoint, options)
-    }
-
-    fn claim_at(&mut self, endpoint: &Endpoint<'_>, options: &ListenOptions<'_>) -> Result<SocketId, Error> {
-        self.claim_at(endpoint, options)
-    }
-
-    fn claim_name(&mut self, name: &str) -> Result<SocketId, Error> {
-        self.claim_name(name)
-    }
-
-    fn add(&mut self, fd: OwnedFd, name: &str) -> Result<SocketId, Rejected> {
-        self.add(fd, name)
-    }
-
-    fn close(&mut self, id: SocketId) -> Result<(), Error> {
-        self.close(id)
-    }
-
-    fn fd(&self, id: SocketId) -> Result<BorrowedFd<'_>, Error> {
-        self.fd(id)
-    }
-
-    fn try_clone(&self, id: SocketId) -> Result<OwnedFd, Error> {
-        self.try_clone(id)
-    }
-
-    fn store(&self, id: SocketId) -> Result<bool, Error> {
-        self.store(id)
-    }
-
-    fn active(&self, position: usize) -> Option<(SocketId, SocketRef<'_>)> {
-        self.active().nth(position)
-    }
-
-    fn count(&self) -> usize {
-        self.active.slots().len()
-    }
-
-    fn inherited(&self, position: usize) -> Option<SocketRef<'_>> {
-        self.inherited().find(|(at, _)| *at == position).map(|(_, socket)| socket)
-    }
-
-    fn inherited_count(&self) -> usize {
-        self.inherited.slots().len()
-    }
-
-    fn close_active(&mut self) {
-        self.active.clear();
-    }
-
-    fn close_all(&mut self) {
-        self.active.clear();
-        self.inherited.clear();
-        self.owed = Owed::new();
-    }
-}
-
 impl<'p> Service<'p> {
     /// Makes a service from its parts, after [`Net::inherit`] and [`Net::set_notifier`]. [`Process::begin`] does all of it.
     ///
@@ -269,11 +174,13 @@ impl<'p> Service<'p> {
         policy: Policy<'p>,
     ) -> Result<Self, Error> {
         let fed_within = if policy.watchdog == Watchdog::Off { None } else { notify::watchdog(launch)? };
-        Self::assemble(net, launch.view(), policy, fed_within)
+        Self::assemble(net as &mut (dyn Sockets + 'p), launch.view(), policy, fed_within)
     }
+}
 
+impl<'p, S: Sockets + ?Sized> Service<'p, S> {
     fn assemble(
-        net: &'p mut dyn Sockets,
+        net: &'p mut S,
         launch: LaunchView<'p>,
         policy: Policy<'p>,
         fed_within: Option<Duration>,
@@ -885,7 +792,7 @@ fn refusal(error: &Error) -> Refusal {
     error.errno().map_or(Refusal::Code(1), Refusal::Errno)
 }
 
-impl Drop for Service<'_> {
+impl<S: Sockets + ?Sized> Drop for Service<'_, S> {
     fn drop(&mut self) {
         if getpid() != self.owner {
             return;
@@ -898,7 +805,7 @@ impl Drop for Service<'_> {
     }
 }
 
-impl AsFd for Service<'_> {
+impl<S: Sockets + ?Sized> AsFd for Service<'_, S> {
     /// The descriptor that is readable when [`Service::poll`] has something to return: an epoll instance, which other
     /// instances can watch. Without [`Policy::one_descriptor`] it shows signals alone.
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -909,13 +816,13 @@ impl AsFd for Service<'_> {
     }
 }
 
-impl AsRawFd for Service<'_> {
+impl<S: Sockets + ?Sized> AsRawFd for Service<'_, S> {
     fn as_raw_fd(&self) -> RawFd {
         self.as_fd().as_raw_fd()
     }
 }
 
-impl fmt::Debug for Service<'_> {
+impl<S: Sockets + ?Sized> fmt::Debug for Service<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service")
             .field("policy", &self.policy)

@@ -1,6 +1,7 @@
 //! Process: how a program begins, in one call, from memory that is nobody's stack.
 #![allow(unsafe_code)]
 
+use super::sockets::Sockets;
 use super::{Policy, Service};
 use crate::error::Error;
 use crate::launch::Launch;
@@ -79,7 +80,7 @@ impl<const N: usize, const ARGS: usize, const VARS: usize> Process<N, ARGS, VARS
         // SAFETY: the caller's contract.
         unsafe { parts.launch.capture_from_libc() }?;
         // SAFETY: as above.
-        let service = unsafe { parts.assemble(policy) };
+        let service = unsafe { parts.assemble(policy, any_net) };
         for variables in [&Variable::ACTIVATION[..], &Variable::NOTIFICATION] {
             // SAFETY: as above; there is one thread.
             unsafe { crate::launch::remove_from_libc(variables) };
@@ -100,12 +101,12 @@ impl<const N: usize, const ARGS: usize, const VARS: usize> Process<N, ARGS, VARS
         &'p self,
         stack: *const usize,
         policy: Policy<'p>,
-    ) -> Result<Service<'p>, Error> {
+    ) -> Result<Service<'p, Net<N>>, Error> {
         let parts = self.parts()?;
         // SAFETY: the caller's contract.
         unsafe { parts.launch.capture_from_stack(stack) }?;
         // SAFETY: as above.
-        unsafe { parts.assemble(policy) }
+        unsafe { parts.assemble(policy, |net| net) }
     }
 
     /// Begins a program from what C's `main` was given: see [`Launch::new`]. The variables stay in libc's environment:
@@ -129,7 +130,7 @@ impl<const N: usize, const ARGS: usize, const VARS: usize> Process<N, ARGS, VARS
         // SAFETY: the caller's contract.
         unsafe { parts.launch.capture(argc, argv, envp) }?;
         // SAFETY: as above.
-        unsafe { parts.assemble(policy) }
+        unsafe { parts.assemble(policy, any_net) }
     }
 
     /// The parts, for the first caller.
@@ -147,7 +148,11 @@ impl<const N: usize, const ARGS: usize, const VARS: usize> Parts<N, ARGS, VARS> 
     /// # Safety
     ///
     /// - As for [`Net::inherit`].
-    unsafe fn assemble<'p>(&'p mut self, policy: Policy<'p>) -> Result<Service<'p>, Error> {
+    unsafe fn assemble<'p, S: Sockets + ?Sized>(
+        &'p mut self,
+        policy: Policy<'p>,
+        sockets: fn(&'p mut Net<N>) -> &'p mut S,
+    ) -> Result<Service<'p, S>, Error> {
         // SAFETY: the caller's contract.
         unsafe { self.net.inherit(&mut self.launch) }?;
         if policy.has_manager {
@@ -155,10 +160,15 @@ impl<const N: usize, const ARGS: usize, const VARS: usize> Parts<N, ARGS, VARS> 
         }
         let fed_within =
             if policy.watchdog == Watchdog::Off { None } else { notify::watchdog(&self.launch)? };
-        let mut service = Service::assemble(&mut self.net, self.launch.view(), policy, fed_within)?;
+        let mut service = Service::assemble(sockets(&mut self.net), self.launch.view(), policy, fed_within)?;
         service.owns = true;
         Ok(service)
     }
+}
+
+/// A `Net` of any capacity, for a [`Service`] that is to be named without one.
+fn any_net<'p, const N: usize>(net: &'p mut Net<N>) -> &'p mut (dyn Sockets + 'p) {
+    net
 }
 
 impl<const N: usize, const ARGS: usize, const VARS: usize> fmt::Debug for Process<N, ARGS, VARS> {

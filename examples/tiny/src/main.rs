@@ -46,7 +46,7 @@ use connection::Connection;
 use core::net::SocketAddr;
 use core::time::Duration;
 use gracenet::service::{Moment, Reload, Watchdog};
-use gracenet::{Endpoint, Event, Leave, ListenOptions, Policy, Process, Service, Signals, SocketId};
+use gracenet::{Endpoint, Event, Leave, ListenOptions, Net, Policy, Process, Service, Signals, SocketId};
 use heapless::Vec;
 use line::Line;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -104,7 +104,7 @@ fn main(stack: *const usize) -> Result<u8, Complained> {
 }
 
 struct Server {
-    service: Service<'static>,
+    service: Service<'static, Net<LISTENERS>>,
     listeners: Vec<SocketId, LISTENERS>,
     connections: Vec<Connection, CONNECTIONS>,
     /// When the connections are ended, while it serves and has room for no more: clients that say nothing would keep
