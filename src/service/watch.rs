@@ -51,12 +51,25 @@ const TIMER: u64 = u64::MAX;
 /// The instance, its timer, and what is in it beside the descriptors that never change.
 #[derive(Debug)]
 pub(super) struct Watch {
+    verbs: &'static Verbs,
     epoll: OwnedFd,
     timer: OwnedFd,
     armed: Option<Moment>,
     has_fired: bool,
     successor: [Option<RawFd>; 2],
 }
+
+/// What an instance can do. Reached through pointers that [`Watch::new`] alone hands out, so that a program which never
+/// makes an instance does not carry the code.
+#[derive(Debug)]
+struct Verbs {
+    is_set: fn(&Watch, Option<Moment>, Option<&Successor>, bool) -> bool,
+    watch_successor: fn(&mut Watch, Option<&Successor>, bool) -> Result<(), Error>,
+    arm: fn(&mut Watch, Option<Moment>),
+    ask: fn(&mut Watch) -> Result<Shown, Error>,
+}
+
+static VERBS: Verbs = Verbs { is_set, watch_successor, arm, ask };
 
 impl Watch {
     /// # Errors
@@ -70,7 +83,7 @@ impl Watch {
             .and_then(crate::sys::above_stdio)
             .map_err(failed)?;
         epoll::add(&epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN).map_err(failed)?;
-        Ok(Self { epoll, timer, armed: None, has_fired: false, successor: [None; 2] })
+        Ok(Self { verbs: &VERBS, epoll, timer, armed: None, has_fired: false, successor: [None; 2] })
     }
 
     /// Watches a descriptor until it is closed.
@@ -86,9 +99,7 @@ impl Watch {
         successor: Option<&Successor>,
         is_watched: bool,
     ) -> bool {
-        self.armed == deadline
-            && !self.has_fired
-            && numbers(&telling(successor, is_watched)) == self.successor
+        (self.verbs.is_set)(self, deadline, successor, is_watched)
     }
 
     /// Watches those of a successor's descriptors that have something to tell yet, and no other.
@@ -97,68 +108,84 @@ impl Watch {
         successor: Option<&Successor>,
         is_watched: bool,
     ) -> Result<(), Error> {
-        let wanted = telling(successor, is_watched);
-        let numbers = numbers(&wanted);
-        let before = core::mem::replace(&mut self.successor, numbers);
-        if before == numbers {
-            return Ok(());
-        }
-        // A descriptor that was closed since has left the instance by itself.
-        for fd in successor.into_iter().flat_map(Successor::open_fds) {
-            let number = Some(fd.as_raw_fd());
-            if before.contains(&number) && !numbers.contains(&number) {
-                let _ = epoll::delete(&self.epoll, fd);
-            }
-        }
-        for fd in wanted.into_iter().flatten() {
-            if !before.contains(&Some(fd.as_raw_fd())) {
-                self.add(fd, Source::Successor)?;
-            }
-        }
-        Ok(())
+        (self.verbs.watch_successor)(self, successor, is_watched)
     }
 
     /// Has the timer run out at this moment.
     pub(super) fn arm(&mut self, deadline: Option<Moment>) {
-        if self.armed == deadline && !self.has_fired {
-            return;
-        }
-        // Zero stops the timer; the first nanosecond of the clock has passed long ago.
-        let since_start = deadline.map_or(Duration::ZERO, |at| at.since_start().max(Duration::from_nanos(1)));
-        let value = Timespec {
-            tv_sec: since_start.as_secs().min(i64::MAX as u64) as i64,
-            tv_nsec: since_start.subsec_nanos().into(),
-        };
-        let time = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-        // There is nothing in it to refuse.
-        if timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &time).is_ok() {
-            self.armed = deadline;
-            self.has_fired = false;
-        }
+        (self.verbs.arm)(self, deadline);
     }
 
     /// What shows now.
     pub(super) fn ask(&mut self) -> Result<Shown, Error> {
-        let mut room = [const { MaybeUninit::uninit() }; 6];
-        let events = loop {
-            match epoll::wait(&self.epoll, &mut room, Some(&Timespec::default())) {
-                Ok((events, _)) => break events,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(Error::call(Operation::Watch, errno)),
-            }
-        };
-        let mut shown = Shown::NOTHING;
-        for event in events {
-            match event.data.u64() {
-                0 => shown.add(Source::Signals),
-                1 => shown.add(Source::Predecessor),
-                2 => shown.add(Source::Successor),
-                // It shows until it is armed again.
-                _ => self.has_fired = true,
-            }
-        }
-        Ok(shown)
+        (self.verbs.ask)(self)
     }
+}
+
+fn is_set(watch: &Watch, deadline: Option<Moment>, successor: Option<&Successor>, is_watched: bool) -> bool {
+    watch.armed == deadline && !watch.has_fired && numbers(&telling(successor, is_watched)) == watch.successor
+}
+
+fn watch_successor(watch: &mut Watch, successor: Option<&Successor>, is_watched: bool) -> Result<(), Error> {
+    let wanted = telling(successor, is_watched);
+    let numbers = numbers(&wanted);
+    let before = core::mem::replace(&mut watch.successor, numbers);
+    if before == numbers {
+        return Ok(());
+    }
+    // A descriptor that was closed since has left the instance by itwatch.
+    for fd in successor.into_iter().flat_map(Successor::open_fds) {
+        let number = Some(fd.as_raw_fd());
+        if before.contains(&number) && !numbers.contains(&number) {
+            let _ = epoll::delete(&watch.epoll, fd);
+        }
+    }
+    for fd in wanted.into_iter().flatten() {
+        if !before.contains(&Some(fd.as_raw_fd())) {
+            watch.add(fd, Source::Successor)?;
+        }
+    }
+    Ok(())
+}
+
+fn arm(watch: &mut Watch, deadline: Option<Moment>) {
+    if watch.armed == deadline && !watch.has_fired {
+        return;
+    }
+    // Zero stops the timer; the first nanosecond of the clock has passed long ago.
+    let since_start = deadline.map_or(Duration::ZERO, |at| at.since_start().max(Duration::from_nanos(1)));
+    let value = Timespec {
+        tv_sec: since_start.as_secs().min(i64::MAX as u64) as i64,
+        tv_nsec: since_start.subsec_nanos().into(),
+    };
+    let time = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+    // There is nothing in it to refuse.
+    if timerfd_settime(&watch.timer, TimerfdTimerFlags::ABSTIME, &time).is_ok() {
+        watch.armed = deadline;
+        watch.has_fired = false;
+    }
+}
+
+fn ask(watch: &mut Watch) -> Result<Shown, Error> {
+    let mut room = [const { MaybeUninit::uninit() }; 6];
+    let events = loop {
+        match epoll::wait(&watch.epoll, &mut room, Some(&Timespec::default())) {
+            Ok((events, _)) => break events,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::call(Operation::Watch, errno)),
+        }
+    };
+    let mut shown = Shown::NOTHING;
+    for event in events {
+        match event.data.u64() {
+            0 => shown.add(Source::Signals),
+            1 => shown.add(Source::Predecessor),
+            2 => shown.add(Source::Successor),
+            // It shows until it is armed again.
+            _ => watch.has_fired = true,
+        }
+    }
+    Ok(shown)
 }
 
 /// Those of a successor's descriptors that have something to tell yet.
