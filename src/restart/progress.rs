@@ -89,7 +89,7 @@ impl Patience {
 }
 
 /// What is to be done next about a successor; each step but [`Step::Rest`] has an [`Outcome`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Step {
     /// Nothing, until a descriptor shows something.
     Rest,
@@ -112,7 +112,11 @@ pub(crate) enum Step {
     /// Look whether the manager has come to the barrier: [`Outcome::Found`].
     SeeBarrier,
     /// Tell the manager that the restart has failed: [`Outcome::Done`], whether it was heard or not.
-    Withdraw(Failure),
+    Withdraw,
+}
+
+impl Step {
+    const SEE_END: Self = Self::SeeEnd(Patience::None);
 }
 
 /// What came of a [`Step`].
@@ -130,60 +134,29 @@ pub(crate) enum Outcome {
 enum State {
     Waiting,
     Proving,
-    Refused(Refusal),
+    Refused,
     /// It was ready, and has ended. Its status is to be had.
     Ended,
     Announcing,
     Confirming,
     Ready,
-    Failed(Failure),
-}
-
-/// The place in a look, or in an ending, that the machine has come to.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Todo {
-    Nothing,
-    /// See whether it has ended, before the report is looked for: the report is there, if ever, when it has ended.
-    SeeEndFirst,
-    Receive {
-        ended: bool,
-    },
-    CloseRefused {
-        ended: bool,
-    },
-    /// The socket was closed: a moment for the exit that explains it.
-    SeeLastBreath,
-    /// It is given up for this reason, if its time has not passed.
-    SeeEndOfProving(Option<Failure>),
-    SeeTime(Option<Failure>),
-    SeeEndBeforeAnnouncing,
-    Announce,
-    SeeBarrier,
-    /// Give it up for this reason, unless its report is there.
-    RefuseReports(Failure),
-    SeeEndLast(Failure),
-    ReceiveLast {
-        failure: Failure,
-        ended: bool,
-    },
-    CloseGivenUp(Failure),
-    SeeEndBeforeKilling(Failure),
-    Kill(Failure),
-    SeeDeath(Failure),
-    /// It has ended, and was given up for this reason, if it was.
-    Collect(Option<Failure>),
-    /// It was ready, and has ended already.
-    CollectReady,
-    CloseFailed,
-    Withdraw,
+    Failed,
 }
 
 /// A successor, as far as it is known.
+///
+/// What follows a step depends on the state, and on what this look, or this ending, has come to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Track {
     state: State,
-    todo: Todo,
+    step: Step,
     has_manager: bool,
+    /// Whether it was seen to have ended before its report was looked for.
+    has_ended: bool,
+    /// Whether it is killed if it has not ended by itself: its report is not there.
+    is_doomed: bool,
+    /// Why it has failed; why it refuses; or why it is given up.
+    failure: Option<Failure>,
     unsettled: Option<Unsettled>,
 }
 
@@ -198,7 +171,15 @@ pub(crate) enum Watch {
 
 impl Track {
     const fn new(state: State, has_manager: bool) -> Self {
-        Self { state, todo: Todo::Nothing, has_manager, unsettled: None }
+        Self {
+            state,
+            step: Step::Rest,
+            has_manager,
+            has_ended: false,
+            is_doomed: false,
+            failure: None,
+            unsettled: None,
+        }
     }
 
     /// A successor that is to report.
@@ -219,13 +200,17 @@ impl Track {
     /// Begins a look at the successor.
     pub(crate) const fn look(&mut self) {
         self.unsettled = None;
-        self.todo = match self.state {
-            State::Waiting | State::Refused(_) => Todo::SeeEndFirst,
-            State::Proving => Todo::SeeEndOfProving(None),
-            State::Ended => Todo::CollectReady,
-            State::Announcing => Todo::SeeEndBeforeAnnouncing,
-            State::Confirming => Todo::SeeBarrier,
-            State::Ready | State::Failed(_) => Todo::Nothing,
+        self.has_ended = false;
+        self.is_doomed = false;
+        if !matches!(self.state, State::Refused | State::Failed) {
+            self.failure = None;
+        }
+        self.step = match self.state {
+            // The end is looked for before the report: that is there, if ever, when it has ended.
+            State::Waiting | State::Proving | State::Refused | State::Announcing => Step::SEE_END,
+            State::Ended => Step::Collect,
+            State::Confirming => Step::SeeBarrier,
+            State::Ready | State::Failed => Step::Rest,
         };
     }
 
@@ -235,156 +220,164 @@ impl Track {
     pub(crate) const fn give_up(&mut self, failure: Failure) {
         self.look();
         match self.state {
-            State::Waiting => self.todo = Todo::RefuseReports(failure),
-            State::Proving => self.todo = Todo::SeeEndOfProving(Some(failure)),
-            State::Refused(_) => self.todo = Todo::SeeEndBeforeKilling(failure),
+            State::Waiting => {
+                self.failure = Some(failure);
+                self.step = Step::RefuseReports;
+            }
+            State::Proving => self.failure = Some(failure),
+            State::Refused => self.is_doomed = true,
             _ => {}
         }
     }
 
     /// The step to take next.
     pub(crate) const fn step(&self) -> Step {
-        match self.todo {
-            Todo::Nothing => Step::Rest,
-            Todo::SeeEndFirst
-            | Todo::SeeEndOfProving(_)
-            | Todo::SeeEndBeforeAnnouncing
-            | Todo::SeeEndLast(_)
-            | Todo::SeeEndBeforeKilling(_) => Step::SeeEnd(Patience::None),
-            Todo::SeeLastBreath => Step::SeeEnd(Patience::LastBreath),
-            Todo::SeeDeath(_) => Step::SeeEnd(Patience::Death),
-            Todo::SeeTime(_) => Step::SeeTime,
-            Todo::Receive { .. } | Todo::ReceiveLast { .. } => Step::Receive,
-            Todo::RefuseReports(_) => Step::RefuseReports,
-            Todo::CloseRefused { .. } | Todo::CloseGivenUp(_) | Todo::CloseFailed => Step::CloseSocket,
-            Todo::Kill(_) => Step::Kill,
-            Todo::Collect(_) | Todo::CollectReady => Step::Collect,
-            Todo::Announce => Step::Announce,
-            Todo::SeeBarrier => Step::SeeBarrier,
-            Todo::Withdraw => match self.state {
-                State::Failed(failure) => Step::Withdraw(failure),
-                _ => Step::Rest,
-            },
-        }
+        self.step
     }
 
     /// Takes the outcome of the step.
     pub(crate) fn take(&mut self, outcome: Outcome) {
-        self.todo = match (self.todo, outcome) {
-            (_, Outcome::Failed(error)) => {
-                self.unsettled = Some(match self.todo {
-                    Todo::Announce | Todo::SeeBarrier => Unsettled::Untold(error),
+        self.step = match (self.step, outcome) {
+            (step, Outcome::Failed(error)) => {
+                self.unsettled = Some(match step {
+                    Step::Announce | Step::SeeBarrier => Unsettled::Untold(error),
                     _ => Unsettled::Unseen(error),
                 });
-                Todo::Nothing
+                Step::Rest
             }
-            (Todo::CloseRefused { ended }, Outcome::Done) => collect_if(ended),
-            (Todo::CloseGivenUp(failure), Outcome::Done) => Todo::SeeEndBeforeKilling(failure),
-            (Todo::CloseFailed, Outcome::Done) if self.has_manager => Todo::Withdraw,
-
-            (Todo::SeeEndFirst, Outcome::Found(ended)) => match self.state {
-                State::Waiting => Todo::Receive { ended },
-                _ => collect_if(ended),
+            (Step::SeeEnd(Patience::None), Outcome::Found(has_ended)) => self.saw_end(has_ended),
+            (Step::SeeEnd(Patience::LastBreath), Outcome::Found(true)) => Step::Collect,
+            (Step::SeeEnd(Patience::LastBreath), Outcome::Found(false)) => {
+                self.failure = Some(Failure::Closed);
+                Step::Kill
+            }
+            // Otherwise the kernel does something for it that no signal interrupts.
+            (Step::SeeEnd(Patience::Death), Outcome::Found(has_ended)) => {
+                if has_ended {
+                    Step::Collect
+                } else {
+                    self.settle(self.failure())
+                }
+            }
+            (Step::SeeTime, Outcome::Found(true)) => self.is_ready_now(),
+            (Step::SeeTime, Outcome::Found(false)) if self.failure.is_some() => Step::Kill,
+            (Step::Receive, Outcome::Received(received)) => self.received(received),
+            (Step::RefuseReports, Outcome::Done) => Step::SEE_END,
+            (Step::CloseSocket, Outcome::Done) => match self.state {
+                State::Failed if self.has_manager => Step::Withdraw,
+                State::Refused if self.is_doomed => Step::SEE_END,
+                State::Refused => self.collect_if_ended(),
+                _ => Step::Rest,
             },
-            (Todo::Receive { ended }, Outcome::Received(received)) => self.received(received, ended),
-            (Todo::SeeLastBreath, Outcome::Found(true)) => Todo::Collect(None),
-            (Todo::SeeLastBreath, Outcome::Found(false)) => Todo::Kill(Failure::Closed),
-
-            (Todo::SeeEndOfProving(failure), Outcome::Found(true)) => Todo::Collect(failure),
-            (Todo::SeeEndOfProving(failure), Outcome::Found(false)) => Todo::SeeTime(failure),
-            (Todo::SeeTime(_), Outcome::Found(true)) => self.is_ready_now(),
-            (Todo::SeeTime(Some(failure)), Outcome::Found(false)) => Todo::Kill(failure),
-
-            (Todo::SeeEndBeforeAnnouncing, Outcome::Found(true)) => {
-                // The manager knows nothing of it yet: this process stays the main one.
-                self.state = State::Ended;
-                Todo::CollectReady
-            }
-            (Todo::SeeEndBeforeAnnouncing, Outcome::Found(false)) => Todo::Announce,
-            (Todo::Announce, Outcome::Done) => {
+            (Step::Kill, Outcome::Done) => Step::SeeEnd(Patience::Death),
+            (Step::Collect, Outcome::Exited(exit)) => self.collected(exit),
+            (Step::Announce, Outcome::Done) => {
                 self.state = State::Confirming;
-                Todo::SeeBarrier
+                Step::SeeBarrier
             }
-            (Todo::SeeBarrier, Outcome::Found(confirmed)) => {
-                if confirmed {
-                    self.state = State::Ready;
-                }
-                Todo::Nothing
+            (Step::SeeBarrier, Outcome::Found(true)) => {
+                self.state = State::Ready;
+                Step::Rest
             }
-
-            (Todo::RefuseReports(failure), Outcome::Done) => Todo::SeeEndLast(failure),
-            (Todo::SeeEndLast(failure), Outcome::Found(ended)) => Todo::ReceiveLast { failure, ended },
-            (Todo::ReceiveLast { failure, ended }, Outcome::Received(received)) => match received {
-                Received::Report(Report::Ready) => self.received(received, ended),
-                Received::Report(Report::Refused(reason)) => {
-                    self.state = State::Refused(reason);
-                    Todo::CloseGivenUp(failure)
-                }
-                Received::Closed | Received::Nothing => Todo::SeeEndBeforeKilling(failure),
-            },
-            (Todo::SeeEndBeforeKilling(failure), Outcome::Found(true)) => Todo::Collect(Some(failure)),
-            (Todo::SeeEndBeforeKilling(failure), Outcome::Found(false)) => Todo::Kill(failure),
-            (Todo::Kill(failure), Outcome::Done) => Todo::SeeDeath(failure),
-            (Todo::SeeDeath(failure), Outcome::Found(true)) => Todo::Collect(Some(failure)),
-            // The kernel does something for it that no signal interrupts.
-            (Todo::SeeDeath(failure), Outcome::Found(false)) => self.settle(failure),
-            (Todo::Collect(failure), Outcome::Exited(exit)) => self.settle(verdict(exit, failure)),
-            (Todo::CollectReady, Outcome::Exited(exit)) => match verdict(exit, None) {
-                // It may have handed over to a successor of its own, or had nothing else to do. A service manager would
-                // have to be told of a process that is no more.
-                Failure::Exited(0) if !self.has_manager => {
-                    self.state = State::Ready;
-                    Todo::Nothing
-                }
-                failure => self.settle(failure),
-            },
-            _ => Todo::Nothing,
+            _ => Step::Rest,
         };
     }
 
-    const fn received(&mut self, received: Received, ended: bool) -> Todo {
-        match received {
-            Received::Report(Report::Ready) if ended => {
+    const fn saw_end(&mut self, has_ended: bool) -> Step {
+        self.has_ended = has_ended;
+        match self.state {
+            State::Waiting if !self.is_doomed => Step::Receive,
+            State::Announcing if has_ended => {
+                // The manager knows nothing of it yet: this process stays the main one.
                 self.state = State::Ended;
-                Todo::CollectReady
+                Step::Collect
             }
-            Received::Report(Report::Ready) => self.is_ready_now(),
-            Received::Report(Report::Refused(reason)) => {
-                self.state = State::Refused(reason);
-                Todo::CloseRefused { ended }
-            }
-            Received::Closed => Todo::SeeLastBreath,
-            Received::Nothing => collect_if(ended),
+            State::Announcing => Step::Announce,
+            State::Proving if !has_ended => Step::SeeTime,
+            _ if self.is_doomed && !has_ended => Step::Kill,
+            _ => self.collect_if_ended(),
         }
     }
 
-    const fn is_ready_now(&mut self) -> Todo {
+    const fn received(&mut self, received: Received) -> Step {
+        let is_given_up = self.failure.is_some();
+        match received {
+            Received::Report(Report::Ready) if self.has_ended => {
+                self.failure = None;
+                self.state = State::Ended;
+                Step::Collect
+            }
+            Received::Report(Report::Ready) => self.is_ready_now(),
+            Received::Report(Report::Refused(reason)) => {
+                self.failure = Some(Failure::Refused(reason));
+                self.is_doomed = is_given_up;
+                self.state = State::Refused;
+                Step::CloseSocket
+            }
+            Received::Closed | Received::Nothing if is_given_up => self.doom(),
+            // A moment for the exit that explains it.
+            Received::Closed => Step::SeeEnd(Patience::LastBreath),
+            Received::Nothing => self.collect_if_ended(),
+        }
+    }
+
+    const fn collect_if_ended(&self) -> Step {
+        if self.has_ended { Step::Collect } else { Step::Rest }
+    }
+
+    const fn doom(&mut self) -> Step {
+        self.is_doomed = true;
+        Step::SEE_END
+    }
+
+    const fn is_ready_now(&mut self) -> Step {
+        self.failure = None;
         if self.has_manager {
             self.state = State::Announcing;
-            Todo::SeeEndBeforeAnnouncing
+            Step::SEE_END
         } else {
             self.state = State::Ready;
-            Todo::Nothing
+            Step::Rest
+        }
+    }
+
+    fn collected(&mut self, exit: Option<Exit>) -> Step {
+        match (self.state, verdict(exit, self.failure)) {
+            // It may have handed over to a successor of its own, or had nothing else to do. A service manager would have
+            // to be told of a process that is no more.
+            (State::Ended, Failure::Exited(0)) if !self.has_manager => {
+                self.state = State::Ready;
+                Step::Rest
+            }
+            (_, failure) => self.settle(failure),
         }
     }
 
     /// It has failed, for this reason if it gave none itself.
-    const fn settle(&mut self, failure: Failure) -> Todo {
-        self.state = State::Failed(match self.state {
-            State::Refused(reason) => Failure::Refused(reason),
-            _ => failure,
-        });
-        Todo::CloseFailed
+    const fn settle(&mut self, failure: Failure) -> Step {
+        if !matches!(self.state, State::Refused) {
+            self.failure = Some(failure);
+        }
+        self.state = State::Failed;
+        Step::CloseSocket
+    }
+
+    /// Why it has failed.
+    pub(crate) const fn failure(&self) -> Failure {
+        match self.failure {
+            Some(failure) => failure,
+            None => Failure::Vanished,
+        }
     }
 
     /// What is known at the end of a look.
     pub(crate) const fn progress(&self) -> Result<Progress, Failure> {
         match (self.state, self.unsettled) {
             (State::Ready, _) => Ok(Progress::Ready),
-            (State::Failed(failure), _) => Err(failure),
+            (State::Failed, _) => Err(self.failure()),
             (_, Some(why)) => Ok(Progress::Unsettled(why)),
             (State::Announcing | State::Confirming, None) => Ok(Progress::Unsettled(Unsettled::Unanswered)),
-            (State::Waiting | State::Proving | State::Refused(_) | State::Ended, None) => {
+            (State::Waiting | State::Proving | State::Refused | State::Ended, None) => {
                 Ok(Progress::Waiting)
             }
         }
@@ -392,7 +385,7 @@ impl Track {
 
     /// Whether it has neither got ready nor failed.
     pub(crate) const fn is_expected(&self) -> bool {
-        matches!(self.state, State::Waiting | State::Proving | State::Refused(_) | State::Ended)
+        matches!(self.state, State::Waiting | State::Proving | State::Refused | State::Ended)
     }
 
     /// Whether its outcome is still open. A successor that is ready counts as open until the manager has confirmed it.
@@ -408,16 +401,12 @@ impl Track {
     pub(crate) const fn watch(&self) -> Watch {
         match self.state {
             State::Waiting => Watch::EndAndReport,
-            State::Proving | State::Refused(_) | State::Ended | State::Announcing => Watch::End,
+            State::Proving | State::Refused | State::Ended | State::Announcing => Watch::End,
             // The manager has been told, and reports the successor's end too.
             State::Confirming => Watch::Barrier,
-            State::Ready | State::Failed(_) => Watch::Nothing,
+            State::Ready | State::Failed => Watch::Nothing,
         }
     }
-}
-
-const fn collect_if(ended: bool) -> Todo {
-    if ended { Todo::Collect(None) } else { Todo::Nothing }
 }
 
 /// What an exit says, beside the reason for which the successor was killed, if it was.

@@ -286,9 +286,9 @@ impl Successor {
             }
             Step::Kill => done(self.send_kill()),
             Step::Collect => self.collect().map_or_else(Outcome::Failed, Outcome::Exited),
-            Step::Withdraw(failure) => {
+            Step::Withdraw => {
                 if let Some(main_pid) = self.main_pid.take() {
-                    main_pid.withdraw(failure);
+                    main_pid.withdraw(self.track.failure());
                 }
                 Outcome::Done
             }

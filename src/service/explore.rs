@@ -574,7 +574,7 @@ impl Taking<'_> {
                 self.rule(self.process.world.has_manager, "announced to nobody");
                 self.process.past.announced = true;
             }
-            Step::Withdraw(_) => {
+            Step::Withdraw => {
                 self.rule(!self.process.past.announced, "taken back");
                 self.rule(self.process.world.has_manager, "withdrawn from nobody");
             }
@@ -931,7 +931,7 @@ impl Explorer {
         let done = number(Input::Found(Outcome::Done));
         let mut outcomes = match self.traits[chain[looking].process as usize].step {
             Step::Rest => return std::vec![number(Input::Rest)],
-            Step::CloseSocket | Step::Withdraw(_) => return std::vec![done],
+            Step::CloseSocket | Step::Withdraw => return std::vec![done],
             Step::SeeEnd(Patience::None | Patience::LastBreath) => std::vec![found(exit.is_some())],
             // A killed process runs no more, but may be long in ending.
             Step::SeeEnd(Patience::Death) | Step::SeeTime | Step::SeeBarrier => {
