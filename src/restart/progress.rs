@@ -21,7 +21,7 @@
 use crate::error::Error;
 use crate::failure::Failure;
 use crate::pidfd::Exit;
-use crate::ready::{Received, Refusal, Report};
+use crate::ready::{Received, Report};
 use core::fmt;
 use core::time::Duration;
 use rustix::process::Signal;
@@ -377,9 +377,7 @@ impl Track {
             (State::Failed, _) => Err(self.failure()),
             (_, Some(why)) => Ok(Progress::Unsettled(why)),
             (State::Announcing | State::Confirming, None) => Ok(Progress::Unsettled(Unsettled::Unanswered)),
-            (State::Waiting | State::Proving | State::Refused | State::Ended, None) => {
-                Ok(Progress::Waiting)
-            }
+            (State::Waiting | State::Proving | State::Refused | State::Ended, None) => Ok(Progress::Waiting),
         }
     }
 
@@ -427,6 +425,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::std_instead_of_core, reason = "tests")]
     use super::*;
     use crate::error::Operation;
+    use crate::ready::Refusal;
     use rustix::io::Errno;
     use std::string::ToString;
 
@@ -593,8 +592,7 @@ mod tests {
         // What has ended is never announced.
         let mut ended = track;
         assert_eq!(after(&mut ended, None, &[(SEE_END, ENDED), (Collect, Outcome::Failed(FAULT))]), UNSEEN);
-        let withdrawn =
-            [(Collect, exited(0)), (CloseSocket, done), (Step::Withdraw(Failure::Exited(0)), done)];
+        let withdrawn = [(Collect, exited(0)), (CloseSocket, done), (Step::Withdraw, done)];
         assert_eq!(after(&mut ended, None, &withdrawn), Err(Failure::Exited(0)));
         // To give up what is ready is to look.
         let told = [(SEE_END, ALIVE), (Announce, done), (SeeBarrier, Outcome::Found(false))];
@@ -608,7 +606,7 @@ mod tests {
             (Receive, READY),
             (Collect, exited(0)),
             (CloseSocket, done),
-            (Step::Withdraw(Failure::Exited(0)), done),
+            (Step::Withdraw, done),
         ];
         assert_eq!(after(&mut Track::reported(true), None, &gone), Err(Failure::Exited(0)));
     }
@@ -673,16 +671,15 @@ mod tests {
 
     #[test]
     fn each_state_is_watched_by_what_ends_it() {
-        let failed = State::Failed(Failure::Closed);
         for (state, watch, is_expected, is_in_flight) in [
             (State::Waiting, Watch::EndAndReport, true, true),
             (State::Proving, Watch::End, true, true),
-            (State::Refused(REFUSAL), Watch::End, true, true),
+            (State::Refused, Watch::End, true, true),
             (State::Ended, Watch::End, true, true),
             (State::Announcing, Watch::End, false, true),
             (State::Confirming, Watch::Barrier, false, true),
             (State::Ready, Watch::Nothing, false, false),
-            (failed, Watch::Nothing, false, false),
+            (State::Failed, Watch::Nothing, false, false),
         ] {
             let track = Track::new(state, true);
             assert_eq!(track.watch(), watch, "{state:?}");

@@ -34,7 +34,6 @@ pub use process::Process;
 use crate::address::Endpoint;
 use crate::cstr::CStrPtr;
 use crate::deadline::now;
-use crate::debt::Owed;
 use crate::digits::{DIGITS, decimal};
 use crate::error::{Error, Operation};
 use crate::failure::Failure;

@@ -2,8 +2,8 @@
 #![allow(private_interfaces, reason = "the methods of the trait are the service's to call")]
 
 use crate::address::Endpoint;
+use crate::debt::Owed;
 use crate::error::Error;
-use crate::handover::Owed;
 use crate::launch::LaunchView;
 use crate::listener::ListenOptions;
 use crate::net::{Net, Rejected, SocketRef};
