@@ -12,7 +12,6 @@ use crate::notify::{Assignment, Notifier};
 use crate::predecessor::Predecessor;
 use crate::ready::Refusal;
 use crate::restart::image::Inheritance;
-use crate::restart::main_pid::MainPid;
 use crate::restart::{Progress, Restart, Successor, exec, spawn};
 use crate::slot::Slot;
 use core::convert::Infallible;
@@ -238,7 +237,7 @@ impl<const N: usize> Net<N> {
             let (active, names) = self.active.parts();
             let sources = self.sources.as_mut_view();
             let inheritance = Inheritance { active, readiness: None, sources, names };
-            let main_pid = MainPid::begin(&self.owed.notifier)?;
+            let main_pid = self.owed.notifier.begin_restart()?;
             let successor = spawn::spawn(launch, restart, inheritance, main_pid)
                 .inspect_err(|error| self.owed.notifier.report_failure(Failure::NotStarted(*error)))?;
             self.owed.succeed(successor);

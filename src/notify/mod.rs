@@ -9,6 +9,8 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | `life` | what a service says of its life |
+//! | `main_pid` | what a predecessor says of a restart |
 //! | `message` | assignments, and the bytes they make |
 //! | `target` | what `NOTIFY_SOCKET` says |
 //! | `watchdog` | what `WATCHDOG_USEC` and `WATCHDOG_PID` say |
@@ -17,10 +19,14 @@
 //! at the right moments: see [`Net::ready`](crate::Net::ready) and [`Net::spawn`](crate::Net::spawn). What else a
 //! service has to say, it says through [`Net::notifier`](crate::Net::notifier).
 
+mod life;
+mod main_pid;
 mod message;
 mod target;
 mod watchdog;
 
+pub(crate) use life::Message;
+pub(crate) use main_pid::MainPid;
 pub use message::{Access, Assignment, FDS_MAX, MESSAGE_MAX};
 
 use crate::address::{Kind, UNIX_MAX};
@@ -81,12 +87,14 @@ type Value = Vec<u8, { UNIX_MAX + 1 }>;
 #[derive(Debug)]
 struct Verbs {
     send: Send,
+    tell: fn(&Notifier, Message, usize) -> Result<(), Error>,
+    begin_restart: fn(&Notifier) -> Result<MainPid, Error>,
     report_failure: fn(&Notifier, Failure),
 }
 
 type Send = fn(&[u8], &[Assignment<'_>], &[BorrowedFd<'_>], &mut Deadline) -> Result<(), Error>;
 
-static VERBS: Verbs = Verbs { send, report_failure };
+static VERBS: Verbs = Verbs { send, tell: life::tell, begin_restart: main_pid::begin, report_failure };
 
 impl Default for Notifier {
     fn default() -> Self {
@@ -272,6 +280,22 @@ impl Notifier {
     /// Whether the manager takes descriptors: not one behind a vsock.
     pub(crate) fn takes_fds(&self) -> bool {
         self.manager.as_ref().is_some_and(|(value, _)| matches!(value.first(), Some(b'/' | b'@')))
+    }
+
+    /// Tells the manager how it is with this service, which has so many sockets.
+    pub(crate) fn tell(&self, message: Message, sockets: usize) -> Result<(), Error> {
+        match &self.manager {
+            None => Ok(()),
+            Some((_, verbs)) => (verbs.tell)(self, message, sockets),
+        }
+    }
+
+    /// Tells the manager that a restart begins; `None` if there is no manager.
+    pub(crate) fn begin_restart(&self) -> Result<Option<MainPid>, Error> {
+        match &self.manager {
+            None => Ok(None),
+            Some((_, verbs)) => (verbs.begin_restart)(self).map(Some),
+        }
     }
 
     /// Tells the manager that a restart has failed, and that all is as it was.

@@ -11,14 +11,12 @@
 //! | `child` | the steps from clone to execve |
 //! | `spawn` | a clone that is a process |
 //! | `exec` | a clone that is a thread with descriptors of its own |
-//! | `main_pid` | what the service manager is told |
 //! | `progress` | what becomes of the process that was started: a pure machine |
 //! | `successor` | that process: its descriptors, and the steps that the machine asks for |
 
 mod child;
 pub(crate) mod exec;
 pub(crate) mod image;
-pub(crate) mod main_pid;
 pub(crate) mod progress;
 pub(crate) mod spawn;
 mod successor;

@@ -12,12 +12,12 @@
 
 use super::child::become_successor;
 use super::image::{Inheritance, Progress, with_image};
-use super::main_pid::MainPid;
 use super::progress::Patience;
 use super::successor::Successor;
 use super::{Parentage, Readiness, Restart};
 use crate::error::{Error, Operation};
 use crate::launch::LaunchView;
+use crate::notify::MainPid;
 use crate::pidfd::{self, Exit};
 use crate::ready;
 use crate::sys::{self, Cloned, Kin};

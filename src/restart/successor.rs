@@ -4,12 +4,12 @@
 //! poll beside its own. A successor that fails is collected here, before its failure is told, so none is
 //! left as a zombie; no handler of SIGCHLD and no thread is needed.
 
-use super::main_pid::MainPid;
 use super::progress::{Outcome, Patience, Progress, Step, Track, Unsettled, Watch};
 use super::{Parentage, Readiness};
 use crate::deadline::{Deadline, poll_until};
 use crate::error::{Error, Operation};
 use crate::failure::Failure;
+use crate::notify::MainPid;
 use crate::pidfd::{self, Exit};
 use crate::ready::{self, Received};
 use core::time::Duration;

@@ -54,10 +54,11 @@
     reason = "tests"
 )]
 
-use super::lifecycle::{Action, Event, Leave, Lifecycle, Message, Request, Terms};
+use super::lifecycle::{Action, Event, Leave, Lifecycle, Request, Terms};
 use crate::error::{Error, Operation};
 use crate::failure::Failure;
 use crate::moment::Moment;
+use crate::notify::Message;
 use crate::pidfd::Exit;
 use crate::ready::{Received, Refusal, Report};
 use crate::restart::progress::{Outcome, Patience, Progress, Step, Track, Unsettled};

@@ -44,6 +44,7 @@
 
 use crate::error::{Error, Operation};
 use crate::moment::Moment;
+use crate::notify::Message;
 use crate::restart::{Failure, Progress, Unsettled};
 use core::fmt;
 use core::time::Duration;
@@ -147,19 +148,6 @@ impl fmt::Display for Event {
             Self::Main => f.write_str("the predecessor has ended"),
         }
     }
-}
-
-/// What the service manager is told beside what a restart tells it. Nobody waits for it to be heard.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Message {
-    /// `STATUS=` of a process that serves.
-    Serving,
-    /// `RELOADING=1`, before a drain that ends with an exec.
-    Reloading,
-    /// `STOPPING=1`.
-    Stopping,
-    /// `WATCHDOG=1`.
-    Alive,
 }
 
 /// What the shell does next.

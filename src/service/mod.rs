@@ -34,13 +34,12 @@ pub use process::Process;
 use crate::address::Endpoint;
 use crate::cstr::CStrPtr;
 use crate::deadline::now;
-use crate::digits::{DIGITS, decimal};
 use crate::error::{Error, Operation};
 use crate::failure::Failure;
 use crate::launch::{Launch, LaunchView};
 use crate::listener::ListenOptions;
 use crate::net::{Net, Rejected, SocketRef};
-use crate::notify::{self, Assignment, Notifier};
+use crate::notify::{self, Assignment, Message, Notifier};
 use crate::predecessor::Predecessor;
 use crate::ready::Refusal;
 use crate::restart::{Progress, Readiness, Unsettled};
@@ -49,8 +48,7 @@ use crate::table::SocketId;
 use core::ffi::CStr;
 use core::fmt;
 use core::time::Duration;
-use heapless::String;
-use lifecycle::{Action, Lifecycle, Message, Terms};
+use lifecycle::{Action, Lifecycle, Terms};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
@@ -694,7 +692,7 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
             Action::Tell(Message::Alive) if !self.feeds() => {}
             Action::Tell(Message::Serving) if self.has_status => {}
             Action::Tell(message) => {
-                let heard = self.tell(message);
+                let heard = self.notifier().tell(message, self.net.count());
                 if let Err(error) = heard {
                     self.give_up_manager(error);
                 }
@@ -722,30 +720,6 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
     /// Whether the watchdog is to be fed now.
     fn feeds(&mut self) -> bool {
         self.policy.watchdog == Watchdog::Poll || core::mem::take(&mut self.is_alive)
-    }
-
-    fn tell(&self, message: Message) -> Result<(), Error> {
-        let notifier = self.notifier();
-        match message {
-            Message::Serving => {
-                let mut line = String::<{ 32 + DIGITS }>::new();
-                let mut digits = [0; DIGITS];
-                let digits =
-                    core::str::from_utf8(decimal(self.net.count() as u64, &mut digits)).unwrap_or("");
-                for part in ["serving ", digits, if digits == "1" { " socket" } else { " sockets" }] {
-                    let _fits = line.push_str(part);
-                }
-                notifier.send(&[Assignment::Status(&line)])
-            }
-            Message::Reloading => {
-                notifier.send(&[Assignment::Reloading, Assignment::Status("draining, to execute anew")])
-            }
-            Message::Stopping => {
-                notifier.send(&[Assignment::Stopping, Assignment::Status("draining, to exit")])
-            }
-            Message::Alive => notifier.send(&[Assignment::Watchdog]),
-        }
-        .map(drop)
     }
 
     /// Notes what an event means for this service itself.

@@ -13,10 +13,10 @@
 //!
 //! References: `sd_notify(3)`, `Type=notify-reload` and `NotifyAccess=` in `systemd.service(5)`.
 
-use super::Failure;
+use super::{Assignment, Notifier, barrier_pipe};
 use crate::deadline::{Deadline, poll_until};
 use crate::error::Error;
-use crate::notify::{self, Assignment, Notifier};
+use crate::failure::Failure;
 use crate::pidfd;
 use core::time::Duration;
 use rustix::event::PollFlags;
@@ -32,19 +32,20 @@ pub(crate) struct MainPid {
     /// The manager's end, until the barrier is sent.
     theirs: Option<OwnedFd>,
     announced: bool,
+    verbs: &'static Verbs,
 }
 
-impl MainPid {
-    /// Tells the manager that a restart begins; `None` if there is no manager.
-    pub(crate) fn begin(notifier: &Notifier) -> Result<Option<Self>, Error> {
-        if !notifier.is_present() {
-            return Ok(None);
-        }
-        let (ours, theirs) = notify::barrier_pipe()?;
-        notifier.send(&[Assignment::Reloading])?;
-        Ok(Some(Self { notifier: notifier.clone(), ours, theirs: Some(theirs), announced: false }))
-    }
+/// What is done about a restart that has begun. Reached through pointers for the reason that [`Notifier`] has, and handed
+/// out by [`begin`] alone, which is itself one of the notifier's.
+#[derive(Debug)]
+struct Verbs {
+    announce: fn(&mut MainPid, Pid, BorrowedFd<'_>, &mut Deadline) -> Result<(), Error>,
+    is_confirmed: fn(&MainPid) -> Result<bool, Error>,
+}
 
+static VERBS: Verbs = Verbs { announce, is_confirmed };
+
+impl MainPid {
     /// Tells the manager who the main process is now, by the earlier of this deadline and the notifier's own. Called
     /// again after an error, it goes on where it was.
     pub(crate) fn announce(
@@ -53,32 +54,12 @@ impl MainPid {
         pidfd: BorrowedFd<'_>,
         deadline: &mut Deadline,
     ) -> Result<(), Error> {
-        let mut own = self.notifier.deadline();
-        let deadline = own.earlier(deadline);
-        if !self.announced {
-            let main_pid = Assignment::MainPid(pid);
-            let message = match pidfd::id(pidfd) {
-                Some(id) => &[main_pid, Assignment::MainPidfdId(id), Assignment::Ready][..],
-                None => &[main_pid, Assignment::Ready],
-            };
-            self.notifier.send_by(message, &[], deadline)?;
-            self.announced = true;
-        }
-        if let Some(theirs) = &self.theirs {
-            // Behind a vsock there is a machine's manager, which has one main process for ever.
-            if self.notifier.takes_fds() {
-                self.notifier.send_by(&[Assignment::Barrier], &[theirs.as_fd()], deadline)?;
-            }
-            self.theirs = None;
-        }
-        Ok(())
+        (self.verbs.announce)(self, pid, pidfd, deadline)
     }
 
     /// Whether the manager has come to it.
     pub(crate) fn is_confirmed(&self) -> Result<bool, Error> {
-        let [found] =
-            poll_until([(self.ours.as_fd(), PollFlags::empty())], &mut Deadline::after(Duration::ZERO))?;
-        Ok(!found.is_empty())
+        (self.verbs.is_confirmed)(self)
     }
 
     /// The descriptor that hangs up when it has.
@@ -90,4 +71,44 @@ impl MainPid {
     pub(crate) fn withdraw(&self, why: Failure) {
         self.notifier.report_failure(why);
     }
+}
+
+/// Tells the manager that a restart begins.
+pub(super) fn begin(notifier: &Notifier) -> Result<MainPid, Error> {
+    let (ours, theirs) = barrier_pipe()?;
+    notifier.send(&[Assignment::Reloading])?;
+    Ok(MainPid { notifier: notifier.clone(), ours, theirs: Some(theirs), announced: false, verbs: &VERBS })
+}
+
+fn announce(
+    main_pid: &mut MainPid,
+    pid: Pid,
+    pidfd: BorrowedFd<'_>,
+    deadline: &mut Deadline,
+) -> Result<(), Error> {
+    let mut own = main_pid.notifier.deadline();
+    let deadline = own.earlier(deadline);
+    if !main_pid.announced {
+        let assignment = Assignment::MainPid(pid);
+        let message = match pidfd::id(pidfd) {
+            Some(id) => &[assignment, Assignment::MainPidfdId(id), Assignment::Ready][..],
+            None => &[assignment, Assignment::Ready],
+        };
+        main_pid.notifier.send_by(message, &[], deadline)?;
+        main_pid.announced = true;
+    }
+    if let Some(theirs) = &main_pid.theirs {
+        // Behind a vsock there is a machine's manager, which has one main process for ever.
+        if main_pid.notifier.takes_fds() {
+            main_pid.notifier.send_by(&[Assignment::Barrier], &[theirs.as_fd()], deadline)?;
+        }
+        main_pid.theirs = None;
+    }
+    Ok(())
+}
+
+fn is_confirmed(main_pid: &MainPid) -> Result<bool, Error> {
+    let mut at_once = Deadline::after(Duration::ZERO);
+    let [found] = poll_until([(main_pid.ours.as_fd(), PollFlags::empty())], &mut at_once)?;
+    Ok(!found.is_empty())
 }
