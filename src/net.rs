@@ -1,6 +1,6 @@
 //! The tables and their verbs: [`Net`] holds the inherited and the active sockets and hands them to the next process.
 //!
-//! It moves slots between the two tables and asks the other modules for everything else; it makes no system
+//! This module moves slots between the two tables and asks the other modules for everything else. It makes no system
 //! call of its own.
 
 use crate::activation::{Activation, FIRST_FD, UNKNOWN, check_name};
@@ -20,12 +20,14 @@ use rustix::process::getpid;
 
 /// The sockets of a server: inherited, claimed or opened, and handed over.
 ///
-/// A server that has a loop is easier to write on a [`Service`](crate::Service), which holds a `Net`. In the order in which
-/// they are called:
+/// A server with an event loop is easier to write on a [`Service`](crate::Service), which holds a `Net`. The methods
+/// in the order in which they are called:
 ///
-/// 1. [`Net::inherit`] adopts what a service manager or a predecessor hands over. First thing in `main`.
-/// 2. [`Net::listen`] and its like claim an inherited socket or open a fresh one.
-/// 3. [`Net::ready`] reports that this process can serve; or [`Net::refuse`] that it cannot. Accept after that.
+/// 1. [`Net::inherit`] adopts the descriptors that a service manager or a predecessor hands over. Call it first in
+///    `main`.
+/// 2. [`Net::listen`] and its variants claim an inherited socket or open a fresh one.
+/// 3. [`Net::ready`] reports that this process is ready; [`Net::refuse`] reports that it cannot serve. Accept after
+///    that.
 /// 4. [`Net::spawn`] starts a successor, and [`Net::exec`] replaces the program in place.
 /// 5. Dropping the `Net` closes everything it holds.
 ///
@@ -34,7 +36,7 @@ use rustix::process::getpid;
 /// use std::time::Duration;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // SAFETY: first thing in main; nobody owns the descriptors, nobody changes the environment.
+/// // SAFETY: first thing in main; nothing else owns the descriptors or changes the environment.
 /// let mut launch: Launch = unsafe { Launch::from_libc() }?;
 /// let mut net = Net::<16>::new();
 /// unsafe { net.inherit(&mut launch) }?;
@@ -53,23 +55,23 @@ use rustix::process::getpid;
 ///
 /// # Memory
 ///
-/// `N` is the capacity of both tables: at most `N` descriptors are inherited, at most `N` are active. Nothing is allocated. A
-/// `Net` takes `152 * N + 1176` bytes on a 64-bit machine at most, and no more of it is touched than what it holds takes.
-/// [`Net::new`] is all zeros, so that a static takes no room in the program's file. A restart takes 10 KiB of stack, and
-/// 26 KiB without optimisation.
+/// `N` is the capacity of both tables: at most `N` descriptors are inherited, and at most `N` are active. Nothing is
+/// allocated. A `Net` is at most `152 * N + 1176` bytes large on a 64-bit machine, and touches only the part of them
+/// that holds something. [`Net::new`] is all zeros, so a static uses no space in the program's file. A restart uses
+/// 10 KiB of stack, and 26 KiB without optimisation.
 #[derive(Debug)]
 #[doc(alias = "gracenet")]
 pub struct Net<const N: usize> {
     pub(crate) inherited: InheritedTable<N>,
     pub(crate) active: ActiveTable<N>,
-    /// For a restart, here and not on the stack: pages that are not touched cost nothing.
+    /// The descriptors of a restart, here and not on the stack: pages that are not touched cost nothing.
     pub(crate) sources: Vec<Source, N>,
     state: State,
-    /// What is owed to a predecessor and to a successor.
+    /// What this process owes to its predecessor and to its successor.
     pub(crate) owed: Owed,
 }
 
-/// Zeros when it is fresh, for the reason that [`Slot`] has.
+/// Whether [`Net::inherit_with`] was called, and how it ended. `Fresh` is zero for the reason that [`Slot`] has.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug)]
 enum State {
@@ -95,7 +97,8 @@ impl Default for InheritOptions {
 }
 
 impl InheritOptions {
-    /// `LISTEN_PID` may be absent, the variables are consumed, anything may be inherited, from 3 on.
+    /// Returns the default: `LISTEN_PID` may be absent, the variables are consumed, and any descriptor from 3 on is
+    /// inherited.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -107,37 +110,39 @@ impl InheritOptions {
         }
     }
 
-    /// Without `LISTEN_PID` nothing is inherited, as libsystemd has it. The Go original sets none.
+    /// Inherits nothing without `LISTEN_PID`, as libsystemd does. Go gracenet does not set `LISTEN_PID`.
     #[must_use]
     pub const fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self
     }
 
-    /// Leaves the variables in the launch's table. A later [`Net::spawn`] rewrites them all the same.
+    /// Leaves the variables in the launch's table. A later [`Net::spawn`] rewrites the variables nevertheless.
     #[must_use]
     pub const fn keep(mut self, keep: bool) -> Self {
         self.keep = keep;
         self
     }
 
-    /// Believes the variables of a privileged start too, as libsystemd does: for a program with file capabilities that nobody
-    /// but a service manager starts. A start is privileged if it gave the program more than whoever made it has, by a
-    /// set-user-ID bit, file capabilities or a security module: [`Launch::is_privileged`].
+    /// Believes the variables of a privileged start too, as libsystemd does. Use this in a program with file
+    /// capabilities that only a service manager starts.
+    ///
+    /// A start is privileged if it gave the program more rights than its starter has. Set-user-ID bits, file
+    /// capabilities and security modules can do that: see [`Launch::is_privileged`].
     #[must_use]
     pub const fn trust_privileged_start(mut self, trust_privileged_start: bool) -> Self {
         self.trust_privileged_start = trust_privileged_start;
         self
     }
 
-    /// Takes anything but a listener among the descriptors for an error, as the seed does.
+    /// Treats an inherited descriptor that is not a listener as an error, as Go gracenet does.
     #[must_use]
     pub const fn listeners_only(mut self, listeners_only: bool) -> Self {
         self.listeners_only = listeners_only;
         self
     }
 
-    /// Counts from this number instead of 3. For tests, which have other uses for their descriptors.
+    /// Counts the inherited descriptors from this number instead of 3. For tests, which use descriptor 3 otherwise.
     #[must_use]
     pub const fn first_fd(mut self, first_fd: RawFd) -> Self {
         self.first_fd = first_fd;
@@ -153,19 +158,19 @@ pub struct SocketRef<'n> {
 }
 
 impl<'n> SocketRef<'n> {
-    /// Its name; `unknown` if it has none.
+    /// Returns the name of the descriptor, or `unknown` if it has no name.
     #[must_use]
     pub const fn name(&self) -> &'n str {
         self.name
     }
 
-    /// Its descriptor, for as long as the [`Net`] is borrowed.
+    /// Returns the descriptor, for as long as the [`Net`] is borrowed.
     #[must_use]
     pub const fn fd(&self) -> BorrowedFd<'n> {
         self.fd
     }
 
-    /// Asks the kernel for its family, type and address; `None` if it is no socket.
+    /// Asks the kernel for the socket's family, type and address. Returns `None` if the descriptor is not a socket.
     ///
     /// # Errors
     ///
@@ -187,12 +192,12 @@ impl AsRawFd for SocketRef<'_> {
     }
 }
 
-/// A descriptor that [`Net::add`] did not take, and why.
+/// A descriptor that [`Net::add`] rejected, and why.
 #[derive(Debug)]
 pub struct Rejected {
     /// The descriptor, unchanged.
     pub fd: OwnedFd,
-    /// Why it was not taken.
+    /// Why the descriptor was rejected.
     pub error: Error,
 }
 
@@ -215,7 +220,7 @@ impl<const N: usize> Default for Net<N> {
 }
 
 impl<const N: usize> Net<N> {
-    /// Empty tables.
+    /// Creates a `Net` with empty tables.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -227,33 +232,35 @@ impl<const N: usize> Net<N> {
         }
     }
 
-    /// Adopts the descriptors that a service manager or a predecessor hands over, and returns how many there
-    /// are: none, if the variables are absent or meant for another process, and none after a privileged start, where
-    /// the environment is not to be believed: see [`InheritOptions::trust_privileged_start`]. Call it once, first thing
-    /// in `main`, before anything else could use their numbers.
+    /// Adopts the descriptors that a service manager or a predecessor hands over, and returns their number.
     ///
-    /// The variables are consumed from `launch`, on errors too. `FD_CLOEXEC` is set on all descriptors with
-    /// one call, so no child of the program gets them but the successor.
+    /// Call it once, first thing in `main`, before anything else can use these descriptor numbers. It returns 0 if
+    /// the variables are absent or meant for another process. It also returns 0 after a privileged start, because
+    /// that environment cannot be trusted: see [`InheritOptions::trust_privileged_start`].
+    ///
+    /// The variables are consumed from `launch`, even if the call fails. `FD_CLOEXEC` is set on all inherited
+    /// descriptors, so no child of the program gets them except the successor.
     ///
     /// # Errors
     ///
-    /// No descriptor is owned, closed or changed, and the error stays: every later call that would listen
-    /// or claim returns it again, so that no second socket is opened beside one that is there.
+    /// On failure no descriptor is owned, closed or changed. The error stays: every later call that would listen or
+    /// claim returns it again. So no second socket is opened beside an inherited one.
     ///
     /// - [`Error::Variable`]: a variable cannot be read.
-    /// - [`Error::Capacity`]: there are more than `N`, or their names take more than fits in `LISTEN_FDNAMES`.
-    /// - [`Error::NotOpen`]: one of them is not open.
+    /// - [`Error::Capacity`]: there are more than `N` descriptors, or their names are longer than fits in
+    ///   `LISTEN_FDNAMES`.
+    /// - [`Error::NotOpen`]: one of the descriptors is not open.
     /// - [`Error::AlreadyInherited`]: this is the second call; the first one's result stands.
     /// - [`Error::Call`]: a system call failed.
     ///
     /// # Safety
     ///
-    /// - Nobody else owns the descriptors that the variables promise: nothing in this process has adopted
-    ///   them before, or opened something on their numbers.
+    /// - Nothing else owns the descriptors that the variables promise: nothing in this process has adopted them
+    ///   before, or opened something on their numbers.
     ///
     /// # References
     ///
-    /// - `sd_listen_fds(3)`; `inherit` of the seed
+    /// - `sd_listen_fds(3)`; `inherit` of Go gracenet
     #[doc(alias = "sd_listen_fds")]
     #[allow(unsafe_code, reason = "adoption")]
     pub unsafe fn inherit<const ARGS: usize, const VARS: usize>(
@@ -264,13 +271,13 @@ impl<const N: usize> Net<N> {
         unsafe { self.inherit_with(launch, InheritOptions::new()) }
     }
 
-    /// The same, with the variables read as `options` say.
+    /// Adopts the inherited descriptors as [`Net::inherit`] does, and reads the variables as `options` say.
     ///
     /// # Errors
     ///
     /// As for [`Net::inherit`], and:
     ///
-    /// - [`Error::NotAListener`]: a descriptor is no listener, and only those were asked for.
+    /// - [`Error::NotAListener`]: a descriptor is not a listener, and `options` allow only listeners.
     ///
     /// # Safety
     ///
@@ -313,7 +320,7 @@ impl<const N: usize> Net<N> {
         let pid = getpid().as_raw_nonzero().get() as u32;
         let activation = Activation::parse(&variables, options.strict, pid, pidfd::own_id)?;
         let own_fd = launch.view().directory.fd().map(|fd| fd.as_raw_fd());
-        // SAFETY: nobody else owns the descriptors.
+        // // SAFETY: nothing else owns the descriptors, as the caller promised.
         let adopted = unsafe {
             inherit::adopt(&activation, options.first_fd, options.listeners_only, own_fd, &mut self.inherited)
         }?;
@@ -321,42 +328,45 @@ impl<const N: usize> Net<N> {
         Ok(activation.count)
     }
 
-    /// The inherited socket for this address, or a fresh one: a listener of `tcp`, `tcp4`, `tcp6`, `unix` or
-    /// `unixpacket`, or a bound socket of `udp`, `udp4`, `udp6` or `unixgram`. See [`Endpoint::parse`] for
-    /// the addresses.
+    /// Claims the inherited socket for this address, or opens a fresh one.
     ///
-    /// An inherited socket is taken if its family, its type and the address that the kernel tells of it fit;
-    /// a stream has to be listening, which is asked when it is adopted, or else now. Nothing about it is changed.
+    /// The result is a listener for `tcp`, `tcp4`, `tcp6`, `unix` and `unixpacket`, and a bound socket for `udp`,
+    /// `udp4`, `udp6` and `unixgram`. See [`Endpoint::parse`] for the addresses.
     ///
-    /// What the kernel tells of a socket is asked once, however many calls follow: 2 system calls for each TCP or
-    /// UDP socket, with the one that read its address, and 3 for a Unix one. One more is for the first that does not
-    /// listen, one for `IPV6_V6ONLY` where that decides, and one for a Unix address of more than 28 bytes.
+    /// An inherited socket is claimed if its family, its type and its address in the kernel match. A stream socket
+    /// must also be listening. The claim does not change the socket.
+    ///
+    /// # Cost
+    ///
+    /// Queries each inherited socket once: 2 system calls for TCP and UDP, 3 for Unix sockets. One more is needed for
+    /// the first socket that does not listen, where `IPV6_V6ONLY` decides, and for a Unix address longer than 28
+    /// bytes.
     ///
     /// # Errors
     ///
-    /// What this call opened is closed again, and nothing else has changed; but a stale path that was to be replaced may
-    /// be gone.
+    /// A call that fails closes what it opened. It changes nothing else, except that a stale path that was to be
+    /// replaced may be gone.
     ///
-    /// - [`Error::UnknownNetwork`], [`Error::Address`]: what was asked for cannot be read.
+    /// - [`Error::UnknownNetwork`], [`Error::Address`]: the network or the address cannot be read.
     /// - [`Error::Capacity`]: the table of active sockets, or of their names, is full; nothing was opened.
-    /// - [`Error::Call`]: a system call failed: `EADDRINUSE` from `bind`, and so on.
+    /// - [`Error::Call`]: a system call failed, for example `bind` with `EADDRINUSE`.
     /// - The error of [`Net::inherit`], if that failed.
     ///
     /// # References
     ///
-    /// - `Net.Listen` of the seed
+    /// - `Net.Listen` of Go gracenet
     #[doc(alias = "Listen")]
     pub fn listen(&mut self, network: &str, address: &str) -> Result<SocketId, Error> {
         self.listen_with(network, address, &ListenOptions::new())
     }
 
-    /// The same, with a name and with the settings of a fresh socket.
+    /// Claims or opens a socket as [`Net::listen`] does, with a name and with settings for a fresh socket.
     ///
     /// # Errors
     ///
     /// As for [`Net::listen`], and:
     ///
-    /// - [`Error::Name`]: the name cannot stand in `LISTEN_FDNAMES`.
+    /// - [`Error::Name`]: the name is not valid in `LISTEN_FDNAMES`.
     pub fn listen_with(
         &mut self,
         network: &str,
@@ -367,8 +377,10 @@ impl<const N: usize> Net<N> {
         self.listen_at(&Endpoint::parse(network, address)?, options)
     }
 
-    /// The same, for an address of a type: [`Endpoint::tcp`], [`Endpoint::udp`], [`Endpoint::unix_path`],
-    /// [`Endpoint::unix_abstract`].
+    /// Claims or opens a socket for a parsed [`Endpoint`], by name and address as in [`Net::listen_with`].
+    ///
+    /// [`Endpoint::tcp`], [`Endpoint::udp`], [`Endpoint::unix_path`] and [`Endpoint::unix_abstract`] make an endpoint
+    /// from a typed address.
     ///
     /// # Errors
     ///
@@ -390,24 +402,26 @@ impl<const N: usize> Net<N> {
         self.active.push(fd, name).map_err(|(_closed, error)| error)
     }
 
-    /// The inherited socket for this address; opens none.
+    /// Claims the inherited socket for this address, and never opens a fresh one.
     ///
     /// # Errors
     ///
-    /// Nothing has changed.
+    /// A call that fails changes nothing.
     ///
-    /// - [`Error::NotInherited`]: no inherited socket fits.
-    /// - The others of [`Net::listen`] but those of opening.
+    /// - [`Error::NotInherited`]: no inherited socket matches.
+    /// - As for [`Net::listen`], except the errors from opening a socket.
     pub fn claim(&mut self, network: &str, address: &str) -> Result<SocketId, Error> {
         self.usable()?;
         self.claim_at(&Endpoint::parse(network, address)?, &ListenOptions::new())
     }
 
-    /// The same, for an address of a type, by name and address as [`Net::listen_with`] does.
+    /// Claims the inherited socket for a parsed [`Endpoint`], by name and address as in [`Net::listen_with`].
     ///
     /// # Errors
     ///
-    /// As for [`Net::claim`], and [`Error::Name`].
+    /// As for [`Net::claim`], and:
+    ///
+    /// - [`Error::Name`]: the name is not valid in `LISTEN_FDNAMES`.
     pub fn claim_at(
         &mut self,
         endpoint: &Endpoint<'_>,
@@ -420,14 +434,15 @@ impl<const N: usize> Net<N> {
         if self.inherited.slots().is_empty() {
             return Err(Error::NotInherited);
         }
-        // The endpoint's own lifetime is shorter than the names', and they only have to meet here.
+        // // The endpoint's own lifetime is shorter than the names', and the two only have to meet here.
         let wanted = Wanted::new(endpoint, listener::scope(endpoint)?, options);
         let mut inherited =
             if options.name.is_some() { self.inherited.view_with_names() } else { self.inherited.view() };
         let position = wanted.find(&mut inherited)?;
         let id = self.activate(position.ok_or(Error::NotInherited)?, options.name)?;
         if options.nonblocking && !self.owed.is_shared() {
-            // The flag is shared by all who have the socket. Without a predecessor nobody else accepts from it.
+            // // All processes that have the socket share the flag. Without a predecessor no other process accepts
+            // from it.
             let fd = self.active.find(id)?.fd.as_fd();
             listener::set_nonblocking(fd)
                 .map_err(|errno| Error::call_on(Operation::Fcntl, fd.as_raw_fd(), errno))?;
@@ -435,13 +450,13 @@ impl<const N: usize> Net<N> {
         Ok(id)
     }
 
-    /// The first inherited descriptor of this name that is left, whatever it is.
+    /// Claims the first unclaimed inherited descriptor with this name, of any kind.
     ///
     /// # Errors
     ///
-    /// Nothing has changed.
+    /// A call that fails changes nothing.
     ///
-    /// - [`Error::NotInherited`]: there is none.
+    /// - [`Error::NotInherited`]: no unclaimed inherited descriptor has this name.
     /// - [`Error::Capacity`]: the table of active sockets, or of their names, is full.
     /// - The error of [`Net::inherit`], if that failed.
     #[doc(alias = "sd_listen_fds_with_names")]
@@ -453,7 +468,7 @@ impl<const N: usize> Net<N> {
         self.activate(position.ok_or(Error::NotInherited)?, None)
     }
 
-    /// The inherited descriptor at this position, from 0, whatever it is.
+    /// Claims the inherited descriptor at this position, counted from 0, of any kind.
     ///
     /// # Errors
     ///
@@ -463,7 +478,7 @@ impl<const N: usize> Net<N> {
         self.activate(position, None)
     }
 
-    /// Moves an inherited descriptor to the active ones, under its own name or another.
+    /// Moves an inherited descriptor to the active descriptors, under its own name or `name`.
     fn activate(&mut self, position: usize, name: Option<&str>) -> Result<SocketId, Error> {
         let fd = self.inherited.take(position).ok_or(Error::NotInherited)?;
         let name = name.unwrap_or_else(|| self.inherited.name(position));
@@ -473,14 +488,16 @@ impl<const N: usize> Net<N> {
         })
     }
 
-    /// Hands `fd` to the next process under `name`, whatever it is: a connected socket, a memfd with state. It
-    /// gets `FD_CLOEXEC`, as all that is in the tables has it, so that no other child inherits it.
+    /// Adds `fd` to the active descriptors under `name`, so that the next process gets it.
+    ///
+    /// `fd` may be of any kind, for example a connected socket or a memfd with state. It gets `FD_CLOEXEC`, as
+    /// everything in the tables has, so no other child inherits it.
     ///
     /// # Errors
     ///
     /// `fd` comes back with the error.
     ///
-    /// - [`Error::Name`]: the name cannot stand in `LISTEN_FDNAMES`.
+    /// - [`Error::Name`]: the name is not valid in `LISTEN_FDNAMES`.
     /// - [`Error::Capacity`]: the table of active sockets, or of their names, is full.
     /// - [`Error::Call`]: fcntl(2) failed.
     /// - The error of [`Net::inherit`], if that failed.
@@ -500,56 +517,58 @@ impl<const N: usize> Net<N> {
     ///
     /// # Errors
     ///
-    /// - [`Error::StaleId`]: it was closed or taken.
+    /// - [`Error::StaleId`]: the socket was closed or taken.
     pub fn fd(&self, id: SocketId) -> Result<BorrowedFd<'_>, Error> {
         self.active.find(id).map(|slot| slot.fd.as_fd())
     }
 
-    /// Duplicates an active socket, for std or an async runtime to own. Both share the open socket, its
-    /// flags included; the duplicate has `FD_CLOEXEC`.
+    /// Duplicates an active socket, for std or an async runtime to own.
+    ///
+    /// The duplicate and the original share the open socket and its flags. The duplicate has `FD_CLOEXEC`.
     ///
     /// # Errors
     ///
-    /// - [`Error::StaleId`]: it was closed or taken.
-    /// - [`Error::Call`]: it could not be duplicated.
+    /// - [`Error::StaleId`]: the socket was closed or taken.
+    /// - [`Error::Call`]: the socket could not be duplicated.
     pub fn try_clone(&self, id: SocketId) -> Result<OwnedFd, Error> {
         let fd = &self.active.find(id)?.fd;
         rustix::io::fcntl_dupfd_cloexec(fd, FIRST_FD)
             .map_err(|errno| Error::call_on(Operation::Dup, fd.as_raw_fd(), errno))
     }
 
-    /// Takes a socket out of the table: it is the caller's now, and no longer handed over.
+    /// Takes a socket out of the table. The caller owns it from then on, and it is no longer handed over.
     ///
     /// # Errors
     ///
-    /// - [`Error::StaleId`]: it was closed or taken.
+    /// - [`Error::StaleId`]: the socket was closed or taken.
     pub fn take(&mut self, id: SocketId) -> Result<OwnedFd, Error> {
         self.active.remove(id)
     }
 
-    /// Closes an active socket here: it is no longer handed over. Other processes' copies stay open, and so
-    /// does the path of a Unix socket.
+    /// Closes an active socket in this process, so it is no longer handed over. Copies in other processes stay open.
+    /// The path of a Unix socket stays too.
     ///
     /// # Errors
     ///
-    /// - [`Error::StaleId`]: it was closed or taken.
+    /// - [`Error::StaleId`]: the socket was closed or taken.
     pub fn close(&mut self, id: SocketId) -> Result<(), Error> {
         self.take(id).map(drop)
     }
 
-    /// Removes the path of an active Unix socket, then closes it. For the last process that serves it: never
-    /// do this to a path that a service manager made. (What is removed is the socket that the path leads to
-    /// now: whoever bound another one there since is not told apart.)
+    /// Removes the path of an active Unix socket, then closes the socket.
+    ///
+    /// Call this only in the last process that serves the path, and never for a path that a service manager made. If
+    /// another process has bound a new socket to the path since, that one is removed.
     ///
     /// # Errors
     ///
     /// The socket stays active and its path stays.
     ///
-    /// - [`Error::StaleId`]: it was closed or taken.
-    /// - [`Error::InFlight`]: a successor may be about to serve it.
-    /// - [`Error::HandedOver`]: a successor got ready, now or before, and serves it.
-    /// - [`Error::NoPath`]: it has no path, or this process was started with it and has not said yet that it is
-    ///   ready ([`Net::ready`]), so the path is still the predecessor's.
+    /// - [`Error::StaleId`]: the socket was closed or taken.
+    /// - [`Error::InFlight`]: a successor is in flight and may be about to serve the socket.
+    /// - [`Error::HandedOver`]: a successor got ready, now or before, and serves the socket.
+    /// - [`Error::NoPath`]: the socket has no path, or the path is still the predecessor's. The latter holds for a
+    ///   socket that this process was started with, until [`Net::ready`] has reported.
     /// - [`Error::Call`]: the path could not be removed.
     pub fn close_and_unlink(&mut self, id: SocketId) -> Result<(), Error> {
         let slot = self.active.find(id)?;
@@ -561,13 +580,14 @@ impl<const N: usize> Net<N> {
         self.close(id)
     }
 
-    /// Whether this process was started with a socket of this one's address. Not known once it is ready.
+    /// Returns whether this process was started with a socket of the same address. Not known once this process is
+    /// ready.
     fn came_with(&self, fd: BorrowedFd<'_>) -> bool {
         let own = listener::own_key(fd).ok().flatten();
         own.is_some() && self.inherited.slots().iter().any(|slot| slot.key == own)
     }
 
-    /// The active sockets, in the order in which a successor gets them.
+    /// Iterates over the active sockets, in the order in which a successor gets them.
     pub fn active(&self) -> impl ExactSizeIterator<Item = (SocketId, SocketRef<'_>)> {
         let mut names = self.active.names();
         self.active.slots().iter().map(move |slot| {
@@ -576,7 +596,7 @@ impl<const N: usize> Net<N> {
         })
     }
 
-    /// The inherited descriptors that nobody has claimed, with their positions.
+    /// Iterates over the inherited descriptors that are not claimed, with their positions.
     pub fn inherited(&self) -> impl Iterator<Item = (usize, SocketRef<'_>)> {
         let slots = self.inherited.slots().iter().enumerate();
         slots.filter_map(|(position, slot)| {
@@ -585,18 +605,20 @@ impl<const N: usize> Net<N> {
         })
     }
 
-    /// Has the service manager keep a duplicate of an active socket, or whatever it is, under its name; tells
-    /// whether there is a manager. After a crash it is inherited like any other: under that name, so that one
-    /// code path claims what came from a `.socket` unit, from a predecessor and from the store.
+    /// Stores a duplicate of an active descriptor in the service manager, under its name. Returns `false` if there is
+    /// no manager.
     ///
-    /// To be called by the main process of the service, once for each socket: a successor need not repeat it
-    /// for those that it was handed. See [`Notifier::store`](crate::Notifier::store).
+    /// Call this in the main process of the service, once for each socket. A successor need not repeat it for the
+    /// sockets that were handed over to it. See [`Notifier::store`](crate::Notifier::store).
+    ///
+    /// After a crash the stored descriptor is inherited like any other, under the same name. So the same code claims
+    /// sockets from a `.socket` unit, from a predecessor and from the store.
     ///
     /// # Errors
     ///
     /// Nothing was sent.
     ///
-    /// - [`Error::StaleId`]: it was closed or taken.
+    /// - [`Error::StaleId`]: the socket was closed or taken.
     /// - [`Error::Call`]: a system call failed.
     #[doc(alias = "FDSTORE")]
     pub fn store(&self, id: SocketId) -> Result<bool, Error> {
@@ -604,7 +626,7 @@ impl<const N: usize> Net<N> {
         self.owed.notifier.store(self.active.name(id)?, &[slot.fd.as_fd()], true)
     }
 
-    /// The error of an inherit that failed.
+    /// Returns the error of an inherit that failed.
     pub(crate) const fn usable(&self) -> Result<(), Error> {
         match self.state {
             State::Failed(error) => Err(error),

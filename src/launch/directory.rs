@@ -1,4 +1,4 @@
-//! The working directory at the launch: where a successor begins.
+//! The working directory at the launch, in which a successor starts.
 
 use crate::cstr::CStrPtr;
 use crate::error::{Error, Operation};
@@ -12,12 +12,12 @@ use rustix::io::Errno;
 pub(crate) struct Directory {
     /// `$PWD`, if it named the current directory: so a path through a symbolic link is followed anew.
     pub(crate) path: Option<CStrPtr>,
-    /// The directory itself, for when the path has gone.
+    /// The directory itself, in case the path is gone.
     pub(crate) fd: Slot<OwnedFd>,
 }
 
 impl Directory {
-    /// The working directory: as the seed has it, `$PWD` if that names it; and the directory itself.
+    /// Returns the working directory: `$PWD` if that names it, as in Go gracenet, and the directory itself.
     pub(super) fn current(pwd: Option<CStrPtr>) -> Result<Self, Error> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = match rustix::fs::open(c".", flags, Mode::empty()) {
@@ -25,8 +25,8 @@ impl Directory {
             Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
                 return Err(Error::call(Operation::OpenDirectory, errno));
             }
-            // Not searchable, or on a file system that is gone: the successor begins where this process is when it
-            // restarts.
+            // The directory is not searchable, or its file system is gone. The successor starts in the directory in
+            // which this process is when it restarts.
             Err(_) => None,
         };
         let path = pwd.and_then(|pwd| pwd.behind("PWD=".len()));
@@ -39,7 +39,7 @@ impl Directory {
     }
 }
 
-/// Whether `path` names the open directory.
+/// Returns whether `path` names the open directory.
 fn same(directory: Option<&OwnedFd>, path: &CStrPtr) -> bool {
     let here = directory.and_then(|fd| rustix::fs::fstat(fd).ok());
     let there = rustix::fs::stat(path.as_c_str()).ok();

@@ -1,6 +1,7 @@
 //! The launch as libc keeps it, and libc's own environment.
 //!
-//! Nothing of libc is linked unless a program calls what is here: every function is generic or `#[inline]`.
+//! A program links nothing of libc unless it calls a function of this module: every function is generic or
+//! `#[inline]`.
 
 use super::stack::{find_stack, find_stack_of, initial_stack};
 use super::{AT_RANDOM, AT_SECURE, Launch};
@@ -10,21 +11,22 @@ use crate::variable::Variable;
 use core::ffi::{c_char, c_ulong};
 
 impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
-    /// Captures the launch from the running libc: the arguments from the initial stack, which the auxiliary
-    /// vector leads to, or else `/proc/self/stat`; the environment from libc's `environ` as it is now. For std
-    /// programs; call it first thing in `main`.
+    /// Captures the launch from the running libc. For std programs; call it first thing in `main`.
+    ///
+    /// The arguments come from the initial stack. The auxiliary vector leads to the stack, or else `/proc/self/stat`.
+    /// The environment comes from libc's `environ` as it is now.
     ///
     /// # Errors
     ///
-    /// - [`Error::Capacity`]: more arguments or variables than fit, with their number.
-    /// - [`Error::Call`]: the initial stack was not found, and `/proc/self/stat` cannot be read or tells another
-    ///   program's; or there is no descriptor, or no memory, left to open the working directory.
+    /// - [`Error::Capacity`]: there are more arguments or variables than fit; the error has their number.
+    /// - [`Error::Call`]: the initial stack was not found, and `/proc/self/stat` cannot be read or describes another
+    ///   program. Or there is no descriptor, or no memory, left to open the working directory.
     ///
     /// # Safety
     ///
-    /// - Nobody changes the environment while this call reads it.
-    /// - From then on, as long as the `Launch` is used, nobody frees or rewrites the strings: neither libc's
-    ///   `unsetenv` and `setenv` of a variable that was there, nor `setproctitle`.
+    /// - Nothing changes the environment while this call reads it.
+    /// - From then on, as long as the `Launch` is used, nothing frees or rewrites the strings. Libc's `unsetenv` and
+    ///   `setenv` do that to an existing variable, and `setproctitle` does it too.
     ///
     /// # References
     ///
@@ -37,8 +39,10 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         Ok(launch)
     }
 
-    /// The same as [`Launch::from_libc`], without a move: for a static, of whose tables no more is touched than
-    /// what is captured takes. What was in it before is gone; on an error it is empty.
+    /// Captures the launch as [`Launch::from_libc`] does, in place. The previous content is lost; on an error the
+    /// launch is empty.
+    ///
+    /// For a static, of whose tables only the part that the capture needs is touched.
     ///
     /// # Errors
     ///
@@ -68,7 +72,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         let argc = unsafe { stack.read() };
         // SAFETY: the arguments' pointers follow it.
         let argv = unsafe { stack.add(1) }.cast::<*const c_char>();
-        // SAFETY: libc's own variable, which the caller promised nobody changes now.
+        // SAFETY: libc's own variable, which the caller promised nothing changes now.
         let envp = unsafe { environ };
         let privileged = getauxval(AT_SECURE as c_ulong) != 0;
         // SAFETY: argv is the kernel's table, envp libc's.
@@ -76,14 +80,15 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
     }
 }
 
-/// Takes `variables` out of libc's `environ`, in place, so that no later child of the program sees them:
-/// [`Variable::ACTIVATION`], which [`Net::inherit`](crate::Net::inherit) consumes in the launch's table, and
-/// [`Variable::NOTIFICATION`], by which a child could speak for this process to the service manager. A
-/// [`Launch`] keeps its own table, from which a successor gets the latter.
+/// Removes `variables` from libc's `environ`, in place, so that no later child of the program gets them.
+///
+/// [`Variable::ACTIVATION`] lists the variables that [`Net::inherit`](crate::Net::inherit) consumes in the launch's
+/// table. [`Variable::NOTIFICATION`] lists those by which a child could speak for this process to the service
+/// manager. A [`Launch`] keeps its own table, from which a successor gets the notification variables.
 ///
 /// # Safety
 ///
-/// - Nobody reads or changes the environment during the call: best before a second thread exists.
+/// - Nothing reads or changes the environment during the call: best before a second thread exists.
 ///
 /// # References
 ///
@@ -93,7 +98,7 @@ pub unsafe fn remove_from_libc(variables: &[Variable]) {
     unsafe extern "C" {
         static environ: *mut Option<CStrPtr>;
     }
-    // SAFETY: libc's own variable, which the caller promised nobody changes now.
+    // SAFETY: libc's own variable, which the caller promised nothing changes now.
     let vector = unsafe { environ };
     if !vector.is_null() {
         // SAFETY: libc keeps a table of strings that ends with a null pointer.
@@ -105,7 +110,7 @@ pub unsafe fn remove_from_libc(variables: &[Variable]) {
 ///
 /// # Safety
 ///
-/// - `vector` points to strings and a null pointer, and nobody else uses it now.
+/// - `vector` points to strings and a null pointer, and nothing else uses it now.
 unsafe fn compact(vector: *mut Option<CStrPtr>, variables: &[Variable]) {
     let mut from = vector;
     let mut to = vector;

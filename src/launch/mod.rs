@@ -1,10 +1,11 @@
 //! The launch: how this process was started, which is what a restart repeats.
 //!
-//! A [`Launch`] points to the arguments and the environment that the kernel put on the stack, or libc keeps;
-//! it copies no string. It remembers the working directory, and whether the start was a set-user-ID one.
-//! Capture makes a handful of system calls; nothing here changes the process. The tables are rewritten by
-//! [`Net::inherit`](crate::Net::inherit), which consumes the activation variables, and for the time of a
-//! restart.
+//! A [`Launch`] points to the arguments and the environment that the kernel put on the stack, or libc keeps. It
+//! copies no string. It remembers the working directory, and whether the start was privileged.
+//!
+//! Capture makes a handful of system calls, and nothing here changes the process.
+//! [`Net::inherit`](crate::Net::inherit) rewrites the tables to consume the activation variables. A restart rewrites
+//! them for as long as it lasts.
 //!
 //! | module | holds |
 //! |---|---|
@@ -34,21 +35,21 @@ use stack::read_privileged;
 ///
 /// ```no_run
 /// # fn main() -> Result<(), gracenet::Error> {
-/// // SAFETY: first thing in main; nobody changes the environment now, or frees its strings later.
+/// // SAFETY: first thing in main; nothing changes the environment now, or frees its strings later.
 /// let launch: gracenet::Launch = unsafe { gracenet::Launch::from_libc() }?;
 /// println!("{:?} in {:?}", launch.args().next(), launch.var(b"PWD"));
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// `ARGS` and `VARS` are the capacities of the two pointer tables, each counting the null pointer that ends
-/// it; a slot is one pointer. The table of variables should have some room beyond the environment: a
-/// restart adds up to five variables, and those that its caller adds. The table of arguments needs twice the
-/// room if a restart is to replace them.
+/// `ARGS` and `VARS` are the capacities of the two pointer tables. Each counts the null pointer that ends the table;
+/// a slot is one pointer. Make the table of variables larger than the environment: a restart adds up to five
+/// variables, and those that its caller adds. Make the table of arguments twice as large if a restart is to replace
+/// the arguments.
 ///
-/// The working directory is held open, so that it is found again when it has been renamed. A program that means to
-/// shut itself in with chroot(2) captures its launch after that: its successor would begin outside. One that gives up
-/// privileges captures it after that too, or begins in a directory that it may enter then: else no restart may.
+/// The working directory is held open, so a restart finds it again after it was renamed. Capture the launch after
+/// chroot(2), or the successor starts outside it. A program that gives up privileges captures the launch after that
+/// too. Otherwise it must start in a directory that it may still enter then, or no restart works.
 #[derive(Debug)]
 pub struct Launch<const ARGS: usize = 1024, const VARS: usize = 2048> {
     args: Vec<Option<CStrPtr>, ARGS>,
@@ -66,7 +67,7 @@ pub(crate) struct LaunchView<'l> {
 }
 
 impl LaunchView<'_> {
-    /// The same view, for a shorter time.
+    /// Returns the view for a shorter time.
     pub(crate) const fn reborrow(&mut self) -> LaunchView<'_> {
         LaunchView {
             args: self.args,
@@ -78,19 +79,19 @@ impl LaunchView<'_> {
 }
 
 impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
-    /// A launch without arguments and variables, for [`Launch::capture_from_libc`] and
-    /// [`Launch::capture_from_stack`]. All zeros: a static takes no room in the program's file.
+    /// Returns a launch without arguments and variables, for [`Launch::capture_from_libc`] and
+    /// [`Launch::capture_from_stack`]. It is all zeros, so a static uses no space in the program's file.
     #[must_use]
     pub const fn empty() -> Self {
         let directory = Directory { path: None, fd: Slot::Empty };
         Self { args: Vec::new(), vars: Vec::new(), directory, privileged: false }
     }
 
-    /// Captures the launch from what C's `main` was given.
+    /// Captures the launch from the arguments of C's `main`.
     ///
     /// # Errors
     ///
-    /// - [`Error::Capacity`]: more arguments or variables than fit, with their number.
+    /// - [`Error::Capacity`]: there are more arguments or variables than fit; the error has their number.
     /// - [`Error::Call`]: there is no descriptor, or no memory, left to open the working directory.
     ///
     /// # Safety
@@ -109,7 +110,8 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         Ok(launch)
     }
 
-    /// The same as [`Launch::new`], without a move. What was in it before is gone; on an error it is empty.
+    /// Captures the launch as [`Launch::new`] does, in place. The previous content is lost; on an error the launch is
+    /// empty.
     ///
     /// # Errors
     ///
@@ -128,18 +130,18 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         unsafe { self.fill(argc.max(0) as usize, argv, envp, read_privileged()) }
     }
 
-    /// Captures the launch from the stack pointer that the process began with: the address of argc, which
+    /// Captures the launch from the stack pointer that the process started with. It is the address of argc, which
     /// argv, envp and the auxiliary vector follow.
     ///
     /// # Errors
     ///
-    /// - [`Error::Capacity`]: more arguments or variables than fit, with their number.
+    /// - [`Error::Capacity`]: there are more arguments or variables than fit; the error has their number.
     /// - [`Error::Call`]: there is no descriptor, or no memory, left to open the working directory.
     ///
     /// # Safety
     ///
     /// - `stack` is the value of the stack pointer at the program's entry.
-    /// - What it points to stays there, unchanged, as long as the `Launch` is used.
+    /// - The memory that `stack` points to stays there, unchanged, as long as the `Launch` is used.
     ///
     /// # References
     ///
@@ -151,7 +153,8 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         Ok(launch)
     }
 
-    /// The same as [`Launch::from_stack`], without a move. What was in it before is gone; on an error it is empty.
+    /// Captures the launch as [`Launch::from_stack`] does, in place. The previous content is lost; on an error the
+    /// launch is empty.
     ///
     /// # Errors
     ///
@@ -186,11 +189,11 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         unsafe { self.fill(argc, argv.cast(), envp.cast(), privileged) }
     }
 
-    /// Fills the tables, or leaves them empty.
+    /// Fills the tables, or leaves them empty on an error.
     ///
     /// # Safety
     ///
-    /// As for [`Launch::new`].
+    /// - As for [`Launch::new`].
     unsafe fn fill(
         &mut self,
         argc: usize,
@@ -220,25 +223,28 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         self.directory = Directory { path: None, fd: Slot::Empty };
     }
 
-    /// The arguments, the program's name first.
+    /// Iterates over the arguments, the program's name first.
     pub fn args(&self) -> impl Iterator<Item = &CStr> {
         self.args.iter().map_while(Option::as_ref).map(CStrPtr::as_c_str)
     }
 
-    /// The environment as the successor will see it, without what a restart adds: `NAME=value` each.
+    /// Iterates over the environment that a successor gets, as `NAME=value`, without the variables that a restart
+    /// adds.
     pub fn vars(&self) -> impl Iterator<Item = &CStr> {
         self.vars.iter().map_while(Option::as_ref).map(CStrPtr::as_c_str)
     }
 
-    /// The value of the variable `name`.
+    /// Returns the value of the variable `name`.
     #[must_use]
     #[doc(alias = "getenv")]
     pub fn var(&self, name: &[u8]) -> Option<&[u8]> {
         environ::var(self.vars.as_view(), name)
     }
 
-    /// Whether the start was a set-user-ID or set-group-ID one, or gave capabilities: whoever made it is not
-    /// to be believed, so the variables are ignored, and a restart wants to be told which program to run.
+    /// Returns whether the start was privileged: set-user-ID or set-group-ID, or one that gave capabilities.
+    ///
+    /// Such a process must not trust its starter. So the activation variables are ignored, and a restart needs to be
+    /// given the program to run.
     #[must_use]
     #[doc(alias = "AT_SECURE")]
     pub const fn is_privileged(&self) -> bool {
@@ -254,7 +260,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         }
     }
 
-    /// Takes the activation variables out of the table.
+    /// Removes the activation variables from the table.
     pub(crate) fn consume(&mut self) -> Result<(), Error> {
         let mut environ = Environ::new(self.vars.as_mut_view())?;
         for variable in Variable::ACTIVATION {
@@ -268,7 +274,7 @@ const AT_NULL: usize = 0;
 const AT_SECURE: usize = 23;
 const AT_RANDOM: usize = 25;
 
-/// How many strings a table holds before its null pointer; 0 if it is null itself.
+/// Returns how many strings a table holds before its null pointer; 0 if the table itself is null.
 ///
 /// # Safety
 ///
@@ -287,7 +293,7 @@ unsafe fn count(table: *const *const c_char) -> usize {
 ///
 /// # Safety
 ///
-/// - `strings` points to that many strings, which stay there as long as the table is used.
+/// - `strings` points to `count` strings, which stay there as long as the table is used.
 unsafe fn point_to(
     strings: *const *const c_char,
     count: usize,
@@ -352,7 +358,7 @@ mod tests {
         let mut launch: Launch<8, 8> = capture(&stack).unwrap();
         assert!(launch.is_privileged());
         let mut net = crate::Net::<1>::new();
-        // SAFETY: nothing is adopted: the variables are ignored, also that the names are wrong.
+        // SAFETY: nothing is adopted, because the variables are ignored, wrong names included.
         assert_eq!(unsafe { net.inherit(&mut launch) }, Ok(0));
         assert_eq!(launch.vars().count(), 0);
     }

@@ -9,9 +9,11 @@ use core::ffi::{CStr, c_char};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-/// The address of the initial stack: below the bytes at `random` are the auxiliary vector, with an entry that
-/// has this very address, the environment, the arguments, and their number. `None` if it does not look so, which
-/// is not known to happen, and for a program without arguments.
+/// Returns the address of the initial stack.
+///
+/// Below the bytes at `random` are the auxiliary vector, the environment, the arguments, and the number of arguments.
+/// An entry of the vector holds the address `random` itself. Returns `None` if the stack does not look so, which is
+/// not known to happen, and for a program without arguments.
 ///
 /// # Safety
 ///
@@ -21,22 +23,22 @@ use rustix::io::Errno;
 ///
 /// - getauxval(3); `create_elf_tables` in Linux's `fs/binfmt_elf.c`
 pub(super) unsafe fn find_stack(random: usize) -> Option<*const usize> {
-    /// How far below its bytes the entry is looked for, in words. The entries alone take about as much.
+    /// How far below the bytes the entry is searched for, in words. The entries alone need about as much.
     const NEAR: usize = 48;
-    /// No kind of entry has a larger number, and no string a smaller address.
+    /// No kind of entry has a larger number, and no string has a smaller address.
     const KINDS: usize = 1024;
     let word = size_of::<usize>();
     let top = (random & !(word - 1)).checked_sub(NEAR * word)? + NEAR * word;
     let at = |down: usize| core::ptr::with_exposed_provenance::<usize>(top - down * word);
-    // SAFETY: the stack reaches from these bytes down to where the program is now. What is asked for is not
-    // farther down than the tables are, because each of them ends where it is said to, or the search does.
+    // SAFETY: the stack reaches from these bytes down to where the program is now. No read is farther down than the
+    // tables are: each table ends where it should, or the search ends.
     let read = |down: usize| unsafe { at(down).read() };
     let mut entry = (2..NEAR).find(|down| read(*down) == AT_RANDOM && read(*down - 1) == random)?;
     while (1..KINDS).contains(&read(entry + 2)) {
         entry += 2;
     }
     // From here on down: a null pointer, the variables from the last to the first, a null pointer, the arguments
-    // likewise, and how many those are, which is no string's address.
+    // likewise, and the number of arguments, which is not the address of a string.
     let vars_end = entry + 1;
     let vars = (0..).find(|count| read(vars_end + 1 + count) < KINDS)?;
     let args_end = vars_end + 1 + vars;
@@ -49,8 +51,10 @@ pub(super) unsafe fn find_stack(random: usize) -> Option<*const usize> {
 /// How far the tables and strings of the initial stack reach at most, in bytes: the kernel grants 6 MiB.
 const STACK_MAX: usize = 32 << 20;
 
-/// The same where the bytes are not next to the tables, as under gVisor and valgrind: from libc's `environ`, as long as
-/// that is the table that the auxiliary vector follows.
+/// Returns the address of the initial stack, found from libc's `environ`, if `environ` is the table that the
+/// auxiliary vector follows.
+///
+/// For systems where the bytes are not next to the tables, as under gVisor and valgrind.
 ///
 /// # Safety
 ///
@@ -64,15 +68,17 @@ pub(super) unsafe fn find_stack_of(environ: *const *const c_char, random: usize)
     // arguments' number is.
     let read = |at: isize| unsafe { table.wrapping_offset(at).read() };
     (0..room as isize - 1).find(|at| read(*at) == AT_RANDOM && read(*at + 1) == random)?;
-    // From here on down: a null pointer, the arguments from the last to the first, and how many those are, which is no
-    // string's address.
+    // From here on down: a null pointer, the arguments from the last to the first, and the number of arguments, which
+    // is not the address of a string.
     let args = (0..).find(|count| read(-2 - *count) <= *count as usize)?;
     let fits = read(-1) == 0 && args > 0 && read(-2 - args) == args as usize;
     fits.then(|| table.wrapping_offset(-2 - args))
 }
 
-/// The address of the initial stack, as the kernel tells it. It is another program's where the bytes at `random` are
-/// far from it: the one that plays the kernel for this one.
+/// Returns the address of the initial stack that the kernel reports in `/proc/self/stat`.
+///
+/// Fails if the bytes at `random` are far from that address. The address is then that of another program, which plays
+/// the kernel for this one.
 pub(super) fn initial_stack(random: usize) -> Result<*const usize, Error> {
     let error = |errno| Error::call(Operation::ReadStat, errno);
     let mut buffer = [0; 1024];
@@ -82,7 +88,7 @@ pub(super) fn initial_stack(random: usize) -> Result<*const usize, Error> {
     Ok(core::ptr::with_exposed_provenance(stack))
 }
 
-/// Field 28 of a process's stat line. The second is the program's name, which may hold anything.
+/// Returns field 28 of a process's stat line. Field 2 is the program's name, which may hold any byte.
 fn stack_field(stat: &[u8]) -> Option<usize> {
     let behind_name = stat.iter().rposition(|byte| *byte == b')')? + 2;
     let field = stat.get(behind_name..)?.split(|byte| *byte == b' ').nth(25)?;
@@ -90,8 +96,8 @@ fn stack_field(stat: &[u8]) -> Option<usize> {
     (address != 0).then_some(address)
 }
 
-/// `AT_SECURE`, for whoever does not have the stack it stands on. If nothing tells, a process whose real and
-/// effective IDs differ is one.
+/// Reads `AT_SECURE` without the initial stack. If it cannot be found, a process whose real and effective IDs differ
+/// is privileged.
 pub(super) fn read_privileged() -> bool {
     let mut words = [0_usize; 128];
     let mut buffer = [0; 1024];
@@ -106,7 +112,7 @@ pub(super) fn read_privileged() -> bool {
                 }
                 len
             }
-            // Not even its own: a process that was made undumpable, as a set-user-ID start is.
+            // The process may not read even its own: it was made undumpable, as a set-user-ID start is.
             Err(Errno::ACCESS | Errno::PERM) => return true,
             Err(_) => 0,
         },
@@ -143,7 +149,7 @@ mod tests {
     use super::*;
     use std::vec::Vec as StdVec;
 
-    /// What the kernel puts above the tables: padding, and the bytes that `AT_RANDOM` points to.
+    /// Adds what the kernel puts above the tables: padding, and the bytes that `AT_RANDOM` points to.
     fn with_random(mut stack: StdVec<usize>, padding: usize) -> (StdVec<usize>, usize) {
         stack.extend(core::iter::repeat_n(usize::MAX, padding + 2));
         let random = stack.as_ptr().expose_provenance() + (stack.len() - 2) * size_of::<usize>();
@@ -154,7 +160,7 @@ mod tests {
         (stack, random)
     }
 
-    /// Words below the stack, for a search that goes wrong to end in.
+    /// Words below the stack, in which a wrong search ends.
     const BELOW: [usize; 64] = [0; 64];
 
     #[test]

@@ -1,7 +1,7 @@
 //! The claim rule: which inherited socket belongs to an endpoint.
 //!
-//! What the kernel says about a socket is asked when it decides, once, and kept in the socket's slot. This module changes
-//! no socket.
+//! A fact about a socket is asked from the kernel once, when the fact decides, and is kept in the socket's slot. This
+//! module changes no socket.
 
 use super::ListenOptions;
 use crate::address::{Address, Endpoint, Equivalent, Family, Key, Keys, Kind};
@@ -11,7 +11,7 @@ use crate::table::{Inherited, InheritedView};
 use rustix::fd::{AsFd, AsRawFd};
 use rustix::net::{SocketType, ipproto, sockopt};
 
-/// What an inherited socket has to be to be claimed for an endpoint.
+/// The conditions under which an inherited socket is claimed for an endpoint.
 pub(crate) struct Wanted<'a> {
     endpoint: &'a Endpoint<'a>,
     name: Option<&'a str>,
@@ -20,16 +20,17 @@ pub(crate) struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    /// `scope` is the index of the endpoint's zone, as [`scope`](super::scope) finds it.
+    /// Returns the conditions for `endpoint`. `scope` is the index of the endpoint's zone, as [`scope`](super::scope)
+    /// finds it.
     pub(crate) fn new(endpoint: &'a Endpoint<'a>, scope: u32, options: &ListenOptions<'a>) -> Self {
         Self { endpoint, name: options.name, v6only: options.v6only, keys: endpoint.keys(scope) }
     }
 
-    /// The position of the inherited socket to claim: by name first, then by the exact address, then by the
+    /// Returns the position of the inherited socket to claim: by name first, then by the exact address, then by the
     /// other family's wildcard.
     ///
-    /// A name that one socket alone was inherited under decides, whatever its address. Of several sockets of
-    /// one name the address decides; if it leaves the port open, the first that is left is taken.
+    /// If only one socket was inherited under the name, the name decides, whatever the address. If several sockets
+    /// have the name, the address decides. If the address leaves the port open, the first unclaimed one is claimed.
     pub(crate) fn find(&self, inherited: &mut InheritedView<'_>) -> Result<Option<usize>, Error> {
         if let Some(name) = self.name {
             if let Some(position) = self.find_address(inherited, Some(name))? {
@@ -44,7 +45,7 @@ impl<'a> Wanted<'a> {
             for position in inherited.named(name).filter(|_| decides) {
                 let is_namesake = inherited.is_named(position, name);
                 if let Some(slot) = inherited.slots.get_mut(position) {
-                    // Nothing of IPv6 comes to the wildcard of IPv4.
+                    // No IPv6 traffic reaches the wildcard of IPv4.
                     let is_v4 = matches!(slot.key, Some(Key::V4 { ip: [0, 0, 0, 0], .. }));
                     let agrees = !is_v4 || self.v6only != Some(true) || !self.may_be_v6();
                     if is_namesake && agrees && self.fits(slot, self.v6only)? {
@@ -56,7 +57,7 @@ impl<'a> Wanted<'a> {
         self.find_address(inherited, None)
     }
 
-    /// Whether a fresh socket could be one of IPv6.
+    /// Returns whether a fresh socket could be an IPv6 socket.
     const fn may_be_v6(&self) -> bool {
         match self.endpoint.address {
             Address::Inet(address) => address.is_ipv6(),
@@ -64,7 +65,7 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// The same among the sockets of one name, or among all.
+    /// Returns the position of a socket with the wanted address, among the sockets named `name` or among all.
     fn find_address(
         &self,
         inherited: &mut InheritedView<'_>,
@@ -95,15 +96,16 @@ impl<'a> Wanted<'a> {
         Ok(None)
     }
 
-    /// Whether the slot's socket can be claimed, whatever its address.
+    /// Returns whether the slot's socket can be claimed, whatever its address.
     fn fits(&self, slot: &mut Inherited, v6only: Option<bool>) -> Result<bool, Error> {
         Ok(self.is_kind(slot)? && agrees_on_v6only(slot, v6only)?)
     }
 
-    /// Whether the slot's socket is of the family and the type asked for, and listens if it is a stream. A
-    /// listener of an internet family is taken for TCP's, or MPTCP's: nothing else that this crate opens listens
-    /// there, and to ask for the protocol would be one more call for each. (A manager may hand over SCTP's, if told to
-    /// by `SocketProtocol=`: claim that by its name.)
+    /// Returns whether the slot's socket has the wanted family and type, and listens if it is a stream.
+    ///
+    /// A listener of an internet family is taken to be TCP or MPTCP. No other protocol that this crate opens listens
+    /// there, and asking for the protocol would cost one more call for each. A manager may hand over an SCTP socket
+    /// if `SocketProtocol=` is set: claim that one by its name.
     fn is_kind(&self, slot: &mut Inherited) -> Result<bool, Error> {
         let (Some(fd), Some(key)) = (&slot.fd, &slot.key) else {
             return Ok(false);
@@ -124,7 +126,7 @@ impl<'a> Wanted<'a> {
         }
         let kind = match slot.kind {
             Some(kind) => kind,
-            // UDP-Lite is a datagram too, and not what `udp` means.
+            // UDP-Lite is a datagram protocol too, but `udp` does not mean it.
             None if key.family() != Family::Unix => {
                 let protocol = sockopt::socket_protocol(fd).map_err(error)?;
                 *slot.kind.insert((protocol == Some(ipproto::UDP)).then_some(Kind::Datagram))
@@ -134,7 +136,7 @@ impl<'a> Wanted<'a> {
         Ok(kind == Some(network.kind()))
     }
 
-    /// Whether the slot's address is the one asked for, where its key holds only part of it.
+    /// Returns whether the slot's address is the wanted one, where the slot's key holds only part of it.
     #[cold]
     #[inline(never)]
     fn is_address(&self, slot: &Inherited) -> Result<bool, Error> {
@@ -149,7 +151,7 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// Whether `IPV6_V6ONLY` of an IPv6 socket on the wildcard address is as asked for.
+/// Returns whether `IPV6_V6ONLY` of an IPv6 socket on the wildcard address is as wanted.
 fn agrees_on_v6only(slot: &mut Inherited, wanted: Option<bool>) -> Result<bool, Error> {
     let (Some(fd), Some(Key::V6 { ip, .. }), Some(wanted)) = (&slot.fd, &slot.key, wanted) else {
         return Ok(true);

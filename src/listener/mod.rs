@@ -1,15 +1,17 @@
-//! Listeners: opening a fresh one, and recognising an inherited one.
+//! Listeners: opens a fresh one, or recognises an inherited one.
 //!
 //! | module | holds |
 //! |---|---|
-//! | this one | the options, and what the kernel says about a socket |
+//! | this one | the options, and what the kernel reports about a socket |
 //! | `open` | opening a fresh socket, and the paths of Unix sockets |
 //! | `claim` | which inherited socket is claimed for an endpoint |
 //!
-//! Everything here is a safe call: rustix's, or of `sys` for a socket's own address. Nothing ever calls `shutdown` on
-//! a listener, which would stop every copy of it in every process, and nothing touches the flags or options of one
-//! that was inherited: `O_NONBLOCK` and all socket options belong to the open socket that predecessor and successor
-//! share.
+//! Everything here is a safe call, of rustix or, for a socket's own address, of `sys`. Nothing here ever calls
+//! `shutdown` on a listener, which would stop every copy of it in every process.
+//!
+//! Nothing here touches the options of an inherited socket, or its flags, except for [`ListenOptions::nonblocking`]
+//! without a predecessor. `O_NONBLOCK` and all socket options belong to the open socket that predecessor and
+//! successor share.
 
 mod claim;
 mod open;
@@ -39,8 +41,8 @@ use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, sockopt
 /// # }
 /// ```
 ///
-/// All but the name and [`ListenOptions::nonblocking`] concern a fresh socket only: an inherited one is as its first owner
-/// made it.
+/// Only the name, [`ListenOptions::v6only`] and [`ListenOptions::nonblocking`] concern inherited sockets too. All
+/// other options concern fresh sockets only: an inherited socket stays as its first owner made it.
 #[derive(Clone, Copy)]
 pub struct ListenOptions<'a> {
     pub(crate) name: Option<&'a str>,
@@ -62,7 +64,8 @@ impl Default for ListenOptions<'_> {
 }
 
 impl<'a> ListenOptions<'a> {
-    /// No name, the kernel's largest backlog, blocking, the network's own default for all else.
+    /// Returns the default: no name, the kernel's largest backlog, blocking, and the network's own defaults for all
+    /// else.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -77,8 +80,9 @@ impl<'a> ListenOptions<'a> {
         }
     }
 
-    /// Names the socket: an inherited one of this name is claimed before any of this address, and a
-    /// successor will find it under this name. So a listener on port 0 keeps its port over restarts.
+    /// Names the socket. An inherited socket with this name is claimed before any with this address.
+    ///
+    /// A successor finds the socket under this name. So a listener on port 0 keeps its port over restarts.
     #[must_use]
     #[doc(alias = "FileDescriptorName")]
     pub const fn name(mut self, name: &'a str) -> Self {
@@ -86,7 +90,7 @@ impl<'a> ListenOptions<'a> {
         self
     }
 
-    /// How many connections may wait; the kernel clamps it to `net.core.somaxconn`.
+    /// Sets how many connections may wait. The kernel clamps the number to `net.core.somaxconn`.
     #[must_use]
     pub const fn backlog(mut self, backlog: i32) -> Self {
         self.backlog = backlog;
@@ -95,8 +99,8 @@ impl<'a> ListenOptions<'a> {
 
     /// Sets `O_NONBLOCK`, for every process that shares the socket.
     ///
-    /// An inherited socket gets the flag too where there is no predecessor: it comes from a service manager, which hands it
-    /// over blocking and never accepts. A predecessor has set it, if it was to be set.
+    /// An inherited socket gets the flag only if there is no predecessor. Such a socket comes from a service manager,
+    /// which hands it over blocking and never accepts. A predecessor has already set the flag, if it was to be set.
     #[must_use]
     #[doc(alias = "O_NONBLOCK")]
     pub const fn nonblocking(mut self, nonblocking: bool) -> Self {
@@ -104,10 +108,12 @@ impl<'a> ListenOptions<'a> {
         self
     }
 
-    /// Lets further sockets be bound to the same address and shares the connections among them. A successor claims as
-    /// many of them as its predecessor had: what waits in one that nobody claims is reset when the last who has it
-    /// closes it, and that is [`Net::ready`](crate::Net::ready)'s doing and the predecessor's. Where there have to be
-    /// fewer, the sysctl `net.ipv4.tcp_migrate_req` of Linux 5.14 hands it to the others.
+    /// Lets further sockets be bound to the same address, and shares the connections among them.
+    ///
+    /// Claim in a successor as many of these sockets as its predecessor had. [`Net::ready`](crate::Net::ready) closes
+    /// the unclaimed ones, and when the predecessor has closed them too, their waiting connections are reset. If
+    /// there must be fewer, set the sysctl `net.ipv4.tcp_migrate_req` (Linux 5.14), which moves the connections to
+    /// the other sockets.
     #[must_use]
     #[doc(alias = "SO_REUSEPORT")]
     pub const fn reuse_port(mut self, reuse_port: bool) -> Self {
@@ -115,8 +121,9 @@ impl<'a> ListenOptions<'a> {
         self
     }
 
-    /// Whether an IPv6 socket leaves IPv4 alone. By default `tcp6` and `udp6` do, `tcp` and `udp` do not.
-    /// Where it is given, an inherited socket of the wildcard address is claimed only if it agrees.
+    /// Sets whether an IPv6 socket excludes IPv4. By default `tcp6` and `udp6` exclude it, `tcp` and `udp` do not.
+    ///
+    /// If this is set, an inherited socket on the wildcard address is claimed only if it agrees.
     #[must_use]
     #[doc(alias = "IPV6_V6ONLY")]
     pub const fn v6only(mut self, v6only: bool) -> Self {
@@ -124,7 +131,7 @@ impl<'a> ListenOptions<'a> {
         self
     }
 
-    /// The permission bits of a Unix socket's path, whatever the umask; the path never has more on the way.
+    /// Sets the permission bits of a Unix socket's path, whatever the umask. The path never has more bits than these.
     #[must_use]
     #[doc(alias = "SocketMode")]
     pub const fn mode(mut self, mode: u16) -> Self {
@@ -132,18 +139,18 @@ impl<'a> ListenOptions<'a> {
         self
     }
 
-    /// Replaces a Unix socket's path that nobody listens on: one that is a socket, and refuses a connection.
+    /// Replaces the path of a Unix socket that no process listens on: the path is a socket and refuses a connection.
     ///
-    /// Looking and replacing are several steps. Of two processes that take them for one path at once, the later one
-    /// has it, and the earlier one listens where nobody comes: where that may be, take a lock before. Where the socket
-    /// cannot be bound after all, the stale path is gone.
+    /// Take a lock first if two processes may do this for one path at the same time. Checking and replacing are
+    /// separate steps: the later process gets the path, and the earlier one listens where no connection arrives. If
+    /// the socket cannot be bound afterwards, the stale path is gone.
     #[must_use]
     pub const fn replace_stale(mut self, replace_stale: bool) -> Self {
         self.replace_stale = replace_stale;
         self
     }
 
-    /// Calls `configure` with a fresh socket before it is bound. If it fails, so does the call, with that
+    /// Calls `configure` with a fresh socket before it is bound. If `configure` fails, the call fails with that
     /// error.
     #[must_use]
     #[doc(alias = "ListenConfig")]
@@ -168,21 +175,21 @@ impl fmt::Debug for ListenOptions<'_> {
     }
 }
 
-/// What the kernel says about a socket.
+/// What the kernel reports about a socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Description {
-    /// Its address family.
+    /// The socket's address family.
     #[doc(alias = "SO_DOMAIN")]
     pub family: AddressFamily,
-    /// Its type.
+    /// The socket's type.
     #[doc(alias = "SO_TYPE")]
     pub kind: SocketType,
-    /// Its own address.
+    /// The socket's own address.
     #[doc(alias = "getsockname")]
     pub address: SocketAddrAny,
 }
 
-/// Sets `O_NONBLOCK` where it is not set.
+/// Sets `O_NONBLOCK` unless it is set.
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = rustix::fs::fcntl_getfl(fd)?;
     if flags.contains(OFlags::NONBLOCK) {
@@ -192,12 +199,12 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
-/// Asks the kernel what `fd` is; `None` if it is no socket.
+/// Asks the kernel what `fd` is. Returns `None` if it is not a socket.
 pub(crate) fn describe(fd: BorrowedFd<'_>) -> Result<Option<Description>, Error> {
     let number = fd.as_raw_fd();
     let address = match rustix::net::getsockname(fd) {
         Ok(address) => address,
-        // EBADF of a descriptor that is open: open for its path alone.
+        // A descriptor with O_PATH is open, but getsockname answers EBADF.
         Err(Errno::NOTSOCK | Errno::BADF) => return Ok(None),
         Err(errno) => return Err(Error::call_on(Operation::Getsockname, number, errno)),
     };
@@ -206,7 +213,7 @@ pub(crate) fn describe(fd: BorrowedFd<'_>) -> Result<Option<Description>, Error>
     Ok(Some(Description { family: address.address_family(), kind, address }))
 }
 
-/// A socket's own address as a key; `None` for what is no socket, has no address, or is of another family.
+/// Returns a socket's own address as a key; `None` if `fd` is not a socket, has no address, or is of another family.
 pub(crate) fn own_key(fd: BorrowedFd<'_>) -> Result<Option<Key>, Errno> {
     match SocketName::new().ask(fd) {
         Ok(name) => Ok(Address::from_sockaddr(name).and_then(|address| Key::of(&address))),
@@ -215,12 +222,12 @@ pub(crate) fn own_key(fd: BorrowedFd<'_>) -> Result<Option<Key>, Errno> {
     }
 }
 
-/// Whether `fd` is a listener, for a caller that wants nothing else.
+/// Returns whether `fd` is a listener, for a caller that wants no other fact.
 pub(crate) fn is_listener(fd: BorrowedFd<'_>) -> bool {
     sockopt::socket_acceptconn(fd).unwrap_or(false)
 }
 
-/// The index of the endpoint's zone, or 0.
+/// Returns the index of the endpoint's zone, or 0.
 #[inline]
 pub(crate) fn scope(endpoint: &Endpoint<'_>) -> Result<u32, Error> {
     match endpoint.address {
