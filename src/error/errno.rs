@@ -3,7 +3,7 @@
 use core::fmt;
 use rustix::io::Errno;
 
-/// The errors a server meets, in words; the others by number.
+/// Writes an errno that a server meets in words, and any other by its number.
 pub(crate) fn describe(errno: Errno, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let words = match errno {
         Errno::ACCESS => "permission denied",

@@ -1,8 +1,10 @@
-//! The one error type, and the words it is made of.
+//! The one error type, and its words.
 //!
-//! An error is a `Copy` value of a few words: it says which call failed on which descriptor, which variable
-//! holds what fault, which table is too small, and borrows nothing. What a call that fails leaves behind is
-//! said in that call's own documentation; it is always "as before".
+//! An error is a `Copy` value of a few words, and borrows nothing. It names the call that failed and its descriptor,
+//! the variable and its fault, or the table that is too small.
+//!
+//! A call that fails changes nothing, except where its documentation says so (for example
+//! [`Signals::new`](crate::Signals::new) and [`Notifier::store`](crate::Notifier::store)).
 
 mod errno;
 
@@ -27,94 +29,95 @@ use rustix::io::Errno;
 pub enum Error {
     /// A system call failed.
     Call {
-        /// Which.
+        /// Which call.
         operation: Operation,
-        /// On which descriptor, where it is about one.
+        /// The descriptor that the call was about, if there was one.
         fd: Option<RawFd>,
         /// The kernel's answer.
         errno: Errno,
     },
-    /// Something does not fit a table of fixed size.
+    /// A table of fixed size is too small.
     Capacity {
         /// Which table.
         table: Table,
-        /// How many entries, or bytes, it would have to hold for the first that does not fit: more may follow.
+        /// How many entries, or bytes, the table would have to hold for the first that does not fit. More may follow.
         needed: usize,
-        /// How many it holds.
+        /// How many entries, or bytes, the table holds.
         capacity: usize,
     },
-    /// A variable of the service manager's cannot be read.
+    /// A variable from the service manager cannot be read.
     Variable {
-        /// Which.
+        /// Which variable.
         variable: Variable,
         /// What is wrong with its value.
         fault: Fault,
     },
     /// A descriptor that the variables promise is not open.
     NotOpen {
-        /// Its number.
+        /// The descriptor's number.
         fd: RawFd,
     },
     /// An inherited descriptor is not a listener, and only listeners were asked for.
     NotAListener {
-        /// Its number.
+        /// The descriptor's number.
         fd: RawFd,
     },
     /// [`Net::inherit`](crate::Net::inherit) was called before.
     AlreadyInherited,
-    /// No such network; the first bytes of its name.
+    /// No network has this name; holds the first bytes of the name.
     UnknownNetwork(Word),
     /// An address cannot be read.
     Address(AddressFault),
-    /// A name cannot stand in `LISTEN_FDNAMES`.
+    /// A name is not valid in `LISTEN_FDNAMES`.
     Name(NameFault),
-    /// No inherited socket fits.
+    /// No inherited socket matches.
     NotInherited,
     /// The id's socket was closed or taken.
     StaleId,
-    /// The socket has no path, or not this process's.
+    /// The socket has no path, or its path is not this process's.
     NoPath,
-    /// A successor got ready: what was this process's is the successor's now.
+    /// A successor got ready and owns what this process had. Drain and exit.
     HandedOver,
-    /// The predecessor does not wait for this process any more, and serves on.
+    /// The predecessor no longer waits for this process, and goes on serving.
     GivenUp,
     /// A signal killed the clone before it executed the program.
     Killed {
-        /// Which; 0 if nobody tells, as of a sibling that its parent does not collect, or of a process under a
-        /// tool that gives it memory of its own.
+        /// The signal; 0 if it is unknown, because its parent did not reap the sibling, or because an emulator gave
+        /// the clone memory of its own.
         signal: i32,
     },
-    /// After a set-user-ID start, neither the first argument nor `PATH` nor the working directory says which
-    /// program to run, because whoever made it chose them.
+    /// After a privileged start, the first argument, `PATH` and the working directory cannot decide which program to
+    /// run, because the starter chose them.
     Untrusted,
     /// A successor is in flight.
     InFlight,
     /// [`Process::begin`](crate::Process::begin) was called before.
     AlreadyBegun,
-    /// This process is a fork of the one that began the service, and may not speak for it.
+    /// This process is a fork of the process that began the service, and may not speak for it.
     Forked,
-    /// This process has not reported to its predecessor that it is ready: a successor of its own would serve beside that.
+    /// This process has not reported to its predecessor that it is ready. A successor of its own would serve beside
+    /// the predecessor.
     NotReported,
-    /// There is no first argument, which tells the program's name.
+    /// There is no first argument, which is the program's name.
     NoArguments,
     /// A change of the environment is not of the form `NAME=value`, or is one of the crate's own variables.
     InvalidChange {
-        /// Which of the changes, from 0.
+        /// Which of the changes, counted from 0.
         position: usize,
     },
-    /// A message is not one that the service manager would take at its word; nothing was sent.
+    /// The service manager would refuse, ignore or misread a message. Nothing was sent.
     Message {
-        /// Which of its assignments, from 0.
+        /// Which of the message's assignments, counted from 0.
         position: usize,
-        /// What is wrong with it.
+        /// What is wrong with the assignment.
         fault: MessageFault,
     },
-    /// The program was not found in `PATH`, which holds an empty or a relative element: that one is refused.
+    /// The program was not found in `PATH`, which holds an empty or a relative element. Such an element is refused.
     RelativePath,
 }
 
 impl Error {
-    /// The kernel's answer, if a system call failed.
+    /// Returns the kernel's answer, if a system call failed.
     #[must_use]
     pub const fn errno(&self) -> Option<Errno> {
         match self {
@@ -259,9 +262,9 @@ impl Table {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Something else than decimal digits.
+    /// The value holds something other than decimal digits.
     NotANumber,
-    /// A number that is negative, or larger than the variable's rule allows.
+    /// The number is negative, or larger than the variable's rule allows.
     OutOfRange,
     /// `LISTEN_FDNAMES` and `LISTEN_FDS` disagree.
     NameCount {
@@ -270,18 +273,18 @@ pub enum Fault {
         /// How many descriptors there are.
         fds: usize,
     },
-    /// A name is longer than 255 bytes or holds something else than printable ASCII.
+    /// A name is longer than 255 bytes or holds something other than printable ASCII.
     InvalidName {
-        /// Which, from 0.
+        /// Which name, counted from 0.
         position: usize,
     },
-    /// The descriptor it names is not a Unix socket.
+    /// The descriptor that the variable names is not a Unix socket.
     NotASocket,
-    /// Neither a path nor an abstract name nor one of the forms of vsock.
+    /// The value is not a path, an abstract name or one of the forms of vsock.
     NotAnAddress,
-    /// A path or an abstract name that is longer than 107 bytes.
+    /// The path or abstract name is longer than 107 bytes.
     TooLong {
-        /// How long it is.
+        /// How long the path or name is.
         bytes: usize,
     },
 }
@@ -304,19 +307,19 @@ pub enum AddressFault {
     PortNotANumber,
     /// The port is larger than 65535.
     PortOutOfRange,
-    /// There is a space.
+    /// The address holds a space.
     Space,
-    /// There is a NUL.
+    /// The address holds a NUL.
     Nul,
-    /// Looks like an IPv4 address and is none.
+    /// The address looks like an IPv4 address and is none.
     Ipv4,
-    /// In brackets, and not an IPv6 address.
+    /// The text in brackets is not an IPv6 address.
     Ipv6,
-    /// An IPv6 address without brackets, or brackets that do not match.
+    /// An IPv6 address has no brackets, or the brackets do not match.
     Bracket,
     /// The zone is empty, 0, or longer than an interface's name.
     Zone,
-    /// A host name: nothing here resolves any but `localhost`.
+    /// The address is a host name. This crate resolves only `localhost`.
     Host,
     /// The address is not of the network's family.
     Family,
@@ -324,7 +327,7 @@ pub enum AddressFault {
     Empty,
     /// The path or abstract name is longer than 107 bytes.
     PathTooLong {
-        /// How long it is.
+        /// How long the path or name is.
         bytes: usize,
     },
 }
@@ -354,12 +357,12 @@ impl AddressFault {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum NameFault {
-    /// Longer than 255 bytes.
+    /// The name is longer than 255 bytes.
     TooLong {
-        /// How long it is.
+        /// How long the name is.
         bytes: usize,
     },
-    /// A byte outside of 0x20–0x7E, or a colon.
+    /// The name holds a colon, or a byte outside of 0x20–0x7E.
     Byte(u8),
 }
 
@@ -378,33 +381,33 @@ impl fmt::Display for NameFault {
 pub enum MessageFault {
     /// There is no assignment.
     Empty,
-    /// A newline or a NUL in a value.
+    /// A value holds a newline or a NUL.
     Byte(u8),
-    /// The name of the descriptors cannot be one.
+    /// The name of the descriptors is not valid.
     Name(NameFault),
     /// The key of a private assignment is not `X_` and capital letters, digits and underscores.
     Key,
-    /// A time of more microseconds than 64 bits hold.
+    /// A time has more microseconds than 64 bits hold.
     OutOfRange,
-    /// The message is longer than 4096 bytes from here on.
+    /// The message is longer than 4096 bytes from this assignment on.
     TooLong,
-    /// More than 253 descriptors.
+    /// There are more than 253 descriptors.
     TooManyFds {
-        /// How many.
+        /// How many descriptors there are.
         fds: usize,
     },
-    /// This many descriptors do not go with what the message says.
+    /// The number of descriptors does not match the message.
     Fds {
-        /// How many.
+        /// How many descriptors there are.
         fds: usize,
     },
-    /// A second name.
+    /// The message has a second name.
     Repeated,
-    /// What is to be dropped has no name.
+    /// The descriptors to drop have no name.
     NoName,
-    /// Does not go together with the others.
+    /// The assignment is not valid together with the others.
     NotTogether,
-    /// A vsock takes no descriptors.
+    /// Descriptors cannot be sent over a vsock.
     Vsock,
 }
 
@@ -433,7 +436,7 @@ impl fmt::Display for MessageFault {
     }
 }
 
-/// The first bytes of a word that came from outside, for a message.
+/// The first bytes of a word that came from outside, for an error message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Word {
     bytes: [u8; 15],
@@ -441,7 +444,7 @@ pub struct Word {
 }
 
 impl Word {
-    /// Keeps the first 15 bytes of `word`, less a character that would be cut.
+    /// Keeps the first 15 bytes of `word`, without a character that would be cut.
     #[must_use]
     pub fn new(word: &str) -> Self {
         let mut bytes = [0; 15];
@@ -456,7 +459,7 @@ impl Word {
         Self { bytes, len: len as u8 }
     }
 
-    /// The bytes kept.
+    /// Returns the bytes that were kept.
     #[must_use]
     pub fn as_str(&self) -> &str {
         let kept = self.bytes.get(..usize::from(self.len)).unwrap_or(&[]);
@@ -532,8 +535,8 @@ impl core::error::Error for Error {}
 
 #[cfg(feature = "std")]
 impl From<Error> for std::io::Error {
-    /// Keeps the errno of a failed call as the OS error; every other error becomes the inner error of one
-    /// of the kind that fits.
+    /// Keeps the errno of a failed call as the OS error. Every other error becomes the inner error of an I/O error of
+    /// the matching kind.
     fn from(error: Error) -> Self {
         use std::io::ErrorKind;
         if let Some(errno) = error.errno() {

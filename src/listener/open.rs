@@ -1,4 +1,4 @@
-//! Opening a fresh socket, and removing the path of one.
+//! Opens a fresh socket, and removes the path of a Unix socket.
 //!
 //! A step that fails is undone: the socket is closed, and a path that was bound is removed.
 
@@ -14,8 +14,8 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-/// Opens a fresh socket for `endpoint`. If any step fails, what this call opened is closed, a path that it
-/// bound is removed, and nothing else has changed.
+/// Opens a fresh socket for `endpoint`. If a step fails, this call closes what it opened, removes a path that it
+/// bound, and changes nothing else, except that a stale path that was to be replaced may be gone.
 pub(crate) fn open(endpoint: &Endpoint<'_>, options: &ListenOptions<'_>) -> Result<OwnedFd, Error> {
     match endpoint.address {
         Address::Path(path) => open_path(endpoint, path, options),
@@ -118,7 +118,7 @@ fn open_path(endpoint: &Endpoint<'_>, path: &[u8], options: &ListenOptions<'_>) 
     Ok(fd)
 }
 
-/// Whether `path` is a socket that nobody listens on.
+/// Returns whether `path` is a socket that no process listens on.
 #[cold]
 #[inline(never)]
 fn is_stale(endpoint: &Endpoint<'_>, path: &CStr, address: &SocketAddrUnix) -> Result<bool, Error> {
@@ -131,11 +131,11 @@ fn is_stale(endpoint: &Endpoint<'_>, path: &CStr, address: &SocketAddrUnix) -> R
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = rustix::net::socket_with(AddressFamily::UNIX, socket_type(endpoint.network), flags, None)
         .map_err(|errno| Error::call(Operation::Socket, errno))?;
-    // EPROTOTYPE, EAGAIN and success all come from somebody who is there.
+    // EPROTOTYPE, EAGAIN and success all mean that a process listens there.
     Ok(rustix::net::connect(&probe, address) == Err(Errno::CONNREFUSED))
 }
 
-/// Removes the path of a Unix socket, if it leads to a socket still.
+/// Removes the path of a Unix socket, if the path still leads to a socket.
 pub(crate) fn unlink(fd: BorrowedFd<'_>) -> Result<(), Error> {
     use rustix::fs::FileType;
     let number = fd.as_raw_fd();
@@ -152,7 +152,7 @@ pub(crate) fn unlink(fd: BorrowedFd<'_>) -> Result<(), Error> {
     rustix::fs::unlink(path).map_err(error(Operation::Unlink))
 }
 
-/// The path with a NUL behind it.
+/// Returns the path with a NUL behind it.
 fn terminated(path: &[u8]) -> Result<Vec<u8, { UNIX_MAX + 1 }>, Errno> {
     let mut terminated = Vec::new();
     terminated.extend_from_slice(path).map_err(|_| Errno::NAMETOOLONG)?;

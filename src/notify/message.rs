@@ -1,7 +1,7 @@
 //! Messages to the service manager: assignments in, one datagram out.
 //!
-//! [`render`] writes the assignments in the caller's order, a newline between them, and refuses whatever the
-//! manager would refuse, ignore or misread, before anything is sent. It makes no system call.
+//! [`render`] writes the assignments in the caller's order, with a newline between them. It refuses any message that
+//! the manager would refuse, ignore or misread, before anything is sent. This module makes no system call.
 
 use crate::activation::name_fault;
 use crate::digits::{DIGITS, decimal};
@@ -11,13 +11,13 @@ use heapless::Vec;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-/// The longest message, in bytes: what the manager reads at once.
+/// The longest message, in bytes: the manager reads as much at once.
 pub const MESSAGE_MAX: usize = 4096;
 
 /// The most descriptors that the kernel passes with one message.
 pub const FDS_MAX: usize = 253;
 
-/// One assignment of a message: what it tells the manager.
+/// One assignment of a message to the service manager.
 ///
 /// # References
 ///
@@ -29,7 +29,7 @@ pub enum Assignment<'a> {
     /// The service has started, or a reload is over.
     #[doc(alias = "READY=1")]
     Ready,
-    /// The service reloads from now on; the message's time goes with it, as `Type=notify-reload` wants.
+    /// The service reloads from now on. The message carries its time too, as `Type=notify-reload` requires.
     #[doc(alias = "RELOADING=1")]
     #[doc(alias = "MONOTONIC_USEC")]
     Reloading,
@@ -51,25 +51,25 @@ pub enum Assignment<'a> {
     /// The service ends with this status; systemd 254.
     #[doc(alias = "EXIT_STATUS")]
     ExitStatus(u8),
-    /// The main process is this one.
+    /// This process is the main process.
     #[doc(alias = "MAINPID")]
     MainPid(Pid),
-    /// Its pidfd has this inode number; systemd 257. See [`pidfd_id`](super::pidfd_id).
+    /// The main process's pidfd has this inode number; systemd 257. See [`pidfd_id`](super::pidfd_id).
     #[doc(alias = "MAINPIDFDID")]
     MainPidfdId(u64),
-    /// The main process is the one of the pidfd that goes with the message; systemd 257.
+    /// The main process is the process of the pidfd that is sent with the message; systemd 257.
     #[doc(alias = "MAINPIDFD")]
     MainPidfd,
-    /// Whose messages the manager hears from now on; systemd 254.
+    /// The processes whose messages the manager accepts from now on; systemd 254.
     #[doc(alias = "NOTIFYACCESS")]
     NotifyAccess(Access),
     /// The service is alive.
     #[doc(alias = "WATCHDOG=1")]
     Watchdog,
-    /// The service found itself unwell: as if the watchdog had expired.
+    /// The service found itself unwell: the manager acts as if the watchdog had expired.
     #[doc(alias = "WATCHDOG=trigger")]
     WatchdogTrigger,
-    /// The watchdog's time from now on.
+    /// The watchdog's timeout from now on.
     #[doc(alias = "WATCHDOG_USEC")]
     WatchdogTimeout(Duration),
     /// Starting, running or stopping may take this much longer from now.
@@ -78,44 +78,44 @@ pub enum Assignment<'a> {
     /// The count of automatic restarts begins anew; systemd 258.
     #[doc(alias = "RESTART_RESET=1")]
     RestartReset,
-    /// The descriptors that go with the message are to be kept.
+    /// The manager keeps the descriptors that are sent with the message.
     #[doc(alias = "FDSTORE=1")]
     FdStore,
-    /// The name of the descriptors that are to be kept or dropped.
+    /// The name of the descriptors to keep or drop.
     #[doc(alias = "FDNAME")]
     FdName(&'a str),
-    /// They are to be kept whatever happens to them: the manager is not to drop those that hang up.
+    /// The manager keeps the descriptors even if they become readable with `POLLHUP`. Otherwise it drops them then.
     #[doc(alias = "FDPOLL=0")]
     NoFdPoll,
-    /// The descriptors kept under the name that goes with this are to be dropped.
+    /// The manager drops the descriptors that it keeps under the name in this message.
     #[doc(alias = "FDSTOREREMOVE=1")]
     FdStoreRemove,
-    /// The descriptor that goes with the message is to be closed once every earlier message was processed.
-    /// [`Notifier::barrier`](super::Notifier::barrier) does all of it.
+    /// The manager closes the descriptor that is sent with the message, once it has processed every earlier message.
+    /// [`Notifier::barrier`](super::Notifier::barrier) sends such a message and waits.
     #[doc(alias = "BARRIER=1")]
     Barrier,
-    /// An assignment that the manager ignores and its monitors may read. The key begins with `X_` and goes on
-    /// with capital letters, digits and underscores.
+    /// An assignment that the manager ignores and its monitors may read. The key begins with `X_`, followed by
+    /// capital letters, digits and underscores.
     Private {
-        /// `X_` and more.
+        /// The key, with its `X_`.
         key: &'a str,
-        /// Anything without a newline or a NUL.
+        /// The value: any text without a newline or a NUL.
         value: &'a str,
     },
 }
 
-/// Whose messages a manager hears.
+/// The processes whose messages a manager accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 #[doc(alias = "NotifyAccess")]
 pub enum Access {
-    /// Nobody's.
+    /// No process.
     None,
-    /// The main process's.
+    /// The main process.
     Main,
-    /// Those of the main process and of the unit's control commands.
+    /// The main process and the processes of the unit's control commands.
     Exec,
-    /// Those of every process of the unit.
+    /// Every process of the unit.
     All,
 }
 
@@ -133,12 +133,14 @@ impl Access {
 /// A message's bytes.
 pub(super) type Bytes = Vec<u8, MESSAGE_MAX>;
 
-/// Writes the message that goes with `fds` descriptors behind what is in `bytes`, for which there is one place on the
-/// stack so; `now` is the time on the monotonic clock.
+/// Writes the message that is sent with `fds` descriptors, behind what is in `bytes`. `now` is the time on the
+/// monotonic clock.
+///
+/// The caller lends `bytes`, so the stack holds one copy.
 ///
 /// # Errors
 ///
-/// - [`Error::Message`]: it is not one that the manager would take at its word.
+/// - [`Error::Message`]: the manager would refuse, ignore or misread the message.
 pub(super) fn render(
     assignments: &[Assignment<'_>],
     fds: usize,
@@ -155,7 +157,7 @@ pub(super) fn render(
     check_company(assignments, fds)
 }
 
-/// Whether the descriptors and the assignments that are about descriptors go together.
+/// Checks that the number of descriptors matches the assignments about descriptors.
 fn check_company(assignments: &[Assignment<'_>], fds: usize) -> Result<(), Error> {
     let position = |wanted| assignments.iter().position(|assignment| *assignment == wanted);
     let is_name = |assignment: &Assignment<'_>| matches!(assignment, Assignment::FdName(_));
@@ -186,7 +188,7 @@ fn check_company(assignments: &[Assignment<'_>], fds: usize) -> Result<(), Error
             return Err(MessageFault::NoName.at(position));
         }
     }
-    // Descriptors that nothing in the message is about would be closed, and nobody told.
+    // The manager would close descriptors that no assignment is about, and report that to no process.
     if wanted.contains(&fds) { Ok(()) } else { Err(MessageFault::Fds { fds }.at(0)) }
 }
 
@@ -239,9 +241,9 @@ impl Line<'_> {
         }
     }
 
-    /// A value that comes from outside.
+    /// Writes a value that comes from outside.
     fn text(&mut self, key: &str, value: &str) -> Result<(), MessageFault> {
-        // The manager takes a newline for the next assignment, and throws a message with a NUL away.
+        // The manager treats a newline as the start of the next assignment, and drops a message with a NUL.
         match value.bytes().find(|byte| matches!(byte, b'\n' | 0)) {
             Some(byte) => Err(MessageFault::Byte(byte)),
             None => self.word(key, value),
@@ -266,7 +268,7 @@ impl Line<'_> {
     }
 }
 
-/// Whole microseconds; the largest number means "for ever" to the manager, and is not a time.
+/// Returns whole microseconds. The largest number means "for ever" to the manager, and is not a time.
 fn microseconds(time: Duration) -> Result<u64, MessageFault> {
     u64::try_from(time.as_micros()).ok().filter(|time| *time != u64::MAX).ok_or(MessageFault::OutOfRange)
 }

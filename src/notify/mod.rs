@@ -1,23 +1,25 @@
 //! Notification: messages to the service manager.
 //!
-//! A [`Notifier`] knows where the manager listens. Each message goes out as one datagram on a socket of its
-//! own, which is closed again, as libsystemd does it: nothing is kept open, and a manager that was executed
-//! anew finds its messages. A message is checked before a socket is opened for it; no wait is longer than
-//! the notifier's timeout. Two things libsystemd does are left out on purpose. A message of 4096 bytes and
-//! 253 descriptors fits the kernel's smallest send buffer, so none is enlarged; and the sender's credentials
-//! are attached by the kernel, for this process, which is the only one that this module speaks for.
+//! A [`Notifier`] holds the address at which the manager listens. Each message is sent as one datagram on a socket of
+//! its own, which is closed again. Libsystemd does the same. So no socket stays open, and a manager that was executed
+//! anew gets the messages. A message is checked before a socket is opened for it. No wait is longer than the
+//! notifier's timeout.
+//!
+//! This module leaves out two things that libsystemd does. It enlarges no send buffer, because a message of 4096
+//! bytes and 253 descriptors fits the kernel's smallest one. It attaches no credentials: the kernel attaches those of
+//! this process, and this module speaks for no other.
 //!
 //! | module | holds |
 //! |---|---|
 //! | `life` | what a service says of its life |
 //! | `main_pid` | what a predecessor says of a restart |
-//! | `message` | assignments, and the bytes they make |
-//! | `target` | what `NOTIFY_SOCKET` says |
-//! | `watchdog` | what `WATCHDOG_USEC` and `WATCHDOG_PID` say |
+//! | `message` | assignments, and the bytes of a message |
+//! | `target` | reads `NOTIFY_SOCKET` |
+//! | `watchdog` | reads `WATCHDOG_USEC` and `WATCHDOG_PID` |
 //!
-//! Given one with [`Net::set_notifier`](crate::Net::set_notifier), a [`Net`](crate::Net) speaks to the manager
-//! at the right moments: see [`Net::ready`](crate::Net::ready) and [`Net::spawn`](crate::Net::spawn). What else a
-//! service has to say, it says through [`Net::notifier`](crate::Net::notifier).
+//! With a notifier from [`Net::set_notifier`](crate::Net::set_notifier), a [`Net`](crate::Net) speaks to the manager
+//! at the right moments: see [`Net::ready`](crate::Net::ready) and [`Net::spawn`](crate::Net::spawn). A service sends
+//! any other message through [`Net::notifier`](crate::Net::notifier).
 
 mod life;
 mod main_pid;
@@ -54,7 +56,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::getpid;
 use target::Target;
 
-/// Where the service manager listens, and how long to wait for it.
+/// The address of the service manager, and how long to wait for it.
 ///
 /// ```no_run
 /// use gracenet::Notifier;
@@ -68,22 +70,24 @@ use target::Target;
 /// # }
 /// ```
 ///
-/// One without an address is of use too: whatever it is told to send, it answers that nothing was sent, so a
-/// service needs no second code path for a life without a manager. It takes less than 200 bytes.
+/// A notifier without an address sends nothing and returns `false` from every call. So a service needs no second code
+/// path without a manager. A notifier is less than 200 bytes large.
 #[derive(Clone, Debug)]
 #[doc(alias = "NOTIFY_SOCKET")]
 pub struct Notifier {
-    /// The value of `NOTIFY_SOCKET`, and what is done with it: nothing without it.
+    /// The value of `NOTIFY_SOCKET`, and the functions that use it. `None` sends nothing.
     manager: Option<(Value, &'static Verbs)>,
     timeout: Slot<Duration>,
 }
 
-/// A value that was parsed once.
+/// A value of `NOTIFY_SOCKET` that was parsed once.
 type Value = Vec<u8, { UNIX_MAX + 1 }>;
 
-/// What a notifier with an address can do. Reached through pointers that [`Notifier::parse`] alone hands out, so
-/// that a program which never calls it does not carry the code. The failure is a value for the same reason: a
-/// `&dyn Display` would make every caller carry its words, 15 KiB with those of `core::fmt`.
+/// What a notifier with an address can do.
+///
+/// Only [`Notifier::parse`] hands out pointers to these functions, so a program that never calls it does not contain
+/// the code. The failure is a value for the same reason: with a `&dyn Display` every caller would contain its words,
+/// 15 KiB with those of `core::fmt`.
 #[derive(Debug)]
 struct Verbs {
     send: Send,
@@ -103,18 +107,20 @@ impl Default for Notifier {
 }
 
 impl Notifier {
-    /// How long a call waits for a manager whose socket is full, where nothing else was said.
+    /// How long a call waits for a manager whose socket is full, unless [`Notifier::timeout`] was called.
     pub const TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// No manager: nothing is ever sent.
+    /// Returns a notifier without a manager, which never sends anything.
     #[must_use]
     pub const fn none() -> Self {
         Self { manager: None, timeout: Slot::Empty }
     }
 
-    /// The manager that this process was started by, or none: as `NOTIFY_SOCKET` says, which stays in the
-    /// launch's table for the successor. A privileged start has none, but for who takes [`Launch::var`] at its word, with
-    /// [`Notifier::parse`].
+    /// Returns a notifier for the manager that started this process, as `NOTIFY_SOCKET` says, or one without a
+    /// manager.
+    ///
+    /// The variable stays in the launch's table for the successor. A privileged start gets no manager. To trust the
+    /// variable nevertheless, pass [`Launch::var`] to [`Notifier::parse`].
     ///
     /// # Errors
     ///
@@ -128,12 +134,14 @@ impl Notifier {
         }
     }
 
-    /// The manager at the address that `NOTIFY_SOCKET` has as its value: `/path`, `@abstract`,
-    /// `vsock:CID:PORT`, and the same with `vsock-stream`, `vsock-dgram` and `vsock-seqpacket`.
+    /// Returns a notifier for the manager at `value`, the value of `NOTIFY_SOCKET`.
+    ///
+    /// The forms are `/path`, `@abstract` and `vsock:CID:PORT`. The prefix may also be `vsock-stream`, `vsock-dgram`
+    /// or `vsock-seqpacket`.
     ///
     /// # Errors
     ///
-    /// - [`Error::Variable`]: it is none of these.
+    /// - [`Error::Variable`]: the value has none of these forms.
     pub fn parse(value: &[u8]) -> Result<Self, Error> {
         Target::parse(value)?;
         let value = Value::from_slice(value)
@@ -141,29 +149,29 @@ impl Notifier {
         Ok(Self { manager: Some((value, &VERBS)), timeout: Slot::Empty })
     }
 
-    /// Lets no call wait longer than `timeout`, however many messages it sends. With 0, a manager whose socket is
-    /// full is an error at once.
+    /// Sets how long a call waits at most, however many messages it sends. With 0, a full socket of the manager is an
+    /// error at once.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Slot::Full(timeout);
         self
     }
 
-    /// Whether there is a manager to send to.
+    /// Returns whether there is a manager to send to.
     #[must_use]
     pub const fn is_present(&self) -> bool {
         self.manager.is_some()
     }
 
-    /// Sends one message, and tells whether there was somebody to send it to.
+    /// Sends one message. Returns `false` if there is no manager.
     ///
     /// # Errors
     ///
     /// Nothing was sent.
     ///
-    /// - [`Error::Message`]: the message is not one that the manager would take at its word.
-    /// - [`Error::Call`]: a system call failed: `connect` with `ECONNREFUSED` or `ENOENT` where the manager is
-    ///   gone, `send` with `ETIMEDOUT` where its socket stayed full.
+    /// - [`Error::Message`]: the manager would refuse, ignore or misread the message.
+    /// - [`Error::Call`]: a system call failed. `connect` fails with `ECONNREFUSED` or `ENOENT` if the manager is
+    ///   gone, `send` with `ETIMEDOUT` if its socket stayed full.
     ///
     /// # References
     ///
@@ -173,7 +181,8 @@ impl Notifier {
         self.send_with_fds(assignments, &[])
     }
 
-    /// The same, with descriptors, of which the manager gets duplicates.
+    /// Sends one message with descriptors, of which the manager gets duplicates. Returns `false` if there is no
+    /// manager.
     ///
     /// # Errors
     ///
@@ -191,12 +200,12 @@ impl Notifier {
         self.send_by(assignments, fds, &mut self.deadline())
     }
 
-    /// Until when a call that begins now may wait.
+    /// Returns the deadline of a call that begins now.
     pub(crate) fn deadline(&self) -> Deadline {
         Deadline::after(self.timeout.as_ref().copied().unwrap_or(Self::TIMEOUT))
     }
 
-    /// Sends one of a call's messages.
+    /// Sends one of a call's messages, and waits until `deadline` at most.
     pub(crate) fn send_by(
         &self,
         assignments: &[Assignment<'_>],
@@ -209,14 +218,16 @@ impl Notifier {
         }
     }
 
-    /// Waits until the manager has processed everything that this process has sent, and tells whether there
-    /// was a manager. A service that sends something and exits needs it: a message from a process that is
-    /// gone is nobody's.
+    /// Waits until the manager has processed every message from this process. Returns `false` if there is no manager.
+    ///
+    /// Call this before the process exits after a message. The manager cannot attribute a message from a process that
+    /// is gone.
     ///
     /// # Errors
     ///
-    /// - [`Error::Call`]: a system call failed; `barrier` with `ETIMEDOUT`: the manager did not answer in time.
-    /// - [`Error::Message`]: the manager is behind a vsock, which takes no descriptors.
+    /// - [`Error::Call`]: a system call failed. `barrier` with `ETIMEDOUT` means that the manager did not answer in
+    ///   time.
+    /// - [`Error::Message`]: the manager is behind a vsock, over which descriptors cannot be sent.
     ///
     /// # References
     ///
@@ -234,17 +245,18 @@ impl Notifier {
         if found.is_empty() { Err(Error::call(Operation::Barrier, Errno::TIMEDOUT)) } else { Ok(true) }
     }
 
-    /// Has the manager keep duplicates of `fds` under `name`, over a crash, a restart and, where the unit says
-    /// so, a stop; tells whether there was a manager. The next start finds them among the inherited, behind
-    /// the sockets, in any order. More than 253 go in several messages. One that is kept already is not kept
-    /// twice.
+    /// Stores duplicates of `fds` in the service manager, under `name`. Returns `false` if there is no manager.
     ///
-    /// The manager does not say when its store is full (`FileDescriptorStoreMax=`): what does not fit it drops.
-    /// It also drops what hangs up, such as a connection that its client closes, unless `poll` is false.
+    /// The manager keeps the duplicates over a crash, a restart and, if the unit says so, a stop. The next start
+    /// finds them among the inherited descriptors, behind the sockets, in any order. A descriptor that is kept
+    /// already is not kept twice. More than 253 descriptors are sent in several messages.
+    ///
+    /// The manager silently drops what does not fit its store (`FileDescriptorStoreMax=`). It also drops a descriptor
+    /// that becomes readable with `POLLHUP`, such as a connection that its client closes, unless `poll` is false.
     ///
     /// # Errors
     ///
-    /// - As for [`Notifier::send`]; of several messages the first ones may have been sent.
+    /// - As for [`Notifier::send`]. If there are several messages, the first ones may have been sent.
     ///
     /// # References
     ///
@@ -255,7 +267,7 @@ impl Notifier {
         let assignments = if poll { assignments.get(..2) } else { Some(&assignments[..]) }.unwrap_or(&[]);
         let mut deadline = self.deadline();
         let mut batches = fds.chunks(FDS_MAX);
-        // Not one descriptor: an error of the message's.
+        // No descriptors at all are an error of the message's.
         self.send_by(assignments, batches.next().unwrap_or(&[]), &mut deadline)?;
         for batch in batches {
             self.send_by(assignments, batch, &mut deadline)?;
@@ -263,7 +275,7 @@ impl Notifier {
         Ok(self.is_present())
     }
 
-    /// Has the manager drop everything it keeps under `name`; tells whether there was a manager.
+    /// Removes everything that the manager keeps under `name`. Returns `false` if there is no manager.
     ///
     /// # Errors
     ///
@@ -277,7 +289,7 @@ impl Notifier {
         self.send(&[Assignment::FdStoreRemove, Assignment::FdName(name)])
     }
 
-    /// Whether the manager takes descriptors: not one behind a vsock.
+    /// Returns whether the manager accepts descriptors. A manager behind a vsock does not.
     pub(crate) fn takes_fds(&self) -> bool {
         self.manager.as_ref().is_some_and(|(value, _)| matches!(value.first(), Some(b'/' | b'@')))
     }
@@ -298,7 +310,7 @@ impl Notifier {
         }
     }
 
-    /// Tells the manager that a restart has failed, and that all is as it was.
+    /// Reports to the manager that a restart has failed, and that the service goes on as before.
     pub(crate) fn report_failure(&self, why: Failure) {
         if let Some((_, verbs)) = &self.manager {
             (verbs.report_failure)(self, why);
@@ -308,13 +320,13 @@ impl Notifier {
 
 fn report_failure(notifier: &Notifier, why: Failure) {
     let mut status = Status(String::new());
-    // What does not fit is cut.
+    // The text is cut where it does not fit.
     let _ = write!(status, "restart failed: {why}");
-    // A manager that does not hear this waits for the reload until its own timeout: nobody else can tell it.
+    // Without this message the manager waits for the reload until its own timeout. No other process can send it.
     let _ = notifier.send(&[Assignment::Ready, Assignment::Status(&status.0)]);
 }
 
-/// A line that takes as much as fits.
+/// A line that holds as much text as fits.
 struct Status(String<256>);
 
 impl Write for Status {
@@ -323,8 +335,9 @@ impl Write for Status {
     }
 }
 
-/// How often the manager wants to hear `WATCHDOG=1` from this process: within the time returned; send at half
-/// of it. `None` if the watchdog is off, or watches another process.
+/// Returns the time within which the manager expects `WATCHDOG=1` from this process. Send at half of it.
+///
+/// Returns `None` if the watchdog is off, or watches another process, or after a privileged start.
 ///
 /// # Errors
 ///
@@ -345,13 +358,14 @@ pub fn watchdog<const ARGS: usize, const VARS: usize>(
     watchdog::parse(launch.var(b"WATCHDOG_USEC"), launch.var(b"WATCHDOG_PID"), own)
 }
 
-/// The inode number of a process's pidfd, for [`Assignment::MainPidfdId`]; `None` before Linux 6.9, and on 32 bits.
+/// Returns the inode number of a process's pidfd, for [`Assignment::MainPidfdId`]; `None` before Linux 6.9, and on 32
+/// bits.
 #[must_use]
 pub fn pidfd_id(pidfd: BorrowedFd<'_>) -> Option<u64> {
     pidfd::id(pidfd)
 }
 
-/// Whether systemd runs this machine or container.
+/// Returns whether systemd runs this machine or container.
 ///
 /// # References
 ///
@@ -363,7 +377,8 @@ pub fn is_booted() -> bool {
         .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
 }
 
-/// A pipe whose first end hangs up once the manager has come to the message that carried the second.
+/// Makes a pipe whose first end becomes readable with `POLLHUP` once the manager has processed the message that
+/// carried the second.
 pub(crate) fn barrier_pipe() -> Result<(OwnedFd, OwnedFd), Error> {
     rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Error::call(Operation::Pipe, errno))
 }
@@ -399,7 +414,7 @@ fn send_datagram(
     deadline: &mut Deadline,
 ) -> Result<(), Error> {
     let socket = socket(AddressFamily::UNIX, SocketType::DGRAM)?;
-    // Connected, so that poll waits for room at the manager's end; it would not otherwise.
+    // Connected, because otherwise poll would not wait for space in the manager's queue.
     connect(&socket, address, deadline)?;
     send_all(&socket, message, fds, deadline)
 }
@@ -428,7 +443,7 @@ fn send_vsock(
     Err(refused)
 }
 
-/// What sockets of a type that neither this kernel nor the hypervisor has fail with.
+/// Returns whether `errno` means that the kernel or the hypervisor lacks this type of socket.
 const fn is_unsupported(errno: Errno) -> bool {
     matches!(
         errno,
@@ -443,8 +458,8 @@ fn open_vsock(kind: Kind, address: &VsockAddress, deadline: &mut Deadline) -> Re
         Kind::Stream => SocketType::STREAM,
     };
     let socket = socket(AddressFamily::VSOCK, kind)?;
-    // The other end may want to see that a privileged process speaks: the highest free port below 1024, for
-    // whoever may have it. The others go on with any.
+    // The other end may want to see that a privileged process speaks. So bind the highest free port below 1024, if
+    // this process may. Otherwise go on with any port.
     for port in (1..1024).rev() {
         match rustix::net::bind(&socket, &VsockAddress::any(port)) {
             Err(Errno::ADDRINUSE) => {}
@@ -471,7 +486,7 @@ fn connect(socket: &OwnedFd, address: &impl SocketAddrArg, deadline: &mut Deadli
     connected.map_err(|errno| Error::call(Operation::Connect, errno))
 }
 
-/// Sends one datagram, or a stream's every byte.
+/// Sends one datagram, or every byte to a stream.
 fn send_all(
     socket: &OwnedFd,
     message: &[u8],
@@ -495,7 +510,7 @@ fn send_all(
     Ok(())
 }
 
-/// Says that nothing follows, and waits until the other end has taken everything and closed.
+/// Shuts the sending side down, and waits until the other end has read everything and closed.
 fn finish(socket: &OwnedFd, deadline: &mut Deadline) -> Result<(), Error> {
     rustix::net::shutdown(socket, Shutdown::Write)
         .map_err(|errno| Error::call(Operation::Shutdown, errno))?;
@@ -509,7 +524,7 @@ fn finish(socket: &OwnedFd, deadline: &mut Deadline) -> Result<(), Error> {
     }
 }
 
-/// Waits for the socket, or fails as `call` would have, with `ETIMEDOUT`.
+/// Waits for the socket. Fails with `ETIMEDOUT` from `operation` if the deadline passes.
 fn wait(
     socket: &OwnedFd,
     flags: PollFlags,

@@ -1,14 +1,14 @@
-//! What `NOTIFY_SOCKET` says: where the service manager listens. No system call is made here.
+//! The value of `NOTIFY_SOCKET`: where the service manager listens. This module makes no system call.
 
 use crate::address::{Kind, UNIX_MAX};
 use crate::digits;
 use crate::error::{Error, Fault};
 use crate::variable::Variable;
 
-/// The CID that means any machine, which nothing can be sent to.
+/// The CID that means any machine, which no message can be sent to.
 const CID_ANY: u32 = u32::MAX;
 
-/// Where messages go.
+/// The address to which messages are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Target<'env> {
     Path(&'env [u8]),
@@ -17,9 +17,11 @@ pub(super) enum Target<'env> {
 }
 
 impl<'env> Target<'env> {
+    /// Reads the value of `NOTIFY_SOCKET`.
+    ///
     /// # Errors
     ///
-    /// - [`Error::Variable`]: none of the forms.
+    /// - [`Error::Variable`]: the value has none of the forms.
     pub(super) fn parse(value: &'env [u8]) -> Result<Self, Error> {
         if let Some(name) = value.strip_prefix(b"@") {
             return check(name).map(Self::Abstract);

@@ -1,21 +1,21 @@
-//! What `WATCHDOG_USEC` and `WATCHDOG_PID` say: how often the service manager wants to hear from this
-//! process. No system call is made here.
+//! The values of `WATCHDOG_USEC` and `WATCHDOG_PID`: how often the service manager expects a message from this
+//! process. This module makes no system call.
 
 use crate::digits::number;
 use crate::error::{Error, Fault};
 use crate::variable::Variable;
 use core::time::Duration;
 
-/// The time within which a message has to come, if the watchdog is on for the process `own`.
+/// Returns the time within which a message must be sent, if the watchdog is on for the process `own`.
 ///
 /// # Errors
 ///
-/// - [`Error::Variable`]: one of them cannot be read.
+/// - [`Error::Variable`]: one of the variables cannot be read.
 pub(super) fn parse(usec: Option<&[u8]>, pid: Option<&[u8]>, own: u32) -> Result<Option<Duration>, Error> {
     let Some(usec) = usec else {
         return Ok(None);
     };
-    // 0 and the largest number, which is "for ever", are no times.
+    // 0 and the largest number, which is "for ever", are not times.
     let usec = match number(Variable::WatchdogUsec, usec, u64::MAX - 1)? {
         0 => return Err(Variable::WatchdogUsec.fault(Fault::OutOfRange)),
         usec => usec,
