@@ -1,7 +1,7 @@
-//! What a descriptor is, asked of the kernel: with the meaning of libsystemd's `sd_is_*` functions, for a
-//! program that wants to be sure of what it was handed.
+//! Functions that ask the kernel what a descriptor is, with the meaning of libsystemd's `sd_is_*` functions.
 //!
-//! Each answers `false` for something else, and fails only where a call does. Nothing is changed.
+//! They are for a program that wants to be sure of what was handed over. Each returns `false` for any other kind of
+//! descriptor, and fails only if a system call fails. They change nothing.
 
 pub use crate::listener::Description;
 
@@ -22,11 +22,11 @@ const MQUEUE_MAGIC: u64 = 0x1980_0202;
 /// The longest name of a message queue, with its directory and a NUL.
 const QUEUE_PATH_MAX: usize = "/dev/mqueue".len() + 257;
 
-/// Whether it is a FIFO or a pipe; if a path is given, the FIFO at that path.
+/// Returns whether `fd` is a FIFO or a pipe. If `path` is given, `fd` must be the FIFO at that path.
 ///
 /// # Errors
 ///
-/// - [`Error::Call`]: fstat(2) or stat(2) failed. A path where nothing is, is no error.
+/// - [`Error::Call`]: fstat(2) or stat(2) failed. A path that does not exist is not an error.
 ///
 /// # References
 ///
@@ -43,8 +43,8 @@ pub fn is_fifo(fd: impl AsFd, path: Option<&CStr>) -> Result<bool, Error> {
     }
 }
 
-/// Whether it is a regular file or a character device; if a path is given, the file at that path, or the
-/// device that it stands for.
+/// Returns whether `fd` is a regular file or a character device. If `path` is given, `fd` must be the file at that
+/// path, or the device that the path stands for.
 ///
 /// # Errors
 ///
@@ -70,9 +70,9 @@ pub fn is_special(fd: impl AsFd, path: Option<&CStr>) -> Result<bool, Error> {
     }))
 }
 
-/// Asks whether a descriptor is a socket, and of which kind. A property that is not given may be any.
+/// A query whether a descriptor is a socket, and of which kind. A property that is not set matches any value.
 ///
-/// The questions of libsystemd are:
+/// The functions of libsystemd correspond to these queries:
 ///
 /// | function | query |
 /// |---|---|
@@ -81,8 +81,8 @@ pub fn is_special(fd: impl AsFd, path: Option<&CStr>) -> Result<bool, Error> {
 /// | `sd_is_socket_sockaddr` | also [`address`](Self::address) |
 /// | `sd_is_socket_unix` | also [`unix`](Self::unix), or `AF_UNIX` as the family |
 ///
-/// Of [`internet`](Self::internet), [`port`](Self::port), [`address`](Self::address) and [`unix`](Self::unix) the last
-/// one that was called counts.
+/// If several of [`internet`](Self::internet), [`port`](Self::port), [`address`](Self::address) and
+/// [`unix`](Self::unix) are called, the last call counts.
 ///
 /// # References
 ///
@@ -100,7 +100,7 @@ pub struct SocketQuery<'a> {
     own: Own<'a>,
 }
 
-/// What is asked about a socket's own address.
+/// The query about a socket's own address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Own<'a> {
     Any,
@@ -109,10 +109,10 @@ enum Own<'a> {
     Unix(UnixName<'a>),
 }
 
-/// The address that a Unix socket is asked for.
+/// The address that a Unix socket must have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UnixName<'a> {
-    /// None: it was never bound.
+    /// No address: the socket was never bound.
     Unnamed,
     /// A path, of at most [`UNIX_MAX`](crate::address::UNIX_MAX) bytes.
     Path(&'a [u8]),
@@ -127,60 +127,60 @@ impl Default for SocketQuery<'_> {
 }
 
 impl<'a> SocketQuery<'a> {
-    /// Asks for any socket.
+    /// Returns a query that matches any socket.
     pub const fn new() -> Self {
         Self { family: None, kind: None, listening: None, own: Own::Any }
     }
 
-    /// Asks for a socket of this address family.
+    /// Matches only a socket of this address family.
     pub const fn family(mut self, family: AddressFamily) -> Self {
         self.family = Some(family);
         self
     }
 
-    /// Asks for a socket of this type.
+    /// Matches only a socket of this type.
     pub const fn kind(mut self, kind: SocketType) -> Self {
         self.kind = Some(kind);
         self
     }
 
-    /// Asks for a socket that listens, or that does not.
+    /// Matches only a socket that listens, or only one that does not.
     #[doc(alias = "SO_ACCEPTCONN")]
     pub const fn listening(mut self, listening: bool) -> Self {
         self.listening = Some(listening);
         self
     }
 
-    /// Asks for an internet socket on any port, which libsystemd writes as port 0.
+    /// Matches only an internet socket, on any port. Libsystemd writes this as port 0.
     ///
-    /// A family that is not of the internet, which libsystemd refuses, is one that no such socket has.
+    /// With a family other than `AF_INET` and `AF_INET6`, which libsystemd refuses, no socket matches.
     pub const fn internet(mut self) -> Self {
         self.own = Own::Internet(None);
         self
     }
 
-    /// Asks for an internet socket on this port; 0 is a socket that has no port yet.
+    /// Matches only an internet socket on this port. Port 0 matches a socket that has no port yet.
     pub const fn port(mut self, port: u16) -> Self {
         self.own = Own::Internet(Some(port));
         self
     }
 
-    /// Asks for an internet socket with this address of its own. A port, a flow label and a scope of 0 stand for any.
+    /// Matches only an internet socket with this own address. A port, a flow label and a scope of 0 match any.
     pub const fn address(mut self, address: SocketAddr) -> Self {
         self.own = Own::Address(address);
         self
     }
 
-    /// Asks for a Unix socket with this address of its own.
+    /// Matches only a Unix socket with this own address.
     ///
-    /// A path of 108 bytes leaves no room for its NUL. libsystemd recognises it; this crate, which does not bind it
-    /// either, answers `false` for whatever name is asked for.
+    /// A path of 108 bytes leaves no space for its NUL. Libsystemd recognises such a path. This crate does not bind
+    /// it, and [`matches`](Self::matches) returns `false` for it with any name.
     pub const fn unix(mut self, name: UnixName<'a>) -> Self {
         self.own = Own::Unix(name);
         self
     }
 
-    /// Returns whether `fd` is such a socket.
+    /// Returns whether `fd` is a socket that matches this query.
     ///
     /// # Errors
     ///
@@ -244,13 +244,14 @@ fn is_name(fd: BorrowedFd<'_>, name: UnixName<'_>) -> Result<bool, Error> {
     })
 }
 
-/// Whether it is a POSIX message queue; if a name is given, which begins with a slash, the one of that name.
+/// Returns whether `fd` is a POSIX message queue. If `name` is given, with a slash in front, `fd` must be the queue
+/// of that name.
 ///
 /// # Errors
 ///
-/// - [`Error::Call`]: fstat(2), fstatfs(2), fcntl(2) or stat(2) failed: the last with `ENOENT` where there is no
-///   queue of this name, or no file system of queues on `/dev/mqueue`; with `EINVAL` for a name without a slash
-///   in front; and with `ENAMETOOLONG` for more than 255 bytes behind it.
+/// - [`Error::Call`]: fstat(2), fstatfs(2), fcntl(2) or stat(2) failed. The last fails with `ENOENT` if there is no
+///   queue of this name, or no file system of queues on `/dev/mqueue`. It fails with `EINVAL` for a name without a
+///   slash in front, and with `ENAMETOOLONG` for more than 255 bytes behind the slash.
 ///
 /// # References
 ///
@@ -266,8 +267,8 @@ pub fn is_mq(fd: impl AsFd, name: Option<&CStr>) -> Result<bool, Error> {
     if file_system.f_type as u64 != MQUEUE_MAGIC {
         return Ok(false);
     }
-    // mq_getsetattr(2), which libsystemd asks, refuses no other regular file of this file system: every one is
-    // a queue, however it was opened. But what is open with O_PATH is no queue to it.
+    // mq_getsetattr(2), which libsystemd calls, refuses no other regular file of this file system. Every such file is
+    // a queue, however it was opened. But a file that is open with O_PATH is not a queue to it.
     let flags = rustix::fs::fcntl_getfl(fd).map_err(|errno| failed(Operation::Fcntl, fd, errno))?;
     if flags.contains(OFlags::PATH) {
         return Ok(false);
@@ -316,7 +317,7 @@ fn stat(fd: BorrowedFd<'_>) -> Result<Stat, Error> {
     rustix::fs::fstat(fd).map_err(|errno| failed(Operation::Fstat, fd, errno))
 }
 
-/// What is at the path; `None` if nothing is.
+/// Returns what is at the path; `None` if nothing is.
 fn stat_path(path: &CStr) -> Result<Option<Stat>, Error> {
     match rustix::fs::stat(path) {
         Ok(stat) => Ok(Some(stat)),

@@ -1,7 +1,7 @@
-//! The predecessor: the process that started this one, known by its pidfd.
+//! The predecessor: the process that started this one, identified by its pidfd.
 //!
-//! The kernel gives the pidfd for the readiness socket, which the predecessor made. This module makes system calls through
-//! rustix and `sys`, and sends nothing.
+//! The kernel gives the pidfd for the readiness socket, which the predecessor made. This module makes system calls
+//! through rustix and `sys`, and sends nothing.
 
 use crate::deadline::{Deadline, poll_until};
 use crate::error::{Error, Operation};
@@ -14,23 +14,24 @@ use rustix::process::{Pid, PidfdFlags};
 
 /// The process that started this one with [`Net::spawn`](crate::Net::spawn) and may still drain.
 ///
-/// It is known by its pidfd, which the kernel gave for the readiness socket: never by `getppid`, never by a
-/// number that another process may have got since. Poll the descriptor for reading to see the exit.
+/// It is identified by its pidfd, which the kernel gave for the readiness socket. It is never identified by
+/// `getppid`, or by a number that another process may have got since. Poll the descriptor for reading to see the
+/// exit.
 #[derive(Debug)]
 pub struct Predecessor {
     pidfd: OwnedFd,
-    /// Where it had to be asked for before the pidfd could be opened.
+    /// The process ID, if it was needed to open the pidfd.
     pid: Option<Pid>,
 }
 
 impl Predecessor {
-    /// Finds who made `socket`'s other end; `None` if that process has ended.
+    /// Finds the process that made `socket`'s other end; `None` if that process has ended.
     pub(crate) fn of(socket: BorrowedFd<'_>) -> Result<Option<Self>, Error> {
         let number = socket.as_raw_fd();
         let unknown = |errno| Error::call_on(Operation::Getsockopt, number, errno);
         match sys::peer_pidfd(socket) {
             Ok(pidfd) => return Ok(Some(Self { pidfd, pid: None })),
-            // It has ended: the second before Linux 6.13 or so.
+            // The process has ended: EINVAL before Linux 6.13 or so.
             Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
             // Before Linux 6.5.
             Err(Errno::NOPROTOOPT) => {}
@@ -45,13 +46,15 @@ impl Predecessor {
             Err(Errno::SRCH) => return Ok(None),
             Err(errno) => return Err(Error::call(Operation::PidfdOpen, errno)),
         };
-        // Its end is still open, so the number was still its own when it was looked up.
+        // The other end is still open, so the number still belonged to that process when it was looked up.
         let gone = poll_until([(socket, PollFlags::empty())], &mut Deadline::after(Duration::ZERO))?;
         Ok((gone == [PollFlags::empty()]).then_some(Self { pidfd, pid: Some(pid) }))
     }
 
-    /// Returns its process ID, where the kernel tells it: before Linux 6.5, and from 6.13 on until the process was reaped. The
-    /// number may be another process's by the time it is used: signal by the pidfd.
+    /// Returns its process ID, where the kernel reports it: before Linux 6.5, and from 6.13 on until the process was
+    /// reaped.
+    ///
+    /// Signal by the pidfd instead: another process may have the number by the time it is used.
     ///
     /// # References
     ///
@@ -61,7 +64,7 @@ impl Predecessor {
         self.pid.or_else(|| sys::pidfd_pid(self.pidfd.as_fd()))
     }
 
-    /// Whether it has ended.
+    /// Returns whether the predecessor has ended.
     ///
     /// # Errors
     ///
@@ -70,7 +73,7 @@ impl Predecessor {
         self.wait(Duration::ZERO)
     }
 
-    /// Waits until it has ended, for `timeout` at most; tells whether it has.
+    /// Waits until the predecessor has ended, for `timeout` at most. Returns whether it has ended.
     ///
     /// # Errors
     ///
@@ -82,7 +85,7 @@ impl Predecessor {
 }
 
 impl AsFd for Predecessor {
-    /// The pidfd: readable once the process has ended.
+    /// Returns the pidfd, which is readable once the process has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
@@ -104,7 +107,7 @@ mod tests {
     fn the_maker_of_a_pair_is_known() {
         let (ours, theirs) = pair().unwrap();
         let predecessor = Predecessor::of(theirs.as_fd()).unwrap().unwrap();
-        // Each kernel tells it that opens pidfds by number, or asks them for it.
+        // A kernel that opens pidfds by number has reported it; another reports it for a pidfd, or not at all.
         let is_told = predecessor.pid.is_some() || sys::pidfd_pid(predecessor.as_fd()).is_some();
         assert_eq!(predecessor.pid(), is_told.then(rustix::process::getpid));
         assert_eq!(predecessor.has_exited(), Ok(false));

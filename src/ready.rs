@@ -1,8 +1,9 @@
-//! Readiness: what the successor reports to its predecessor, and how the predecessor looks for it.
+//! Readiness: how the successor reports to its predecessor, and how the predecessor receives the report.
 //!
-//! One socket pair does all of it. The successor's end travels behind its sockets, its number in
-//! `LISTEN_READY_FD`; on it the successor sends one packet, and the kernel tells it who made the pair. The
-//! predecessor's end shows the packet, or the end of file when the successor ends without one.
+//! One socket pair does all of it. The successor's end is handed over behind its sockets, and `LISTEN_READY_FD` holds
+//! its number. The successor sends one packet on it, and the kernel reports to the successor which process made the
+//! pair. The predecessor's end becomes readable with the packet, or with the end of file when the successor ends
+//! without one.
 //!
 //! The packet is text, so that a program in any language can report:
 //!
@@ -12,9 +13,9 @@
 //! | `ERRNO=n` | refused, for this errno |
 //! | `CODE=n` | refused, for a reason of the program's own |
 //!
-//! A newline at its end is ignored. To a successor that it gave up, the predecessor says `GIVEN_UP=1` before it closes
-//! its end: what was left behind by one that has ended already would serve beside it. This module makes system calls
-//! through rustix and `sys`, and starts nothing.
+//! A newline at the packet's end is ignored. The predecessor sends `GIVEN_UP=1` to a successor that it gave up,
+//! before it closes its own end. Otherwise a process that an ended successor left behind would serve beside the
+//! predecessor. This module makes system calls through rustix and `sys`, and starts nothing.
 
 use crate::digits::{DIGITS, decimal, value_of};
 use crate::error::{Error, Operation};
@@ -25,7 +26,7 @@ use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 
-/// Why a successor gives up.
+/// Why a successor refuses to serve.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -50,7 +51,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What a successor reports.
+/// The report of a successor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Report {
     Ready,
@@ -81,7 +82,7 @@ impl Report {
     }
 }
 
-/// The two ends: the predecessor's, then the successor's. Both have `FD_CLOEXEC`.
+/// Makes the two ends: the predecessor's, then the successor's. Both have `FD_CLOEXEC`.
 pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
     let flags = SocketFlags::CLOEXEC;
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
@@ -89,7 +90,7 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
         .map_err(|errno| Error::call(Operation::Socketpair, errno))
 }
 
-/// Sends the report; whether it was taken. It is not if the predecessor has ended, or takes none any more.
+/// Sends the report. Returns `false` if the predecessor has ended, or accepts no report any more.
 pub(crate) fn send(socket: BorrowedFd<'_>, report: Report) -> Result<bool, Error> {
     let packet = report.render();
     loop {
@@ -102,7 +103,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, report: Report) -> Result<bool, Error
     }
 }
 
-/// Takes no report from here on. One that was sent before is there still.
+/// Accepts no report from here on. A report that was sent before can still be received.
 pub(crate) fn refuse_reports(socket: BorrowedFd<'_>) -> Result<(), Error> {
     match rustix::net::shutdown(socket, Shutdown::Read) {
         // The other end is closed.
@@ -111,41 +112,42 @@ pub(crate) fn refuse_reports(socket: BorrowedFd<'_>) -> Result<(), Error> {
     }
 }
 
-/// Says that the successor was given up, to whoever has its end: a process that it left behind, as a rule.
+/// Sends `GIVEN_UP=1` to the process that has the successor's end: usually one that the successor left behind.
 pub(crate) fn give_up(socket: BorrowedFd<'_>) {
-    // Nobody there any more: nobody to tell.
+    // The send fails if no process has the other end, and then there is none to inform.
     let _ = rustix::net::send(socket, b"GIVEN_UP=1", SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
 }
 
-/// Whether a predecessor that takes no report has given this process up: it says so, or is about to. One that closed
-/// its end without a word has ended, or let go of its successor.
+/// Returns whether a predecessor that accepts no report has given this process up: it has sent that, or is about to.
+///
+/// A predecessor that closed its end without a message has ended, or let go of its successor.
 pub(crate) fn is_given_up(socket: BorrowedFd<'_>) -> Result<bool, Error> {
     loop {
-        // What it says stays said: the caller may ask again.
+        // The message stays in the queue, so that the caller may ask again.
         return match rustix::net::recv(socket, &mut [0_u8; 64], RecvFlags::DONTWAIT | RecvFlags::PEEK) {
             Ok((len, _)) => Ok(len > 0),
             Err(Errno::AGAIN) => Ok(true),
-            // Told once, before what is in the queue.
+            // The kernel reports this once, before the queue's content.
             Err(Errno::INTR | Errno::CONNRESET) => continue,
             Err(errno) => Err(Error::call_on(Operation::Recv, socket.as_raw_fd(), errno)),
         };
     }
 }
 
-/// What the predecessor's end shows.
+/// The state of the predecessor's end.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Received {
     Nothing,
     Report(Report),
-    /// The successor closed its end, or wrote something that is no report.
+    /// The successor closed its end, or wrote something that is not a report.
     Closed,
 }
 
-/// Looks for the report, without waiting.
+/// Receives the report, without waiting.
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Received, Error> {
     let mut packet = [0; 64];
     loop {
-        // The length is the packet's own, so that one too long for any report is not cut into one.
+        // The length is the packet's own, so a packet longer than any report is not cut into one.
         return match rustix::net::recv(socket, &mut packet, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
             Ok((_, len)) => {
                 let report = packet.get(..len).and_then(Report::parse);
@@ -266,7 +268,7 @@ mod tests {
             rustix::net::send(&theirs, packet.as_bytes(), SendFlags::empty()).unwrap();
             assert_eq!(receive(ours.as_fd()), Ok(expected), "{digits}");
         }
-        // What would be a report if it were cut.
+        // A packet that would be a report if it were cut.
         let packet = [&b"READY=1"[..], &[b'\n'; 57], b"and more"].concat();
         rustix::net::send(&theirs, &packet, SendFlags::empty()).unwrap();
         assert_eq!(receive(ours.as_fd()), Ok(Received::Closed));

@@ -1,7 +1,7 @@
-//! Signals as a descriptor to poll, for loops that poll, and for programs without a libc to install handlers with.
+//! Signals as a descriptor to poll, for event loops, and for programs without a libc to install handlers with.
 //!
-//! [`Signals`] blocks the signals that it shows, and a restart hands the mask on: a signal that comes while the
-//! program is being replaced waits for the new image's [`Signals`], and is not lost. No handler is installed.
+//! [`Signals`] blocks the signals that it reads, and a restart hands the mask on. A signal that arrives while the
+//! program is being replaced is not lost: the new program's [`Signals`] reads it. No handler is installed.
 
 use crate::error::{Error, Operation};
 use crate::sys::{self, Mask};
@@ -9,7 +9,7 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-/// Signals that wait to be read.
+/// Blocked signals that are read from a descriptor.
 ///
 /// ```no_run
 /// use gracenet::Signals;
@@ -31,11 +31,12 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Blocks `signals` in the calling thread, and shows those that come from now on, or came since they were
-    /// blocked. Call it before a second thread exists: it would not block them.
+    /// Blocks `signals` in the calling thread, and makes them readable. A signal that arrived since it was blocked is
+    /// readable too.
     ///
-    /// They stay blocked when the value is dropped, and in every process that this one starts. A successor that
-    /// is another program, and knows nothing of it, would not be ended by a SIGTERM.
+    /// Call this before a second thread exists, because that thread would not block the signals. They stay blocked
+    /// when the value is dropped, and in every process that this one starts. A successor that is another program and
+    /// does not expect this would not be ended by a SIGTERM.
     ///
     /// # Errors
     ///
@@ -51,7 +52,7 @@ impl Signals {
         Ok(Self { fd })
     }
 
-    /// Takes the next signal, without waiting; `None` if there is none.
+    /// Returns the next signal, without waiting; `None` if there is none.
     ///
     /// # Errors
     ///
@@ -76,7 +77,7 @@ impl Signals {
 }
 
 impl AsFd for Signals {
-    /// Readable when there is a signal.
+    /// Returns the descriptor, which is readable when there is a signal.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -1,17 +1,18 @@
-//! Keys: the rule that says when two addresses are the same, in a form that is compared and hashed fast.
+//! Keys: the rule by which two addresses are the same, in a form that is compared and hashed fast.
 //!
-//! [`Key`] is a socket's own address as the kernel tells it; [`Endpoint::keys`] returns the keys that an endpoint may
-//! claim. This module makes no system call.
+//! [`Key`] is a socket's own address as the kernel reports it. [`Endpoint::keys`] returns the keys that an endpoint
+//! may claim. This module makes no system call.
 
 use super::{Address, Endpoint, Family, scoped};
 use crate::hash::fnv;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 impl Endpoint<'_> {
-    /// The addresses whose sockets this endpoint may claim: the exact one, then the seed's equivalence of
-    /// the wildcards, where the network allows that family. `scope` is the index of the zone, if there is one.
+    /// Returns the addresses whose sockets this endpoint may claim: the exact one, then the equivalent wildcard of
+    /// the other family.
     ///
-    /// A port of 0 asks for a fresh port, which no socket that is bound already can be: no key.
+    /// Go gracenet has the same equivalence. It holds where the network allows that family. `scope` is the index of
+    /// the zone, if there is one. A port of 0 asks for a fresh port, which no bound socket can be, so it has no key.
     #[must_use]
     #[doc(hidden)]
     pub fn keys(&self, scope: u32) -> Keys {
@@ -42,7 +43,7 @@ impl Endpoint<'_> {
     }
 }
 
-/// What [`Endpoint::keys`] found.
+/// The result of [`Endpoint::keys`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Keys {
     /// The address itself.
@@ -54,16 +55,16 @@ pub struct Keys {
 /// The wildcard of the other family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Equivalent {
-    /// `[::]` may stand for `0.0.0.0`, if its `IPV6_V6ONLY` is off.
+    /// `[::]` may be claimed for `0.0.0.0`, if its `IPV6_V6ONLY` is off.
     DualStack(Key),
-    /// `0.0.0.0` may stand for `[::]`, unless the caller wants `IPV6_V6ONLY`.
+    /// `0.0.0.0` may be claimed for `[::]`, unless the caller wants `IPV6_V6ONLY`.
     V4(Key),
 }
 
 /// How many bytes of a Unix address a [`Key`] holds.
 const INLINE: usize = 28;
 
-/// A socket's own address, as `getsockname` tells it.
+/// A socket's own address, as `getsockname` reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Key {
     /// An IPv4 address.
@@ -82,18 +83,20 @@ pub enum Key {
         /// The index of the zone, or 0 where the address means the same in all zones.
         scope: u32,
     },
-    /// A path or an abstract name: its bytes, or of a long one the first 20 and a digest of all.
+    /// A path or an abstract name. The key holds all its bytes, or of a long one the first 20 and a digest of all.
     Unix {
-        /// How many bytes the address has; those of an abstract name count its leading NUL.
+        /// How many bytes the address has. An abstract name counts its leading NUL.
         len: u8,
-        /// See above; unused bytes are 0.
+        /// The bytes, or the first 20 and the digest. Unused bytes are 0.
         bytes: [u8; INLINE],
     },
 }
 
 impl Key {
-    /// The key of an IP address. The flow label is not part of an address, and a zone only of one that is
-    /// valid within a link or an interface: the kernel takes any for the others, and tells none.
+    /// Returns the key of an IP address.
+    ///
+    /// The flow label is not part of an address. A zone is part only of an address that is valid within a link or an
+    /// interface. For other addresses the kernel accepts any zone and reports none.
     #[must_use]
     pub const fn inet(address: SocketAddr) -> Self {
         match address {
@@ -105,7 +108,7 @@ impl Key {
         }
     }
 
-    /// The key of an address that a socket can have: an IP address, a path or an abstract name.
+    /// Returns the key of an address that a socket can have: an IP address, a path or an abstract name.
     #[must_use]
     pub fn of(address: &Address<'_>) -> Option<Self> {
         match address {
@@ -116,13 +119,13 @@ impl Key {
         }
     }
 
-    /// The key of a path, without its NUL.
+    /// Returns the key of a path, without its NUL.
     #[must_use]
     pub fn unix(path: &[u8]) -> Self {
         Self::unix_bytes(path.len(), path.iter().copied())
     }
 
-    /// The key of an abstract name, without its leading NUL.
+    /// Returns the key of an abstract name, without its leading NUL.
     #[must_use]
     pub fn unix_abstract(name: &[u8]) -> Self {
         Self::unix_bytes(name.len() + 1, core::iter::once(0).chain(name.iter().copied()))
@@ -141,7 +144,7 @@ impl Key {
         Self::Unix { len: len.min(u8::MAX as usize) as u8, bytes }
     }
 
-    /// Whether equal keys mean equal addresses. If not, the addresses themselves have to be compared.
+    /// Returns whether equal keys mean equal addresses. If not, the addresses themselves have to be compared.
     #[must_use]
     pub const fn is_exact(&self) -> bool {
         match self {
@@ -150,7 +153,7 @@ impl Key {
         }
     }
 
-    /// The family of the address.
+    /// Returns the family of the address.
     #[must_use]
     pub const fn family(&self) -> Family {
         match self {
@@ -160,7 +163,7 @@ impl Key {
         }
     }
 
-    /// The port, where the family has ports.
+    /// Returns the port, if the family has ports.
     #[must_use]
     pub const fn port(&self) -> Option<u16> {
         match self {
@@ -169,7 +172,7 @@ impl Key {
         }
     }
 
-    /// A hash that equal keys share.
+    /// Returns a hash that equal keys share.
     #[must_use]
     pub fn hash(&self) -> u32 {
         let hash = match self {
@@ -184,8 +187,8 @@ impl Key {
     }
 }
 
-/// Whether the address means something else in each zone, as `__ipv6_addr_needs_scope_id` in Linux has it:
-/// link-local ones, and multicast ones of the interface or the link.
+/// Returns whether the address means something else in each zone, as `__ipv6_addr_needs_scope_id` in Linux does.
+/// These are link-local addresses, and multicast addresses of the interface or the link.
 const fn has_zone(ip: &Ipv6Addr) -> bool {
     match ip.octets() {
         [0xff, scope, ..] => matches!(scope & 0x0f, 1 | 2),
@@ -193,7 +196,7 @@ const fn has_zone(ip: &Ipv6Addr) -> bool {
     }
 }
 
-/// Spreads an IP address, in one word, and a port: as FNV does, with one step for all of it.
+/// Mixes an IP address, in one word, and a port as FNV does, with one step for all of it.
 const fn mix(ip: u64, port: u16) -> u64 {
     (ip ^ (port as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
@@ -232,7 +235,7 @@ mod tests {
             ("tcp", "localhost:80", "127.0.0.1:80"),
             ("tcp4", "localhost:80", "127.0.0.1:80"),
             ("tcp6", "localhost:80", "[::1]:80"),
-            // An address of IPv6, whatever it maps to.
+            // An IPv6 address, whatever it maps to.
             ("tcp", "[::ffff:127.0.0.1]:80", "[::ffff:127.0.0.1]:80"),
         ] {
             assert_eq!(keys(network, text, 0).exact, Some(key(expected)), "{network} {text}");

@@ -1,7 +1,8 @@
-//! Networks and addresses: what `listen` takes, and what a socket is bound to.
+//! Networks and addresses: the arguments of `listen`, and the addresses that sockets are bound to.
 //!
-//! [`Endpoint::parse`] reads a network and an address; [`Address::from_sockaddr`] reads what the kernel writes.
-//! This module makes no system call: names of interfaces are resolved by whoever calls it, host names by nobody.
+//! [`Endpoint::parse`] reads a network and an address. [`Address::from_sockaddr`] reads an address that the kernel
+//! writes. This module makes no system call. Its callers resolve the names of interfaces, and the crate resolves no
+//! host names except `localhost`.
 
 mod key;
 mod parse;
@@ -17,7 +18,7 @@ use rustix::net::AddressFamily;
 /// The longest Unix path and the longest abstract name, in bytes: `sun_path` less its NUL.
 pub const UNIX_MAX: usize = 107;
 
-/// The kind of socket asked for, with the names that the seed's `Listen` takes.
+/// A kind of socket, with the names that `Listen` of Go gracenet accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Network {
@@ -25,13 +26,13 @@ pub enum Network {
     Tcp,
     /// `tcp4`: a stream over IPv4.
     Tcp4,
-    /// `tcp6`: a stream over IPv6 alone.
+    /// `tcp6`: a stream over IPv6 only.
     Tcp6,
     /// `udp`: datagrams over IPv6 or IPv4.
     Udp,
     /// `udp4`: datagrams over IPv4.
     Udp4,
-    /// `udp6`: datagrams over IPv6 alone.
+    /// `udp6`: datagrams over IPv6 only.
     Udp6,
     /// `unix`: a stream on this machine.
     Unix,
@@ -68,7 +69,7 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// - [`Error::UnknownNetwork`], with the name.
+    /// - [`Error::UnknownNetwork`]: no network has this name.
     pub fn parse(name: &str) -> Result<Self, Error> {
         Ok(match name {
             "tcp" => Self::Tcp,
@@ -84,7 +85,7 @@ impl Network {
         })
     }
 
-    /// The type of its sockets.
+    /// Returns the type of the network's sockets.
     #[must_use]
     pub const fn kind(self) -> Kind {
         match self {
@@ -94,7 +95,7 @@ impl Network {
         }
     }
 
-    /// Whether its sockets may be of `family`.
+    /// Returns whether the network's sockets may be of `family`.
     #[must_use]
     pub const fn allows(self, family: Family) -> bool {
         match self {
@@ -128,22 +129,22 @@ pub enum Zone<'a> {
     Index(u32),
 }
 
-/// An address as asked for.
+/// An address to listen on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Address<'a> {
-    /// `:80`, every address of this machine: dual-stack where the network allows both families.
+    /// `:80`, every address of this machine: dual-stack if the network allows both families.
     Any {
         /// The port; 0 lets the kernel choose.
         port: u16,
     },
-    /// `localhost:80`: the loopback address, IPv4's unless the network is IPv6's.
+    /// `localhost:80`, the loopback address: IPv4's unless the network allows only IPv6.
     Loopback {
         /// The port; 0 lets the kernel choose.
         port: u16,
     },
     /// An IP address.
     Inet(SocketAddr),
-    /// An IPv6 address with the zone it is valid in; the scope in the address is 0.
+    /// An IPv6 address with the zone in which it is valid. The scope in the address is 0.
     Zoned(SocketAddr, Zone<'a>),
     /// A path, without a NUL.
     Path(&'a [u8]),
@@ -152,10 +153,11 @@ pub enum Address<'a> {
 }
 
 impl<'a> Address<'a> {
-    /// Reads what `getsockname` writes, a `struct sockaddr` and its length, as an address that can be asked for.
+    /// Reads a `struct sockaddr` with its length, as `getsockname` writes it, as an address to listen on.
     ///
-    /// `None` for another family than those of [`Family`], for a Unix socket that was never bound, for a path that
-    /// fills `sun_path` without a NUL, and for what is cut short. The flow label is not part of an address.
+    /// Returns `None` for a family outside of [`Family`], for a Unix socket that was never bound, and for a truncated
+    /// address. It also returns `None` for a path that fills `sun_path` without a NUL. The flow label is not part of
+    /// an address.
     ///
     /// # References
     ///
@@ -178,20 +180,20 @@ impl<'a> Address<'a> {
                 Some(Self::Inet(SocketAddrV6::new(ip, port, 0, u32::from_ne_bytes(*scope)).into()))
             }
             (AddressFamily::UNIX, [0, name @ ..]) => Some(Self::Abstract(name)),
-            // The kernel counts the NUL, and where there is no room for one it counts it all the same.
+            // The kernel counts the NUL, even if there is no space for one.
             (AddressFamily::UNIX, [path @ .., 0]) if path.len() <= UNIX_MAX => Some(Self::Path(path)),
             _ => None,
         }
     }
 }
 
-/// The family of a `struct sockaddr`, and what follows it.
+/// Returns the family of a `struct sockaddr`, and the bytes that follow it.
 pub(crate) fn family(sockaddr: &[u8]) -> Option<(AddressFamily, &[u8])> {
     let (family, rest) = sockaddr.split_first_chunk()?;
     Some((AddressFamily::from_raw(u16::from_ne_bytes(*family)), rest))
 }
 
-/// A network and an address that fit together.
+/// A network and an address that match.
 ///
 /// ```
 /// use gracenet::{Endpoint, Network};
@@ -213,7 +215,7 @@ pub struct Endpoint<'a> {
 }
 
 impl<'a> Endpoint<'a> {
-    /// Reads a network and an address as the seed's `Listen` takes them.
+    /// Reads a network and an address as `Listen` of Go gracenet does.
     ///
     /// | network | addresses |
     /// |---|---|
@@ -222,8 +224,9 @@ impl<'a> Endpoint<'a> {
     ///
     /// # Errors
     ///
-    /// - [`Error::UnknownNetwork`], with the network's name.
-    /// - [`Error::Address`], with what is wrong; a host name is, since nothing here resolves any.
+    /// - [`Error::UnknownNetwork`]: no network has this name.
+    /// - [`Error::Address`]: the address cannot be read; the error holds the fault. A host name is a fault too,
+    ///   because this crate resolves only `localhost`.
     pub fn parse(network: &str, address: &'a str) -> Result<Self, Error> {
         Self::parse_in(Network::parse(network)?, address.as_bytes())
     }
@@ -232,7 +235,7 @@ impl<'a> Endpoint<'a> {
     ///
     /// # Errors
     ///
-    /// - [`Error::Address`], with what is wrong.
+    /// - [`Error::Address`]: the address cannot be read; the error holds the fault.
     pub fn parse_in(network: Network, address: &'a [u8]) -> Result<Self, Error> {
         if network.is_unix() {
             return match address {
@@ -246,23 +249,23 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// A TCP listener's address: `tcp4`'s or `tcp6`'s by its family, `[::]` being dual-stack.
+    /// Returns the endpoint of a TCP listener: `tcp4` or `tcp6` by the address's family, and dual-stack for `[::]`.
     #[must_use]
     pub const fn tcp(address: SocketAddr) -> Self {
         Self { network: Network::Tcp, address: Address::Inet(address) }
     }
 
-    /// A UDP socket's address.
+    /// Returns the endpoint of a UDP socket.
     #[must_use]
     pub const fn udp(address: SocketAddr) -> Self {
         Self { network: Network::Udp, address: Address::Inet(address) }
     }
 
-    /// A path for a Unix socket of `network`.
+    /// Returns the endpoint of a Unix socket of `network` at a path.
     ///
     /// # Errors
     ///
-    /// - [`Error::Address`]: the path is empty, longer than [`UNIX_MAX`], holds a NUL, or `network` has none.
+    /// - [`Error::Address`]: the path is empty, longer than [`UNIX_MAX`] or holds a NUL, or `network` has no paths.
     pub const fn unix_path(network: Network, path: &'a [u8]) -> Result<Self, Error> {
         match check_unix(network, path) {
             Ok(()) => Ok(Self { network, address: Address::Path(path) }),
@@ -270,12 +273,12 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// An abstract name, without the leading NUL, for a Unix socket of `network`.
+    /// Returns the endpoint of a Unix socket of `network` with an abstract name, given without the leading NUL.
     ///
     /// # Errors
     ///
-    /// - [`Error::Address`]: the name is empty, longer than [`UNIX_MAX`], holds a NUL, or `network` has none.
-    ///   (Linux takes a NUL within an abstract name; no text form has one, so it is taken for a mistake.)
+    /// - [`Error::Address`]: the name is empty, longer than [`UNIX_MAX`] or holds a NUL, or `network` has no names.
+    ///   Linux accepts a NUL within an abstract name. No text form has one, so this call treats it as a mistake.
     pub const fn unix_abstract(network: Network, name: &'a [u8]) -> Result<Self, Error> {
         match check_unix(network, name) {
             Ok(()) => Ok(Self { network, address: Address::Abstract(name) }),
@@ -283,19 +286,19 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// The network asked for.
+    /// Returns the network.
     #[must_use]
     pub const fn network(&self) -> Network {
         self.network
     }
 
-    /// The address asked for.
+    /// Returns the address.
     #[must_use]
     pub const fn address(&self) -> Address<'a> {
         self.address
     }
 
-    /// The loopback address that `localhost` stands for in this network.
+    /// Returns the loopback address that `localhost` means in this network.
     pub(crate) fn loopback(&self, port: u16) -> SocketAddr {
         if self.network.allows(Family::V4) {
             SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
@@ -306,13 +309,13 @@ impl<'a> Endpoint<'a> {
 }
 
 impl From<SocketAddr> for Endpoint<'_> {
-    /// Makes a TCP listener's address, as [`Endpoint::tcp`] does.
+    /// Returns the endpoint of a TCP listener, as [`Endpoint::tcp`] does.
     fn from(address: SocketAddr) -> Self {
         Self::tcp(address)
     }
 }
 
-/// `address` with the scope `scope`, which IPv4 has none of.
+/// Returns `address` with the scope `scope`. An IPv4 address has no scope and stays as it is.
 pub(crate) const fn scoped(mut address: SocketAddr, scope: u32) -> SocketAddr {
     if let SocketAddr::V6(v6) = &mut address {
         v6.set_scope_id(scope);
@@ -347,7 +350,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// The bytes of a `struct sockaddr`: its family and what follows.
+    /// Returns the bytes of a `struct sockaddr`: its family and the bytes that follow.
     fn sockaddr(family: AddressFamily, rest: &[&[u8]]) -> std::vec::Vec<u8> {
         let mut bytes = family.as_raw().to_ne_bytes().to_vec();
         bytes.extend(rest.iter().copied().flatten());

@@ -1,6 +1,6 @@
-//! Reading addresses, and what is wrong with one that cannot be read.
+//! Reads addresses, and finds the fault of one that cannot be read.
 //!
-//! Nothing here resolves a name. This module makes no system call.
+//! This module resolves no name and makes no system call.
 
 use super::{Address, Family, Network, UNIX_MAX, Zone};
 use crate::digits::value_of;
@@ -27,7 +27,7 @@ pub(super) const fn check_unix(network: Network, bytes: &[u8]) -> Result<(), Add
     Ok(())
 }
 
-/// Reads an address with a port. Where there is none, [`inet_fault`] says why.
+/// Reads an address with a port. If there is none, [`inet_fault`] finds out why.
 pub(super) fn read_inet(network: Network, text: &[u8]) -> Option<Address<'_>> {
     if let [b':', port @ ..] = text {
         return Some(Address::Any { port: read_port(port)? });
@@ -45,8 +45,9 @@ pub(super) fn read_inet(network: Network, text: &[u8]) -> Option<Address<'_>> {
     Some(Address::Inet(SocketAddr::new(ip.into(), read_port(port)?)))
 }
 
-/// An IPv4 address that a colon ends, and what follows the colon. It takes what std's parser takes; that one wants text,
-/// which would have to be checked for UTF-8 first.
+/// Reads an IPv4 address that ends with a colon, and returns it with the bytes behind the colon.
+///
+/// It accepts what std's parser accepts. That parser needs text, which would have to be checked for UTF-8 first.
 fn read_ipv4(mut text: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
     let mut ip = 0;
     for end in b"...:" {
@@ -54,7 +55,7 @@ fn read_ipv4(mut text: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
         let mut octet = u32::from(first - b'0');
         text = rest;
         while let [digit @ b'0'..=b'9', rest @ ..] = text {
-            // One with a leading 0 may be meant as octal.
+            // A number with a leading 0 may be meant as octal.
             let longer = octet * 10 + u32::from(digit - b'0');
             if octet == 0 || longer > 255 {
                 return None;
@@ -68,7 +69,7 @@ fn read_ipv4(mut text: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
     Some((ip.into(), text))
 }
 
-/// What stands in brackets.
+/// Reads the address and the zone in brackets.
 fn read_ipv6(host: &[u8]) -> Option<(Ipv6Addr, Option<Zone<'_>>)> {
     let (ip, zone) = match split_at(host, b'%') {
         Some((ip, zone)) => (ip, Some(read_zone(zone)?)),
@@ -95,7 +96,7 @@ fn read_zone(zone: &[u8]) -> Option<Zone<'_>> {
     core::str::from_utf8(zone).ok().filter(|_| !zone.iter().any(is_foreign)).map(Zone::Name)
 }
 
-/// What is wrong with an address that [`read_inet`] cannot read; the family, if it is nothing else.
+/// Returns what is wrong with an address that [`read_inet`] cannot read. Returns the family if nothing else is wrong.
 #[cold]
 #[inline(never)]
 pub(super) fn inet_fault(text: &[u8]) -> AddressFault {
@@ -140,7 +141,7 @@ fn ipv6_fault(host: &[u8]) -> AddressFault {
     }
 }
 
-/// What looks like numbers was meant as an IPv4 address, the rest as a host name.
+/// Returns the fault of a host: text that looks like numbers was meant as an IPv4 address, other text as a host name.
 fn ipv4_fault(host: &[u8]) -> AddressFault {
     if host.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.') {
         AddressFault::Ipv4
@@ -149,7 +150,7 @@ fn ipv4_fault(host: &[u8]) -> AddressFault {
     }
 }
 
-/// What stands before the first such byte, and behind it.
+/// Returns the bytes before the first `byte`, and the bytes behind it.
 fn split_at(text: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
     let end = text.iter().position(|other| *other == byte)?;
     text.get(..end).zip(text.get(end + 1..))
