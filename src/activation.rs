@@ -8,11 +8,11 @@
 //! | `LISTEN_FDNAMES` | their names, joined by `:` |
 //! | `LISTEN_READY_FD` | this crate's own: the socket on which a successor reports that it is ready |
 //!
-//! The first four are `sd_listen_fds(3)`'s. The fifth is believed only together with a `LISTEN_PID` that is
-//! right, because programs that do not know it pass it on to processes it was never meant for.
+//! The first four belong to `sd_listen_fds(3)`. The fifth is believed only together with a correct `LISTEN_PID`:
+//! programs that ignore it hand it over to processes it was never meant for.
 //!
-//! Numbers are decimal, without sign, space or prefix: stricter than libsystemd, which no manager needs.
-//! This module makes no system call and copies no name.
+//! Numbers are decimal, without sign, space or prefix. Libsystemd is less strict, but no manager needs that. This
+//! module makes no system call and copies no name.
 
 use crate::digits::{DIGITS, decimal, number};
 use crate::error::{Error, Fault, NameFault, Table};
@@ -22,13 +22,13 @@ use crate::variable::Variable;
 #[doc(alias = "SD_LISTEN_FDS_START")]
 pub const FIRST_FD: i32 = 3;
 
-/// The name of a descriptor that was given none.
+/// The name of a descriptor without a name of its own.
 pub const UNKNOWN: &str = "unknown";
 
 /// The longest name, in bytes.
 pub const NAME_MAX: usize = 255;
 
-/// The values of the variables as the environment holds them; `None` for one that is not there.
+/// The values of the variables as the environment holds them; `None` for an absent variable.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Variables<'e> {
     /// `LISTEN_PID`
@@ -43,7 +43,7 @@ pub struct Variables<'e> {
     pub ready_fd: Option<&'e [u8]>,
 }
 
-/// What the variables grant to one process.
+/// The descriptors and names that the variables grant to one process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Activation<'e> {
     /// How many descriptors there are, from [`FIRST_FD`] on.
@@ -55,15 +55,15 @@ pub struct Activation<'e> {
 }
 
 impl<'e> Activation<'e> {
-    /// Reads the variables for the process `pid`; `pidfd_id` is asked for the inode number of its own
-    /// pidfd if the variables name one, and answers `None` where the kernel has none.
+    /// Reads the variables for the process `pid`.
     ///
-    /// Variables that are meant for another process grant nothing, and that is no error, whatever else
-    /// they hold. `LISTEN_PID` may be absent, as the seed leaves it, unless `strict`.
+    /// `pidfd_id` returns the inode number of the process's own pidfd, or `None` if the kernel has none. It is called
+    /// only if the variables hold such a number. Variables that are meant for another process grant nothing, whatever
+    /// else they hold, and that is not an error. `LISTEN_PID` may be absent, as in Go gracenet, unless `strict`.
     ///
     /// # Errors
     ///
-    /// - [`Error::Variable`]: a variable that cannot be read as its rule asks; it names the first such.
+    /// - [`Error::Variable`]: a variable breaks its rule; the error names the first such variable.
     ///
     /// # References
     ///
@@ -111,40 +111,40 @@ impl<'e> Activation<'e> {
         Ok(Self { count, joined, ready_fd })
     }
 
-    /// The names, one for each descriptor, in their order.
+    /// Iterates over the names, one for each descriptor, in their order.
     pub fn names(&self) -> impl Iterator<Item = &'e str> + use<'e> {
         let mut joined = self.joined;
         (0..self.count).map(move |_| {
             let Some(names) = joined else { return UNKNOWN };
-            // By bytes: what str has for this is made for larger texts, and larger than all of this module.
+            // By bytes: the functions of `str` for this are made for larger texts, and are larger than all of this
+            // module.
             let end = names.bytes().position(|byte| byte == b':').unwrap_or(names.len());
             joined = names.get(end + 1..);
             names.get(..end).unwrap_or("")
         })
     }
 
-    /// Whether there are names, which are [`UNKNOWN`] otherwise.
+    /// Returns whether there are names. Otherwise each is [`UNKNOWN`].
     pub(crate) const fn has_names(&self) -> bool {
         self.joined.is_some()
     }
 
-    /// How many bytes the names take, each with a separator.
+    /// Returns how many bytes the names need, each with a separator.
     pub(crate) fn names_len(&self) -> usize {
         self.joined.map_or(self.count.saturating_mul(UNKNOWN.len() + 1), |joined| joined.len() + 1)
     }
 }
 
-/// Checks that `name` can stand in `LISTEN_FDNAMES`: bytes 0x20–0x7E but `:`, at most 255 of them. It may
-/// be empty.
+/// Checks that `name` is valid in `LISTEN_FDNAMES`: at most 255 bytes 0x20–0x7E, except `:`. It may be empty.
 ///
 /// # Errors
 ///
-/// - [`Error::Name`]: what is wrong with it.
+/// - [`Error::Name`]: the name is not valid; the error holds the fault.
 pub fn check_name(name: &str) -> Result<(), Error> {
     name_fault(name).map_or(Ok(()), |fault| Err(Error::Name(fault)))
 }
 
-/// What keeps `name` from being a name.
+/// Returns what makes `name` invalid.
 pub(crate) fn name_fault(name: &str) -> Option<NameFault> {
     if name.len() > NAME_MAX {
         return Some(NameFault::TooLong { bytes: name.len() });
@@ -155,11 +155,11 @@ pub(crate) fn name_fault(name: &str) -> Option<NameFault> {
 /// The longest line that holds a number: the longest variable's name, `=`, the digits and a NUL.
 pub const NUMBER_LINE: usize = 15 + 1 + DIGITS + 1;
 
-/// Renders `NAME=VALUE` and a NUL into `line` and returns how many bytes that took.
+/// Renders `NAME=VALUE` and a NUL into `line`, and returns the number of bytes written.
 ///
 /// # Errors
 ///
-/// - [`Error::Capacity`]: `line` is too short; [`NUMBER_LINE`] bytes never are.
+/// - [`Error::Capacity`]: `line` is too short. [`NUMBER_LINE`] bytes are always enough.
 pub fn render_number(variable: Variable, value: u64, line: &mut [u8]) -> Result<usize, Error> {
     let mut digits = [0; DIGITS];
     let mut line = Writer { bytes: line, len: 0 };
@@ -170,7 +170,7 @@ pub fn render_number(variable: Variable, value: u64, line: &mut [u8]) -> Result<
     Ok(line.len)
 }
 
-/// How many bytes the line of the names takes beside the names and a colon, or the NUL, behind each.
+/// How many bytes the line of the names needs besides the names and a colon, or the NUL, behind each.
 pub(crate) const NAMES_PREFIX: usize = "LISTEN_FDNAMES=".len();
 
 fn names(value: &[u8], count: usize) -> Result<&str, Error> {
@@ -236,7 +236,7 @@ mod tests {
     const PID: u32 = 42;
     const PIDFD_ID: u64 = 7;
 
-    /// Variables from lines of an environment.
+    /// Returns the variables from lines of an environment.
     fn variables<'e>(lines: &[&'e str]) -> Variables<'e> {
         let value = |variable: Variable| {
             let value = |line: &&'e str| line.strip_prefix(variable.name())?.strip_prefix('=');
@@ -439,7 +439,7 @@ mod tests {
             let line = std::format!("LISTEN_READY_FD={value}");
             let found = parse(&["LISTEN_PID=42", &line], false).map(|found| found.ready_fd);
             assert_eq!(found, expected.map_err(|fault| Variable::ReadyFd.fault(fault)), "{value:?}");
-            // Whom it was meant for, nobody knows.
+            // Without a PID, it is unclear which process the variables were meant for.
             assert_eq!(parse(&[&line], false), Ok(Activation::default()), "{value:?} without a PID");
             assert_eq!(parse(&["LISTEN_PID=43", &line], false), Ok(Activation::default()), "{value:?}");
         }

@@ -1,7 +1,7 @@
-//! A C string known by its address alone, so that a table of them is what `execve` reads.
+//! A C string by its address alone, so that a table of such addresses is what `execve` reads.
 //!
-//! This module wraps the pointer and reads through it. It makes no system call and owns nothing; who creates
-//! a [`CStrPtr`] answers for the string staying where it is.
+//! This module wraps the pointer and reads through it. It makes no system call and owns nothing. The creator of a
+//! [`CStrPtr`] promises that the string stays where it is.
 #![allow(unsafe_code)]
 
 use core::ffi::{CStr, c_char};
@@ -18,7 +18,7 @@ unsafe impl Send for CStrPtr {}
 unsafe impl Sync for CStrPtr {}
 
 impl CStrPtr {
-    /// Wraps `ptr`; `None` for a null pointer.
+    /// Wraps `ptr`. Returns `None` for a null pointer.
     ///
     /// # Safety
     ///
@@ -32,20 +32,20 @@ impl CStrPtr {
         }
     }
 
-    /// The string.
+    /// Returns the string.
     #[must_use]
     pub const fn as_c_str(&self) -> &CStr {
         // SAFETY: `new` was promised a string that lives as long as this value is used.
         unsafe { CStr::from_ptr(self.0.as_ptr()) }
     }
 
-    /// The string's bytes, without the NUL.
+    /// Returns the string's bytes, without the NUL.
     #[must_use]
     pub const fn to_bytes(&self) -> &[u8] {
         self.as_c_str().to_bytes()
     }
 
-    /// The string's bytes, for as long as the string itself stays.
+    /// Returns the string's bytes, for as long as the string itself stays.
     ///
     /// # Safety
     ///
@@ -57,7 +57,7 @@ impl CStrPtr {
         string.to_bytes()
     }
 
-    /// What follows the first `bytes` of the string; `None` if it is shorter.
+    /// Returns the rest of the string behind its first `bytes`; `None` if the string is shorter.
     #[must_use]
     pub(crate) fn behind(&self, bytes: usize) -> Option<Self> {
         if bytes > self.to_bytes().len() {
@@ -67,8 +67,8 @@ impl CStrPtr {
         Some(Self(unsafe { self.0.add(bytes) }))
     }
 
-    /// Whether this is the variable `name`: the string begins with `name` and `=`. Reads no further than
-    /// the first difference.
+    /// Returns whether this is the variable `name`: the string begins with `name` and `=`. Reads no further than the
+    /// first difference.
     #[must_use]
     pub(crate) fn is_variable(&self, name: &[u8]) -> bool {
         let mut at = self.0.as_ptr().cast_const().cast::<u8>();
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn is_variable_reads_no_further_than_the_nul() {
-        // What stands behind the NUL would make it the variable.
+        // With the bytes behind the NUL it would be the variable.
         let bytes: Box<[u8]> = Vec::from(*b"A\0=1\0").into();
         // SAFETY: the bytes hold a NUL and live to the end of the test.
         let wrapped = unsafe { CStrPtr::new(bytes.as_ptr().cast()) }.unwrap();

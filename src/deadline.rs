@@ -1,4 +1,4 @@
-//! Waiting: until a descriptor shows something, or a moment has passed. Nothing here waits longer.
+//! Waiting: until a descriptor is ready, or until a moment has passed. Nothing here waits longer.
 
 use crate::error::{Error, Operation};
 use crate::moment::Moment;
@@ -22,7 +22,7 @@ impl Moment {
     }
 }
 
-/// A time to wait until, on a clock that nobody sets.
+/// A time to wait until, on a clock that cannot be set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline(Option<Duration>);
 
@@ -30,7 +30,7 @@ impl Deadline {
     pub(crate) const NEVER: Self = Self(None);
     const NOW: Self = Self(Some(Duration::ZERO));
 
-    /// The moment `timeout` from now; never, if no clock reaches it.
+    /// Returns the moment `timeout` from now; never, if no clock reaches it.
     pub(crate) fn after(timeout: Duration) -> Self {
         if timeout.is_zero() {
             return Self::NOW;
@@ -38,17 +38,17 @@ impl Deadline {
         Self(now().checked_add(timeout))
     }
 
-    /// How long it is until then; `None` for ever.
+    /// Returns the time until then; `None` for ever.
     fn remaining(&self) -> Option<Duration> {
         self.0.map(|deadline| if deadline.is_zero() { deadline } else { deadline.saturating_sub(now()) })
     }
 
-    /// Whether it is now, or was.
+    /// Returns whether the moment has come.
     pub(crate) fn has_passed(&self) -> bool {
         self.remaining().is_some_and(|remaining| remaining.is_zero())
     }
 
-    /// The earlier one of the two.
+    /// Returns the earlier one of the two.
     pub(crate) fn earlier<'d>(&'d mut self, other: &'d mut Self) -> &'d mut Self {
         match (self.0, other.0) {
             (Some(own), Some(others)) if others < own => other,
@@ -58,8 +58,10 @@ impl Deadline {
     }
 }
 
-/// Polls until something is found or the deadline has passed; signals do not end it. A deadline that has passed is marked
-/// so: a filter may refuse to read the clock, since libc does that without a call, and then no deadline would ever pass.
+/// Polls until a descriptor is ready or the deadline has passed. Signals do not end the wait.
+///
+/// A deadline that has passed is marked so. A seccomp filter may refuse the call that reads the clock, since libc
+/// reads it without one. Then no deadline would ever pass.
 pub(crate) fn poll_until<const N: usize>(
     fds: [(BorrowedFd<'_>, PollFlags); N],
     deadline: &mut Deadline,

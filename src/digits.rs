@@ -8,8 +8,8 @@ use crate::variable::Variable;
 /// The most digits of a 64-bit number.
 pub const DIGITS: usize = 20;
 
-/// Writes `value` in decimal to the end of `digits` and returns that end. Cannot fail or panic, so that it
-/// may run between clone and execve.
+/// Writes `value` in decimal to the end of `digits` and returns that end. It cannot fail or panic, so it may run
+/// between clone and execve.
 #[must_use]
 pub fn decimal(mut value: u64, digits: &mut [u8; DIGITS]) -> &[u8] {
     let mut rest = digits.len();

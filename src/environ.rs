@@ -1,8 +1,8 @@
 //! The environment's pointer table, rewritten in place.
 //!
-//! [`Environ`] works on the table that `execve` will read: slots are replaced, taken out and added at the
-//! end, every other slot keeps its string and its order, and [`Environ::undo`] brings back what was there
-//! before. It makes no system call, copies no string and builds no second table.
+//! [`Environ`] works on the table that `execve` reads. Slots are replaced, removed, and added at the end. Every other
+//! slot keeps its string and its order, and [`Environ::undo`] restores the table. This module makes no system call,
+//! copies no string and builds no second table.
 
 use crate::cstr::CStrPtr;
 use crate::error::{Error, Table};
@@ -10,11 +10,12 @@ use core::cell::Cell;
 use core::mem::swap;
 use heapless::{Vec, VecView};
 
-/// How many slots one rewriting may touch: the six variables of a restart and what its caller changes.
+/// How many slots one rewriting may touch: the six variables of a restart, and the changes of its caller.
 pub const CHANGES: usize = 64;
 
-/// What one step of a rewriting did to a slot of the table, with what it takes to reverse it. A slot is 32 bits here,
-/// because room for all steps of a restart is on its stack, and no table is that long.
+/// The effect of one step of a rewriting on a slot of the table, with the data to reverse it.
+///
+/// A slot index is 32 bits here, because all steps of a restart are on its stack, and no table is longer.
 #[derive(Clone, Copy, Debug)]
 enum Entry {
     Replaced { slot: u32, was: Option<CStrPtr> },
@@ -27,7 +28,7 @@ enum Entry {
 pub struct Journal(Vec<Entry, CHANGES>);
 
 impl Journal {
-    /// No steps.
+    /// Returns a journal without steps.
     #[must_use]
     pub const fn new() -> Self {
         Self(Vec::new())
@@ -41,11 +42,11 @@ pub struct Environ<'t> {
 }
 
 impl<'t> Environ<'t> {
-    /// Works on `table`; the `None` that ends it is added if it is not there.
+    /// Works on `table`. The `None` that ends the table is added if it is missing.
     ///
     /// # Errors
     ///
-    /// - [`Error::Capacity`]: the table has no room for the `None`. It is unchanged.
+    /// - [`Error::Capacity`]: the table is too full for the `None`. The table is unchanged.
     pub fn new(table: &'t mut VecView<Option<CStrPtr>>) -> Result<Self, Error> {
         if !table.iter().any(Option::is_none) && table.push(None).is_err() {
             return Err(full(table));
@@ -55,41 +56,41 @@ impl<'t> Environ<'t> {
         Ok(environ)
     }
 
-    /// The variables, in order.
+    /// Iterates over the variables, in order.
     pub fn iter(&self) -> impl Iterator<Item = CStrPtr> + '_ {
         self.table.iter().map_while(|slot| *slot)
     }
 
-    /// The value of the first variable called `name`.
+    /// Returns the value of the first variable called `name`.
     #[must_use]
     pub fn var(&self, name: &[u8]) -> Option<&[u8]> {
         var(self.table, name)
     }
 
-    /// The first variable called `name`.
+    /// Returns the first variable called `name`.
     pub(crate) fn find(&self, name: &[u8]) -> Option<CStrPtr> {
         find(self.table, name).copied()
     }
 
-    /// The table as `execve` reads it, the `None` that ends it included.
+    /// Returns the table as `execve` reads it, with the `None` that ends it.
     pub(crate) fn cells(&mut self) -> &[Cell<Option<CStrPtr>>] {
         let len = self.len() + 1;
         let table = self.table.get_mut(..len).unwrap_or(&mut []);
         Cell::from_mut(table).as_slice_of_cells()
     }
 
-    /// Takes every variable called `name` out for good. Not for between a step and its undoing, which would not find the
-    /// slots where they were.
+    /// Removes every variable called `name` for good. Do not call it between a step and its undoing, which would not
+    /// find the slots where they were.
     pub fn consume(&mut self, name: &[u8]) {
         self.table.retain(|slot| !slot.is_some_and(|string| string.is_variable(name)));
     }
 
-    /// Puts `variable` into the slot of the first variable called `name`, or behind the last one, and takes
-    /// out every other variable of that name.
+    /// Puts `variable` into the slot of the first variable called `name`, or behind the last variable. Removes every
+    /// other variable of that name.
     ///
     /// # Errors
     ///
-    /// - [`Error::Capacity`]: the table or `journal` is full. What was done up to here is in `journal`.
+    /// - [`Error::Capacity`]: the table or `journal` is full. The steps up to here are in `journal`.
     pub fn set(&mut self, name: &[u8], variable: CStrPtr, journal: &mut Journal) -> Result<(), Error> {
         let Some(slot) = self.position(name, 0) else {
             return self.push(variable, journal);
@@ -102,16 +103,16 @@ impl<'t> Environ<'t> {
         self.remove_from(name, slot + 1, journal)
     }
 
-    /// Takes out every variable called `name`.
+    /// Removes every variable called `name`.
     ///
     /// # Errors
     ///
-    /// - [`Error::Capacity`]: `journal` is full. What was done up to here is in `journal`.
+    /// - [`Error::Capacity`]: `journal` is full. The steps up to here are in `journal`.
     pub fn remove(&mut self, name: &[u8], journal: &mut Journal) -> Result<(), Error> {
         self.remove_from(name, 0, journal)
     }
 
-    /// Adds `variable` behind the last one, whatever is in the table.
+    /// Adds `variable` behind the last variable, whatever is in the table.
     ///
     /// # Errors
     ///
@@ -126,7 +127,7 @@ impl<'t> Environ<'t> {
         Ok(())
     }
 
-    /// Reverses what `journal` holds, last first: the table reads as before.
+    /// Reverses the steps in `journal`, last first, so that the table reads as before them.
     pub fn undo(&mut self, journal: &mut Journal) {
         while let Some(entry) = journal.0.pop() {
             match entry {
@@ -141,13 +142,13 @@ impl<'t> Environ<'t> {
         }
     }
 
-    /// How many variables there are.
+    /// Returns how many variables there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.iter().count()
     }
 
-    /// Whether there is no variable.
+    /// Returns whether there is no variable.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -166,19 +167,19 @@ impl<'t> Environ<'t> {
         Ok(())
     }
 
-    /// Forgets what stands behind the `None` that ends the table.
+    /// Removes everything behind the `None` that ends the table.
     fn cut(&mut self) {
         let len = self.len();
         self.table.truncate(len + 1);
     }
 }
 
-/// The value of the first variable called `name` in `table`.
+/// Returns the value of the first variable called `name` in `table`.
 pub(crate) fn var<'t>(table: &'t VecView<Option<CStrPtr>>, name: &[u8]) -> Option<&'t [u8]> {
     find(table, name).and_then(|string| string.to_bytes().get(name.len() + 1..))
 }
 
-/// The first variable called `name` in `table`.
+/// Returns the first variable called `name` in `table`.
 pub(crate) fn find<'t>(table: &'t VecView<Option<CStrPtr>>, name: &[u8]) -> Option<&'t CStrPtr> {
     table.iter().map_while(Option::as_ref).find(|string| string.is_variable(name))
 }
@@ -195,7 +196,7 @@ fn record(journal: &mut Journal, entry: Entry) -> Result<(), Error> {
     })
 }
 
-/// Puts `entry` at `slot`, moving the slots behind it up by one. The caller made sure of the room.
+/// Puts `entry` at `slot`, and moves the slots behind it up by one. The caller checked the capacity.
 fn insert(table: &mut VecView<Option<CStrPtr>>, slot: usize, entry: Option<CStrPtr>) {
     if table.push(None).is_ok() {
         let mut carried = entry;
@@ -205,7 +206,7 @@ fn insert(table: &mut VecView<Option<CStrPtr>>, slot: usize, entry: Option<CStrP
     }
 }
 
-/// Takes `slot` out, moving the slots behind it down by one.
+/// Removes `slot`, and moves the slots behind it down by one.
 fn take(table: &mut VecView<Option<CStrPtr>>, slot: usize) {
     let Some(tail) = table.get_mut(slot..).filter(|tail| !tail.is_empty()) else { return };
     let mut carried = None;
@@ -322,7 +323,7 @@ mod tests {
             (&[c"B=1"], &[c"B=1", c"A=new"]),
             (&[c"A=1"], &[c"A=new"]),
             (&[c"B=1", c"A=1", c"C=1"], &[c"B=1", c"A=new", c"C=1"]),
-            // Others of its name go; strings that only look like it stay.
+            // Other variables of that name are removed; strings that only look like it stay.
             (&[c"A=1", c"A=2", c"A=3"], &[c"A=new"]),
             (&[c"A", c"A=1", c"AB=1", c"A=2", c""], &[c"A", c"A=new", c"AB=1", c""]),
             (&[c"a=1", c"=A=1"], &[c"a=1", c"=A=1", c"A=new"]),
@@ -375,14 +376,14 @@ mod tests {
         let new = CStrPtr::from(c"F=1");
         check(&before, |environ, journal| environ.push(new, journal), full, &before);
         check(&before, |environ, journal| environ.set(b"F", new, journal), full, &before);
-        // What was done before stays, until it is undone.
+        // The earlier steps stay, until they are undone.
         let remove_then_push_twice = |environ: &mut Environ<'_>, journal: &mut Journal| {
             environ.remove(b"A", journal)?;
             environ.push(new, journal)?;
             environ.push(new, journal)
         };
         check(&before, remove_then_push_twice, full, &[c"B=1", c"C=1", c"D=1", c"E=1", c"F=1"]);
-        // To replace takes no room.
+        // Replacing needs no free slot.
         let replace = |environ: &mut Environ<'_>, journal: &mut Journal| environ.set(b"E", new, journal);
         check(&before, replace, Ok(()), &[c"A=1", c"B=1", c"C=1", c"D=1", c"F=1"]);
     }

@@ -1,8 +1,8 @@
-//! Adoption: numbers that the environment promises become owned descriptors.
+//! Adoption: the numbers that the environment promises become owned descriptors.
 //!
-//! All or nothing: every number is looked at before one is owned, and until then nothing is changed or
-//! closed. This is where an integer turns into an `OwnedFd`, which no safe function can do: the promise that
-//! nobody else owns the number is the caller's of [`Net::inherit`](crate::Net::inherit).
+//! This is all or nothing. Every number is inspected before one is owned, and until then nothing is changed or
+//! closed. Here an integer turns into an `OwnedFd`, which no safe function can do. The caller of
+//! [`Net::inherit`](crate::Net::inherit) promises that nothing else owns the number.
 #![allow(unsafe_code)]
 
 use crate::activation::{Activation, NAMES_PREFIX, Variables};
@@ -20,14 +20,14 @@ use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, FdFlags};
 use rustix::net::AddressFamily;
 
-/// What came with the sockets.
+/// The descriptors and processes that came with the sockets.
 #[derive(Debug)]
 pub(crate) struct Adopted {
     pub(crate) readiness: Option<OwnedFd>,
     pub(crate) predecessor: Option<Predecessor>,
 }
 
-/// The activation variables in a table of variables.
+/// Returns the activation variables of a table of variables.
 ///
 /// # Safety
 ///
@@ -48,13 +48,15 @@ pub(crate) unsafe fn variables<'s>(table: &VecView<Option<CStrPtr>>) -> Variable
     }
 }
 
-/// Takes ownership of the descriptors `first..first + activation.count` and of the readiness socket, with
-/// `FD_CLOEXEC` set on all of them. `own_fd` is the one that this crate opened since the process started:
-/// where it sits, nothing was inherited.
+/// Takes ownership of the descriptors `first..first + activation.count` and of the readiness socket, and sets
+/// `FD_CLOEXEC` on all of them.
+///
+/// `own_fd` is the descriptor that this crate opened since the process started. A descriptor on that number was not
+/// inherited.
 ///
 /// # Safety
 ///
-/// - Nobody else owns them: the process has just started, and adopts them once.
+/// - Nothing else owns the descriptors: the process has just started, and adopts them once.
 pub(crate) unsafe fn adopt<const N: usize>(
     activation: &Activation<'_>,
     first: RawFd,
@@ -65,7 +67,7 @@ pub(crate) unsafe fn adopt<const N: usize>(
     if activation.count > N {
         return Err(Error::Capacity { table: Table::Inherited, needed: activation.count, capacity: N });
     }
-    // So that each of them can be claimed under its name, and handed on.
+    // All names must fit, so that each socket can be claimed under its name, and handed over.
     let (needed, capacity) = (NAMES_PREFIX + activation.names_len(), names::capacity(N));
     if needed > capacity {
         return Err(Error::Capacity { table: Table::Names, needed, capacity });
@@ -83,7 +85,7 @@ pub(crate) unsafe fn adopt<const N: usize>(
     adopted
 }
 
-/// Looks at every descriptor: fills the table with what they are, and owns none.
+/// Inspects every descriptor: fills the table with what they are, and owns none.
 ///
 /// # Safety
 ///
@@ -96,18 +98,18 @@ unsafe fn inspect<const N: usize>(
     table: &mut InheritedTable<N>,
 ) -> Result<Option<Predecessor>, Error> {
     // Whether all sockets so far are listeners. While they are, each is asked for it here and not when it is claimed:
-    // a second call on a socket costs half as much while what the kernel has of it is in the caches.
+    // a second call on a socket costs half as much while the kernel's data of it is in the caches.
     let mut all_listen = true;
     for (fd, name) in (first..=RawFd::MAX).zip(activation.names()) {
         if own_fd == Some(fd) {
             return Err(Error::NotOpen { fd });
         }
-        // SAFETY: if it is open, then for the process and nobody closes it meanwhile; if not, the first
-        // call on it says so.
+        // SAFETY: if the number is open, it is open for the process, and nothing closes it meanwhile; if not, the
+        // first call on it fails.
         let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
         let key = match listener::own_key(borrowed) {
             Ok(key) => key,
-            // Not open, or open for its path alone.
+            // The number is not open, or open with O_PATH.
             Err(Errno::BADF) if rustix::io::fcntl_getfd(borrowed).is_err() => {
                 return Err(Error::NotOpen { fd });
             }
@@ -118,7 +120,7 @@ unsafe fn inspect<const N: usize>(
             return Err(Error::NotAListener { fd });
         }
         all_listen &= listens || key.is_none();
-        // What does not listen yet may do so when it is claimed.
+        // A socket that does not listen yet may listen when it is claimed.
         let listening = listens.then_some(true);
         let slot = Inherited { fd: None, name: Name::UNKNOWN, key, listening, kind: None, v6only: None };
         // The count was compared with the capacity.
@@ -138,7 +140,8 @@ unsafe fn inspect<const N: usize>(
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     match SocketName::new().ask(borrowed).map(family) {
         Ok(Some((AddressFamily::UNIX, _))) => match Predecessor::of(borrowed) {
-            // A filter: the predecessor is there, and cannot be told from another process.
+            // A seccomp filter refuses the pidfd. The predecessor is there, but cannot be distinguished from another
+            // process.
             Err(error) if matches!(error.errno(), Some(Errno::NOSYS | Errno::PERM)) => Ok(None),
             other => other,
         },
@@ -147,7 +150,7 @@ unsafe fn inspect<const N: usize>(
     }
 }
 
-/// Makes them this process's own.
+/// Makes the descriptors this process's own.
 ///
 /// # Safety
 ///
@@ -166,7 +169,7 @@ unsafe fn own<const N: usize>(
     set_cloexec(range)?;
     set_cloexec(single.map_or(0..0, |fd| fd..fd.saturating_add(1)))?;
     for (fd, slot) in (first..=RawFd::MAX).zip(table.view().slots.iter_mut()) {
-        // SAFETY: it is open, and the caller promised that it is nobody else's.
+        // SAFETY: the number is open, and the caller promised that nothing else owns it.
         slot.fd = Some(unsafe { OwnedFd::from_raw_fd(fd) });
     }
     table.index();
@@ -177,7 +180,7 @@ unsafe fn own<const N: usize>(
     })
 }
 
-/// Sets `FD_CLOEXEC` on a range with one call, or one by one where the kernel has no such call.
+/// Sets `FD_CLOEXEC` on a range with one call, or one by one if the kernel has no such call.
 fn set_cloexec(range: core::ops::Range<RawFd>) -> Result<(), Error> {
     if range.is_empty() {
         return Ok(());
@@ -198,7 +201,7 @@ fn set_cloexec_each(mut range: core::ops::Range<RawFd>) -> Result<(), Error> {
     })
 }
 
-/// Sets `FD_CLOEXEC`.
+/// Sets `FD_CLOEXEC` on a descriptor.
 pub(crate) fn close_on_exec(fd: BorrowedFd<'_>) -> Result<(), Error> {
     rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)
         .map_err(|errno| Error::call_on(Operation::Fcntl, fd.as_raw_fd(), errno))

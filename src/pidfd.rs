@@ -1,4 +1,4 @@
-//! What a pidfd tells about its process, beside that it has ended. It asks the kernel and changes nothing.
+//! Facts about a process that its pidfd reports, besides its end. This module asks the kernel and changes nothing.
 
 use crate::deadline::{Deadline, poll_until};
 use crate::error::Error;
@@ -8,9 +8,11 @@ use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::process::{PidfdFlags, getpid};
 
-/// The inode number of a pidfd, which no other process ever gets: where pidfds have a file system of their
-/// own, since Linux 6.9. `None` on 32 bits, where the kernel's number has 64 and an inode's 32: two looks at one process
-/// may show two numbers (seen with Linux 6.12 on arm), and a manager has another one to tell.
+/// Returns the inode number of a pidfd, which no other process ever gets.
+///
+/// Pidfds have such a number since Linux 6.9, where they have a file system of their own. Returns `None` on 32 bits,
+/// where the kernel's number has 64 bits and an inode's 32. There two calls for one process may return two numbers,
+/// as seen with Linux 6.12 on arm, and a manager may have another one.
 ///
 /// # References
 ///
@@ -26,7 +28,7 @@ pub(crate) fn id(pidfd: BorrowedFd<'_>) -> Option<u64> {
     Some(rustix::fs::fstat(pidfd).ok()?.st_ino as u64)
 }
 
-/// The same of this process.
+/// Returns the inode number of a pidfd of this process, as [`id`] does.
 pub(crate) fn own_id() -> Option<u64> {
     if cfg!(target_pointer_width = "32") {
         return None;
@@ -42,9 +44,11 @@ pub(crate) enum Exit {
     Signal(i32),
 }
 
-/// How a process ended that is not a child of this one: waits for `patience` at most, until it has ended and its parent
-/// has collected it, which is when the kernel has a status to tell. `None` if there is none by then: before Linux 6.15,
-/// or if the parent does not collect it.
+/// Returns how a process that is not a child of this one ended.
+///
+/// Waits for `patience` at most, until the process has ended and its parent has reaped it: only then the kernel has a
+/// status. Returns `None` if there is no status by then, before Linux 6.15 or if the parent does not reap the
+/// process.
 ///
 /// # References
 ///
@@ -58,7 +62,7 @@ pub(crate) fn exit(pidfd: BorrowedFd<'_>, patience: Duration) -> Result<Option<E
         return Ok(None);
     };
     if status.is_none() {
-        // Collected processes hang up.
+        // A pidfd becomes readable with POLLHUP when its process was reaped.
         poll_until([(pidfd, PollFlags::empty())], &mut deadline)?;
         status = sys::pidfd_exit(pidfd).unwrap_or_default();
     }

@@ -1,20 +1,19 @@
-//! Placement: which duplications bring each source descriptor to its target number, in an order that loses
-//! none.
+//! Placement: the duplications that bring each source descriptor to its target number, in an order that loses none.
 //!
-//! The sources of a restart may sit anywhere, on each other's targets too. [`Placement`] hands out one step
-//! at a time: a step frees the number its source sat on, which makes the next step possible; only a closed
-//! circle needs a spare. n sources take n steps and two for each circle, of which one replaces a move: n
-//! plus the number of circles in all. It makes no system call; whoever executes the steps does.
+//! The sources of a restart may be on any numbers, also on each other's targets. [`Placement`] returns one step at a
+//! time. A step frees the number of its source, which makes the next step possible. Only a closed circle needs a
+//! spare. n sources need n steps plus the number of circles: each circle needs two more steps, of which one replaces
+//! a move. This module makes no system call; its caller executes the steps.
 
-/// What to do next.
+/// The next step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// `fd` is where it belongs: clear its `FD_CLOEXEC`.
+    /// `fd` is on its target already: clear its `FD_CLOEXEC`.
     Keep {
-        /// The number it sits on and belongs on.
+        /// The number of the source and of the target.
         fd: i32,
     },
-    /// Duplicate `from` onto `to`, without `FD_CLOEXEC`. Nobody needs what sits on `to`.
+    /// Duplicate `from` onto `to`, without `FD_CLOEXEC`. The descriptor on `to` is not needed.
     Move {
         /// The source.
         from: i32,
@@ -23,7 +22,7 @@ pub enum Step {
     },
     /// Duplicate `from` to any free number behind the targets, and remember that number as the spare.
     Park {
-        /// The source; it sits on a target that is about to be used.
+        /// The source, which is on a target that is about to be used.
         from: i32,
     },
     /// Duplicate the spare onto `to`, without `FD_CLOEXEC`. The spare is free for the next [`Step::Park`].
@@ -36,7 +35,7 @@ pub enum Step {
 /// A slot of the scratch table that [`Placement`] works with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Source {
-    /// The number it sits on.
+    /// The number of the source.
     fd: i32,
     /// The index of the source that sits on this index's target, or [`NONE`].
     reader: u32,
@@ -46,7 +45,7 @@ pub struct Source {
 const NONE: u32 = u32::MAX;
 
 impl Source {
-    /// The descriptor `fd`, to be placed.
+    /// Returns the descriptor `fd`, to be placed.
     #[must_use]
     pub const fn new(fd: i32) -> Self {
         Self { fd, reader: NONE, done: false }
@@ -58,17 +57,17 @@ impl Source {
 pub struct Placement<'s> {
     sources: &'s mut [Source],
     first: i32,
-    /// Where the search for the next beginning of a chain stands.
+    /// The position where the search for the next beginning of a chain continues.
     next: usize,
     /// The chain being followed: the index whose target is free now.
     chain: Option<usize>,
-    /// In a circle: the index whose target the parked source sat on, hence whose number now is the spare.
+    /// In a circle: the index whose target the parked source was on, so its number is now the spare.
     parked: Option<usize>,
     circles: bool,
 }
 
 impl<'s> Placement<'s> {
-    /// Prepares the steps for `sources`, which are numbers of their own, each once, none negative.
+    /// Prepares the steps for `sources`. Their numbers must be distinct and not negative.
     #[must_use]
     pub fn new(sources: &'s mut [Source], first: i32) -> Self {
         for index in 0..sources.len() {
@@ -80,12 +79,12 @@ impl<'s> Placement<'s> {
         Self { sources, first, next: 0, chain: None, parked: None, circles: false }
     }
 
-    /// The number of the target `index`.
+    /// Returns the number of the target `index`.
     const fn target(&self, index: usize) -> i32 {
         self.first.wrapping_add(index as i32)
     }
 
-    /// Marks `index` as placed and goes on to the target that its source sat on, if that one waits for it.
+    /// Marks `index` as placed, and continues with the target that its source was on, if that target waits for it.
     fn place(&mut self, index: usize) -> Option<Step> {
         let to = self.target(index);
         let len = self.sources.len();
@@ -102,7 +101,7 @@ impl<'s> Placement<'s> {
         Some(Step::Move { from, to })
     }
 
-    /// Whether the number of target `index` is one that an unplaced source still sits on.
+    /// Returns whether an unplaced source is still on the number of target `index`.
     fn is_needed(&self, index: usize) -> bool {
         self.sources
             .get(index)
@@ -121,7 +120,7 @@ impl Iterator for Placement<'_> {
         loop {
             let index = self.next;
             let Some(source) = self.sources.get_mut(index) else {
-                // Every chain with a free end is placed; what is left goes in circles.
+                // Every chain with a free end is placed; the others are circles.
                 if self.circles {
                     return None;
                 }
@@ -149,7 +148,7 @@ impl Iterator for Placement<'_> {
     }
 }
 
-/// The index of the target with the number `fd`.
+/// Returns the index of the target with the number `fd`.
 fn target_index(fd: i32, first: i32, len: usize) -> Option<usize> {
     usize::try_from(fd.checked_sub(first)?).ok().filter(|index| *index < len)
 }
@@ -169,7 +168,7 @@ mod tests {
 
     const FIRST: i32 = 3;
 
-    /// The steps for these numbers.
+    /// Returns the steps for these numbers.
     fn steps(numbers: &[i32]) -> Vec<Step> {
         let mut sources: Vec<Source> = numbers.iter().map(|fd| Source::new(*fd)).collect();
         let mut placement = Placement::new(&mut sources, FIRST);
@@ -178,8 +177,8 @@ mod tests {
         steps
     }
 
-    /// Takes the steps on a table of which source each number is a duplicate of, and whether it is closed
-    /// on exec, and checks that every source ends on its target, having been open somewhere all the time.
+    /// Does the steps on a table that records, for each number, its source and whether it is closed on exec. Checks
+    /// that every source ends on its target, and was open somewhere all the time.
     fn check(numbers: &[i32]) {
         let behind = FIRST + numbers.len() as i32;
         let mut fds: BTreeMap<i32, (usize, bool)> =
@@ -221,7 +220,7 @@ mod tests {
         assert_eq!(steps.len(), numbers.len() + parked, "{numbers:?}");
     }
 
-    /// How many circles of two and more there are.
+    /// Returns how many circles of two and more there are.
     fn circles(numbers: &[i32]) -> usize {
         let mut seen = Vec::new();
         let mut circles = 0;

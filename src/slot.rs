@@ -1,10 +1,10 @@
 //! A slot for one value: an `Option` that is all zeros while it is empty.
 //!
-//! `Option` has -1 for the absence of a descriptor, and other bytes for that of other things. One word like that, and a
-//! static [`Net`](crate::Net) stands in the program's file with all of its tables; each page of it that is touched is
-//! copied from there, which takes three times as long as zeroing it. This module makes no system call.
+//! `Option` uses -1 for the absence of a descriptor, and other bytes for the absence of other values. With one word
+//! like that, a static [`Net`](crate::Net) is in the program's file with all of its tables. Each page of it that is
+//! touched is copied from there, which needs three times as long as zeroing it. This module makes no system call.
 
-/// A value, or none.
+/// A slot that is full or empty.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Slot<T> {
@@ -27,7 +27,7 @@ impl<T> Slot<T> {
         }
     }
 
-    /// Takes the value out.
+    /// Takes the value out and leaves the slot empty.
     pub(crate) fn take(&mut self) -> Option<T> {
         match core::mem::replace(self, Self::Empty) {
             Self::Empty => None,

@@ -1,8 +1,7 @@
-//! The two tables: what was inherited and waits to be claimed, and what is active.
+//! The two tables: the inherited descriptors that wait to be claimed, and the active ones.
 //!
-//! Both hold `OwnedFd`s in slots of fixed number. An active socket is known by an id that is never given
-//! out twice, so a stale one is never another socket's. This module makes no system call; dropping a slot
-//! closes its descriptor.
+//! Both hold `OwnedFd`s in slots of fixed number. An active socket has an id that is never given out twice, so a
+//! stale id never means another socket. This module makes no system call; dropping a slot closes its descriptor.
 
 use crate::activation::UNKNOWN;
 use crate::address::{Key, Kind};
@@ -13,14 +12,14 @@ use core::num::NonZeroU32;
 use heapless::{Vec, VecView};
 use rustix::fd::OwnedFd;
 
-/// Names an active socket of one [`Net`](crate::Net).
+/// The id of an active socket in one [`Net`](crate::Net).
 ///
-/// An id stays good until the socket is closed or taken; from then on it is stale for ever. It means nothing
-/// to another `Net`, which numbers its own.
+/// An id is valid until the socket is closed or taken, and stale for ever after that. It means nothing to another
+/// `Net`, which numbers its own sockets.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SocketId(NonZeroU32);
 
-/// A slot of the active table. Its name is the one at its position in the table's [`Names`].
+/// A slot of the active table. Its name is the entry at its position in the table's [`Names`].
 #[derive(Debug)]
 pub(crate) struct Active {
     pub(crate) id: SocketId,
@@ -40,7 +39,7 @@ impl<const N: usize> ActiveTable<N> {
         Self { slots: Vec::new(), names: Names::new(), last: 0 }
     }
 
-    /// Whether a socket called `name` would find room. Asked before anything is opened for it.
+    /// Checks that a socket called `name` would fit. Called before anything is opened for the socket.
     pub(crate) fn check_room(&self, name: &str) -> Result<(), Error> {
         if self.slots.is_full() {
             return Err(Error::Capacity { table: Table::Active, needed: N + 1, capacity: N });
@@ -48,7 +47,7 @@ impl<const N: usize> ActiveTable<N> {
         self.names.check_room(name.len())
     }
 
-    /// Makes `fd` active; gives it back if there is no room.
+    /// Makes `fd` active. Gives `fd` back if the table is full.
     pub(crate) fn push(&mut self, fd: OwnedFd, name: &str) -> Result<SocketId, (OwnedFd, Error)> {
         if let Err(error) = self.check_room(name) {
             return Err((fd, error));
@@ -69,13 +68,13 @@ impl<const N: usize> ActiveTable<N> {
         self.slots.get(position(self.slots.as_view(), id)?).ok_or(Error::StaleId)
     }
 
-    /// The name of a socket.
+    /// Returns the name of a socket.
     pub(crate) fn name(&self, id: SocketId) -> Result<&str, Error> {
         let position = position(self.slots.as_view(), id)?;
         self.names.iter().nth(position).ok_or(Error::StaleId)
     }
 
-    /// Takes the socket out of the table.
+    /// Removes the socket from the table.
     pub(crate) fn remove(&mut self, id: SocketId) -> Result<OwnedFd, Error> {
         let position = position(self.slots.as_view(), id)?;
         if let Some(tail) = self.slots.get_mut(position..) {
@@ -86,7 +85,7 @@ impl<const N: usize> ActiveTable<N> {
         Ok(slot.fd)
     }
 
-    /// Drops, and so closes, all of them.
+    /// Drops, and so closes, all sockets.
     pub(crate) fn clear(&mut self) {
         self.slots.clear();
         self.names.clear();
@@ -96,12 +95,13 @@ impl<const N: usize> ActiveTable<N> {
         self.slots.as_view()
     }
 
-    /// The names, in the order of the slots.
+    /// Iterates over the names, in the order of the slots.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter()
     }
 
-    /// The slots, and `LISTEN_FDNAMES=` with their names and a NUL; empty where each is [`UNKNOWN`].
+    /// Returns the slots, and `LISTEN_FDNAMES=` with their names and a NUL. The latter is empty if each name is
+    /// [`UNKNOWN`].
     pub(crate) fn parts(&mut self) -> (&VecView<Active>, &mut [u8]) {
         let is_named = self.names.iter().any(|name| name != UNKNOWN);
         let line = if is_named { self.names.bytes_mut() } else { &mut [] };
@@ -113,31 +113,32 @@ fn position(slots: &VecView<Active>, id: SocketId) -> Result<usize, Error> {
     slots.binary_search_by_key(&id.0, |slot| slot.id.0).map_err(|_| Error::StaleId)
 }
 
-/// A slot of the inherited table. Its position never changes; claiming it leaves it empty.
+/// A slot of the inherited table. Its position never changes; claiming the slot leaves it empty.
 #[derive(Debug)]
 pub(crate) struct Inherited {
     pub(crate) fd: Option<OwnedFd>,
-    /// In the table's [`Names`].
+    /// The name, in the table's [`Names`].
     pub(crate) name: Name,
-    /// Its own address, if it is a socket that has one of a family known here.
+    /// The socket's own address, if the descriptor is a socket with an address of a family that this crate supports.
     pub(crate) key: Option<Key>,
-    /// `SO_ACCEPTCONN`, once it was asked for, which may be while it is adopted.
+    /// `SO_ACCEPTCONN`, once it was queried, which may be while the socket is adopted.
     pub(crate) listening: Option<bool>,
-    /// `SO_TYPE`, or what `SO_PROTOCOL` says of it, once it was asked for; the inner `None` is one not known here.
+    /// `SO_TYPE`, or its equivalent by `SO_PROTOCOL`, once it was queried. The inner `None` is a type that this crate
+    /// does not support.
     pub(crate) kind: Option<Option<Kind>>,
-    /// `IPV6_V6ONLY`, once it was asked for.
+    /// `IPV6_V6ONLY`, once it was queried.
     pub(crate) v6only: Option<bool>,
 }
 
-/// The inherited descriptors in the order of their numbers, found by address and by name in a time that
-/// does not grow with their number.
+/// The inherited descriptors in the order of their numbers. They are found by address and by name in a time that does
+/// not grow with their number.
 #[derive(Debug)]
 pub(crate) struct InheritedTable<const N: usize> {
     slots: Vec<Inherited, N>,
     names: Names<N>,
     by_address: [Link; N],
     by_name: [Link; N],
-    /// Whether they are in `by_name`, as they are from the first time on that somebody asks for a name.
+    /// Whether the descriptors are in `by_name`. They are from the first query for a name on.
     named: bool,
 }
 
@@ -152,31 +153,32 @@ impl<const N: usize> InheritedTable<N> {
         }
     }
 
-    /// Adds a descriptor behind the others, under `name`, or [`UNKNOWN`] if all are. The caller checked that there is room.
+    /// Adds a descriptor behind the others, under `name`, or [`UNKNOWN`] if all have that name. The caller checked
+    /// the capacity.
     pub(crate) fn push(&mut self, mut slot: Inherited, name: Option<&str>) -> Result<(), Inherited> {
         slot.name = name.map_or(Name::UNKNOWN, |name| self.names.push(name));
         self.slots.push(slot)
     }
 
-    /// Makes what was pushed findable. To be called once.
+    /// Makes the pushed descriptors findable. Call it once.
     pub(crate) fn index(&mut self) {
-        // Somebody may have asked while there was nothing yet.
+        // A name may have been queried while the table was empty.
         self.named = false;
         fill(&mut self.by_address, &self.slots, |slot| slot.key.as_ref().map(Key::hash));
     }
 
-    /// Drops, and so closes, all of them.
+    /// Drops, and so closes, all descriptors.
     pub(crate) fn clear(&mut self) {
         self.slots.clear();
         self.names.clear();
     }
 
-    /// The name of the descriptor at this position.
+    /// Returns the name of the descriptor at this position.
     pub(crate) fn name(&self, position: usize) -> &str {
         self.slots.get(position).map_or(UNKNOWN, |slot| self.names.get(slot.name))
     }
 
-    /// Takes the descriptor at this position out, if it is there still.
+    /// Takes the descriptor at this position out, if it is still there.
     pub(crate) fn take(&mut self, position: usize) -> Option<OwnedFd> {
         self.slots.get_mut(position)?.fd.take()
     }
@@ -188,7 +190,7 @@ impl<const N: usize> InheritedTable<N> {
         }
     }
 
-    /// What finds them by address.
+    /// Returns the view that finds descriptors by address.
     pub(crate) fn view(&mut self) -> InheritedView<'_> {
         let len = self.slots.len();
         InheritedView {
@@ -199,7 +201,7 @@ impl<const N: usize> InheritedTable<N> {
         }
     }
 
-    /// What finds them by name too.
+    /// Returns the view that finds descriptors by name too.
     pub(crate) fn view_with_names(&mut self) -> InheritedView<'_> {
         if !self.named {
             let names = self.names.bytes();
@@ -224,24 +226,27 @@ pub(crate) struct InheritedView<'t> {
 }
 
 impl<'t> InheritedView<'t> {
-    /// Whether the slot at this position was inherited under this name.
+    /// Returns whether the slot at this position was inherited under this name.
     pub(crate) fn is_named(&self, position: usize, name: &str) -> bool {
         self.slots.get(position).is_some_and(|slot| slot.name.of(self.names) == name)
     }
 
-    /// The positions whose address may be `key`, in their order: those of one chain, not compared yet.
+    /// Iterates over the positions whose address may be `key`, in order. They are the positions of one chain, not
+    /// compared yet.
     pub(crate) fn near(&self, key: &Key) -> impl Iterator<Item = usize> + use<'t> {
         chain(self.by_address, key.hash())
     }
 
-    /// The positions whose name may be `name`, in their order: those of one chain, not compared yet.
+    /// Iterates over the positions whose name may be `name`, in order. They are the positions of one chain, not
+    /// compared yet.
     pub(crate) fn named(&self, name: &str) -> impl Iterator<Item = usize> + use<'t> {
         chain(self.by_name, name_hash(name))
     }
 }
 
-/// A row of a hash table of positions, which has as many chains as there are positions, so that no more memory is
-/// touched than what is in it takes: row number `n` is of chain `n`, and of position `n`.
+/// A row of a hash table of positions. Row number `n` belongs to chain `n`, and to position `n`.
+///
+/// The table has as many chains as positions, so only the memory of its entries is touched.
 #[derive(Clone, Copy, Debug)]
 struct Link {
     /// The first position of the chain, counted from 1, or 0 if there is none.
@@ -254,9 +259,9 @@ impl Link {
     const EMPTY: Self = Self { first: 0, next: 0 };
 }
 
-/// Puts the positions of `slots` into an empty hash table by their hashes; one without a hash is not found.
+/// Puts the positions of `slots` into an empty hash table by their hashes. A position without a hash is never found.
 fn fill<T>(links: &mut [Link], slots: &[T], hash: impl Fn(&T) -> Option<u32>) {
-    // From the last to the first, because each goes to the front of its chain.
+    // From the last to the first, because each position goes to the front of its chain.
     for (position, slot) in slots.iter().enumerate().rev() {
         let first = hash(slot).and_then(|hash| links.get_mut(chain_of(hash, slots.len())));
         let Some(first) = first else { continue };
@@ -267,14 +272,14 @@ fn fill<T>(links: &mut [Link], slots: &[T], hash: impl Fn(&T) -> Option<u32>) {
     }
 }
 
-/// The positions in the chain of this hash, in their order.
+/// Iterates over the positions in the chain of this hash, in order.
 fn chain(links: &[Link], hash: u32) -> impl Iterator<Item = usize> + use<'_> {
     let position = |counted: u32| (counted as usize).checked_sub(1);
     let first = links.get(chain_of(hash, links.len())).and_then(move |link| position(link.first));
     core::iter::successors(first, move |at| links.get(*at).and_then(|link| position(link.next)))
 }
 
-/// Spreads the hash, whose upper bits say little, over the chains.
+/// Spreads the hash, whose upper bits vary little, over the chains.
 fn chain_of(hash: u32, chains: usize) -> usize {
     const GOLDEN: u32 = 0x9e37_79b9;
     ((u64::from(hash.wrapping_mul(GOLDEN)) * chains as u64) >> 32) as usize
@@ -321,7 +326,7 @@ mod tests {
         assert_spread(v6);
     }
 
-    /// No chain is longer than chance makes it: so many balls in as many urns.
+    /// Asserts that no chain is longer than chance makes it: so many balls in as many urns.
     fn assert_spread(addresses: impl ExactSizeIterator<Item = SocketAddr>) {
         let mut chains = std::vec![0; addresses.len()];
         for address in addresses {

@@ -2,7 +2,7 @@
 //!
 //! This module makes no system call and reads no environment.
 
-/// The variables by which a service manager, or a predecessor, tells a process what it needs to know.
+/// The variables with which a service manager or a predecessor informs a process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Variable {
@@ -25,13 +25,13 @@ pub enum Variable {
 }
 
 impl Variable {
-    /// Those of socket activation, which a restart writes anew.
+    /// The variables of socket activation, which a restart writes anew.
     pub const ACTIVATION: [Self; 5] = [Self::Pid, Self::PidfdId, Self::Fds, Self::Names, Self::ReadyFd];
 
-    /// Those of notification, which a successor gets too.
+    /// The variables of notification, which a successor gets too.
     pub const NOTIFICATION: [Self; 3] = [Self::NotifySocket, Self::WatchdogUsec, Self::WatchdogPid];
 
-    /// Its name in the environment.
+    /// Returns the variable's name in the environment.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

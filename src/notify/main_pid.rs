@@ -1,15 +1,15 @@
-//! The hand-over of the main PID: what the predecessor tells the service manager about a restart.
+//! The hand-over of the main PID: the predecessor's messages to the service manager about a restart.
 //!
 //! | when | message |
 //! |---|---|
 //! | the restart begins | `RELOADING=1`, with the time |
 //! | the successor is ready | `MAINPID=`, `MAINPIDFDID=` where the kernel has it, `READY=1`; then `BARRIER=1` |
-//! | it never will be | `READY=1`, `STATUS=restart failed:` and why |
+//! | the successor has failed | `READY=1`, `STATUS=restart failed:` and why |
 //!
-//! All of them come from the predecessor. With `NotifyAccess=main` the manager hears nobody else until it
-//! knows of the successor, and with the other settings it hears the predecessor as well. The barrier is
-//! answered when the manager has changed its mind about who is the main process: then the predecessor may
-//! end, and not before, or the manager would take that for the end of the service.
+//! All messages come from the predecessor. With `NotifyAccess=main` the manager accepts messages only from the main
+//! process, and with the other settings it accepts the predecessor's as well. The manager answers the barrier when it
+//! has changed the main process to the successor. The predecessor may end only then: before, the manager would treat
+//! its end as the end of the service.
 //!
 //! References: `sd_notify(3)`, `Type=notify-reload` and `NotifyAccess=` in `systemd.service(5)`.
 
@@ -27,7 +27,7 @@ use rustix::process::Pid;
 #[derive(Debug)]
 pub(crate) struct MainPid {
     notifier: Notifier,
-    /// Hangs up when the manager has come to the barrier.
+    /// Becomes readable with `POLLHUP` when the manager has processed the barrier.
     ours: OwnedFd,
     /// The manager's end, until the barrier is sent.
     theirs: Option<OwnedFd>,
@@ -46,8 +46,10 @@ struct Verbs {
 static VERBS: Verbs = Verbs { announce, is_confirmed };
 
 impl MainPid {
-    /// Tells the manager who the main process is now, by the earlier of this deadline and the notifier's own. Called
-    /// again after an error, it goes on where it was.
+    /// Sends the manager the new main process, and then the barrier.
+    ///
+    /// Waits until the earlier of `deadline` and the notifier's own deadline. When it is called again after an error,
+    /// it continues where it stopped.
     pub(crate) fn announce(
         &mut self,
         pid: Pid,
@@ -57,17 +59,17 @@ impl MainPid {
         (self.verbs.announce)(self, pid, pidfd, deadline)
     }
 
-    /// Whether the manager has come to it.
+    /// Returns whether the manager has processed the barrier.
     pub(crate) fn is_confirmed(&self) -> Result<bool, Error> {
         (self.verbs.is_confirmed)(self)
     }
 
-    /// The descriptor that hangs up when it has.
+    /// Returns the descriptor that becomes readable with `POLLHUP` when the manager has processed the barrier.
     pub(crate) fn barrier(&self) -> BorrowedFd<'_> {
         self.ours.as_fd()
     }
 
-    /// Tells the manager that the restart has failed.
+    /// Reports to the manager that the restart has failed.
     pub(crate) fn withdraw(&self, why: Failure) {
         self.notifier.report_failure(why);
     }

@@ -1,9 +1,9 @@
-//! The clone: the steps from clone to execve, that make of it what the image says.
+//! The clone: the steps from clone to execve that turn the clone into the successor that the image describes.
 //!
-//! The descriptor table and the working directory are the clone's own here, so whatever fails, the predecessor has
-//! nothing to undo. Memory is shared with a thread that sleeps, and all that is written there is this restart's own: the
-//! digits of three variables, and how far the clone came. This module makes raw system calls through [`Task`] and does
-//! nothing else: no libc, no allocation, no panic, no thread-local.
+//! The descriptor table and the working directory are the clone's own, so the predecessor has nothing to undo,
+//! whatever fails. Memory is shared with a thread that sleeps. All that the clone writes there belongs to this
+//! restart: the digits of three variables, and how far the clone came. This module makes raw system calls through
+//! [`Task`] and does nothing else: no libc, no allocation, no panic, no thread-local.
 #![allow(unsafe_code)]
 
 use super::image::{Image, Line, Program, Progress};
@@ -20,10 +20,10 @@ use heapless::Vec;
 use rustix::fd::{AsRawFd, RawFd};
 use rustix::io::Errno;
 
-/// The longest path that execve takes, with its NUL.
+/// The longest path that execve accepts, with its NUL.
 const PATH_MAX: usize = 4096;
 
-/// Becomes the successor, or answers why not.
+/// Becomes the successor, or returns why it could not.
 pub(super) fn become_successor(task: &Task, image: &mut Image<'_>) -> Error {
     let Err(error) = attempt(task, image);
     error
@@ -64,7 +64,7 @@ fn attempt(task: &Task, image: &mut Image<'_>) -> Result<Infallible, Error> {
     Err(execute(task, image, program_fd))
 }
 
-/// Writes what only the clone knows into the variables that hold it.
+/// Writes the values that only the clone knows into their variables.
 fn write_pid(task: &Task, image: &Image<'_>) {
     if image.pid.is_none() && image.watchdog_pid.is_none() {
         return;
@@ -99,7 +99,7 @@ fn enter_directory(task: &Task, directory: &Directory) -> Result<(), Error> {
     }
 }
 
-/// `fd`, or a duplicate of it above all targets if a target below `limit` would replace it.
+/// Returns `fd`, or a duplicate of it above all targets if a target below `limit` would replace it.
 fn out_of_the_way(task: &Task, fd: RawFd, limit: RawFd, first_free: RawFd) -> Result<RawFd, Error> {
     if fd >= limit {
         return Ok(fd);
@@ -130,14 +130,15 @@ fn keep(task: &Task, fd: RawFd) -> Result<(), Error> {
 
 fn duplicate(task: &Task, from: RawFd, to: RawFd) -> Result<(), Error> {
     task.duplicate_onto(from, to).map_err(|errno| {
-        // Said of a target beyond the limit of open files, too, which was lowered then.
+        // The kernel also returns EBADF for a target beyond the limit of open files, if the limit was lowered.
         let is_open = errno == Errno::BADF && task.is_close_on_exec(from).is_ok();
         Error::call_on(Operation::Dup, from, if is_open { Errno::MFILE } else { errno })
     })
 }
 
-/// Sees to it that 0, 1 and 2 are open in the successor. What is closed there, or has `FD_CLOEXEC` and so is
-/// nobody's stdin but something that found the number free, becomes `/dev/null`.
+/// Opens `/dev/null` on each of 0, 1 and 2 that is closed or has `FD_CLOEXEC`.
+///
+/// A descriptor with `FD_CLOEXEC` is not a stdin: it is a file that found the number free.
 fn fill_stdio(task: &Task) -> Result<(), Error> {
     for fd in 0..=2 {
         match task.is_close_on_exec(fd) {
@@ -181,13 +182,13 @@ fn execute(task: &Task, image: &Image<'_>, program_fd: Option<RawFd>) -> Error {
     Error::call(Operation::Execve, errno)
 }
 
-/// Tries `name` in each directory of `path`, as a shell would, but for those that are not absolute.
+/// Tries `name` in each directory of `path`, as a shell would, except the directories that are not absolute.
 ///
-/// Out of line, so that only a search takes the stack for a path.
+/// This is out of line, so that only a search uses the stack for a path.
 #[inline(never)]
 fn search(name: &[u8], path: &[u8], execute: impl Fn(&CStr) -> Errno) -> Error {
     if name.is_empty() {
-        // Behind a directory's name it would name the directory.
+        // Behind a directory's name, this name would mean the directory itself.
         return Error::call(Operation::Execve, Errno::NOENT);
     }
     let mut candidate = Vec::<u8, PATH_MAX>::new();
@@ -205,7 +206,7 @@ fn search(name: &[u8], path: &[u8], execute: impl Fn(&CStr) -> Errno) -> Error {
             continue;
         };
         match execute(candidate) {
-            // Nothing there, or nothing to be had: a network's file system may be away.
+            // No file is there, or it cannot be reached: a network's file system may be away.
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NODEV | Errno::STALE | Errno::TIMEDOUT => {}
             Errno::ACCESS => found = Errno::ACCESS,
             errno => return Error::call(Operation::Execve, errno),

@@ -1,7 +1,7 @@
-//! The image: what the successor will see, prepared in the predecessor.
+//! The image: the program, arguments, environment and descriptors of the successor, prepared in the predecessor.
 //!
-//! [`with_image`] rewrites the launch's tables in place, lends them out, and puts them back, whatever happens. What the
-//! clone makes of an [`Image`] is in `child`.
+//! [`with_image`] rewrites the launch's tables in place, lends them out, and restores them in every case. The module
+//! `child` turns an [`Image`] into the successor.
 #![allow(unsafe_code)]
 
 use super::{Change, Executable, Restart};
@@ -21,19 +21,19 @@ use heapless::VecView;
 use rustix::fd::{AsRawFd, BorrowedFd, RawFd};
 use rustix::process::{Signal, getpid};
 
-/// What is handed over.
+/// The descriptors and names that are handed over.
 pub(crate) struct Inheritance<'r> {
-    /// The sockets, for 3 and on.
+    /// The sockets, for the numbers from 3 on.
     pub(crate) active: &'r [Active],
-    /// The successor's end of the readiness socket, for the number behind them.
+    /// The successor's end of the readiness socket, for the number behind the sockets.
     pub(crate) readiness: Option<BorrowedFd<'r>>,
     /// Scratch space, one slot for each active socket.
     pub(crate) sources: &'r mut VecView<Source>,
-    /// `LISTEN_FDNAMES=` with their names and a NUL; empty if they have none.
+    /// `LISTEN_FDNAMES=` with the sockets' names and a NUL; empty if they have none.
     pub(crate) names: &'r mut [u8],
 }
 
-/// What the clone needs to become the successor.
+/// Everything that the clone needs to become the successor.
 pub(super) struct Image<'r> {
     pub(super) directory: &'r Directory,
     pub(super) program: Program<'r>,
@@ -52,29 +52,29 @@ pub(super) struct Image<'r> {
     pub(super) mask: Option<Mask>,
     /// Whether the clone gives way to signals that came since they were blocked.
     pub(super) yields: bool,
-    /// The signal that the clone is to get when its parent ends.
+    /// The signal that the clone gets when its parent ends.
     pub(super) parent_death_signal: Option<Signal>,
-    /// How far the clone came, where it shares memory.
+    /// How far the clone came, if it shares memory.
     pub(super) progress: Progress,
 }
 
-/// What a clone that is killed leaves behind.
+/// How far a clone came, as it recorded before it was killed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Progress {
-    /// It did not begin, or has memory of its own.
+    /// The clone did not begin, or has memory of its own.
     Unknown,
     Begun,
     Executes,
 }
 
 impl Image<'_> {
-    /// The number behind all that the successor gets.
+    /// Returns the number behind all descriptors that the successor gets.
     pub(super) fn first_free(&self) -> RawFd {
         FIRST_FD + self.count + RawFd::from(self.readiness.is_some())
     }
 }
 
-/// A variable's `NAME=value` and NUL: cells, because the clone writes the digits of some.
+/// A variable's `NAME=value` and NUL. They are cells because the clone writes the digits of some variables.
 pub(super) type Line<'r> = &'r [Cell<u8>];
 
 /// How the clone finds the program.
@@ -84,11 +84,11 @@ pub(super) enum Program<'r> {
     Fd(RawFd),
 }
 
-/// What makes the clone of a prepared image.
+/// The function that makes a clone from a prepared image.
 pub(super) type Run<'r> = dyn FnMut(&mut Image<'_>) -> Result<Cloned<Error>, Error> + 'r;
 
-/// Prepares the image and calls `run` with it. Whatever `run` answers, the launch's tables read as before
-/// when this returns.
+/// Prepares the image and calls `run` with it. The launch's tables are restored when this returns, whatever `run`
+/// returns.
 pub(super) fn with_image(
     launch: LaunchView<'_>,
     restart: &Restart<'_>,
@@ -108,14 +108,14 @@ pub(super) fn with_image(
     result
 }
 
-/// The launch's tables while a restart rewrites them, and how to undo that.
+/// The launch's tables while a restart rewrites them, and the journal to undo that.
 struct Tables<'t> {
     args: &'t mut VecView<Option<CStrPtr>>,
     environ: Environ<'t>,
     journal: Journal,
 }
 
-/// Whether the caller says which program to run, and leaves nothing to whoever made the launch.
+/// Returns whether the caller names the program to run, so that nothing of the choice is left to the starter.
 fn is_told(executable: &Executable<'_>) -> bool {
     match executable {
         Executable::Launched => false,
@@ -165,7 +165,7 @@ fn prepare(
     run(&mut image)
 }
 
-/// Adds the arguments that replace the launch's behind them, and returns those that the successor gets.
+/// Adds the arguments that replace the launch's behind them, and returns the arguments that the successor gets.
 fn write_args<'a>(
     args: &'a mut VecView<Option<CStrPtr>>,
     restart: &Restart<'_>,
@@ -185,14 +185,14 @@ fn write_args<'a>(
     if matches!(argv, [Some(_), .., None]) { Ok(argv) } else { Err(Error::NoArguments) }
 }
 
-/// The lines whose digits the clone writes.
+/// The variables whose digits the clone writes.
 struct OwnLines<'l> {
     pid: Option<Line<'l>>,
     watchdog_pid: Option<Line<'l>>,
     pidfd_id: Option<Line<'l>>,
 }
 
-/// Sets the variables that tell the successor what it gets, or takes them out.
+/// Sets the variables that describe the successor's descriptors, or removes them.
 fn write_variables<'l>(
     environ: &mut Environ<'_>,
     journal: &mut Journal,
@@ -209,10 +209,10 @@ fn write_variables<'l>(
     put_number(environ, journal, Variable::ReadyFd, reports.then_some(ready_number), ready_fd)?;
     let names = Cell::from_mut(names).as_slice_of_cells();
     put(environ, journal, Variable::Names, Some(names).filter(|names| !names.is_empty()))?;
-    // The clone writes other digits for the zeros.
+    // The clone replaces the zeros with other digits.
     let zero = granted.then_some(0);
     let pid = put_number(environ, journal, Variable::Pid, zero, pid)?;
-    // One that names another process is not about this one, and stays as it is.
+    // A `WATCHDOG_PID` of another process is not about this one, and stays as it is.
     let watchdog_pid = match environ.var(Variable::WatchdogPid.name().as_bytes()) {
         Some(pid) if is_own(pid) => {
             put_number(environ, journal, Variable::WatchdogPid, Some(0), watchdog_pid)?
@@ -238,7 +238,7 @@ fn list_sources(active: &[Active], sources: &mut VecView<Source>) -> Result<(), 
     Ok(())
 }
 
-/// Finds out how the clone finds the program: `name` is the launch's first argument, `path` its `PATH=` line.
+/// Returns how the clone finds the program. `name` is the launch's first argument, `path` its `PATH=` line.
 fn program<'r>(
     restart: &Restart<'r>,
     name: Option<&'r CStrPtr>,
@@ -288,14 +288,14 @@ fn apply(
     }
 }
 
-/// Whether a variable's value is this process's PID.
+/// Returns whether a variable's value is this process's PID.
 fn is_own(pid: &[u8]) -> bool {
     let mut digits = [0; DIGITS];
     let own = getpid().as_raw_nonzero().get().unsigned_abs();
     pid == decimal(own.into(), &mut digits)
 }
 
-/// Sets a variable to the line, or takes it out.
+/// Sets a variable to the line, or removes the variable.
 fn put(
     environ: &mut Environ<'_>,
     journal: &mut Journal,
@@ -303,15 +303,15 @@ fn put(
     line: Option<Line<'_>>,
 ) -> Result<(), Error> {
     let name = variable.name().as_bytes();
-    // SAFETY: the line ends with a NUL, the slot is put back before it goes, and nobody reads it while the clone writes
-    // its digits.
+    // SAFETY: the line ends with a NUL, the slot is put back before it goes, and nothing reads the line while the
+    // clone writes its digits.
     match line.and_then(|line| unsafe { CStrPtr::new(line.as_ptr().cast()) }) {
         Some(line) => environ.set(name, line, journal),
         None => environ.remove(name, journal),
     }
 }
 
-/// Sets a variable to a number, or takes it out; the line that it is in now.
+/// Sets a variable to a number, or removes it. Returns the line that the variable is in now.
 fn put_number<'l>(
     environ: &mut Environ<'_>,
     journal: &mut Journal,

@@ -1,17 +1,16 @@
 //! Restart: starting the program again with the active sockets, as a second process or in place.
 //!
-//! [`Net::spawn`](crate::Net::spawn) makes a successor that overlaps with this process until it is ready;
-//! [`Net::exec`](crate::Net::exec) replaces this process's image and keeps its PID. Both do the same work at
-//! the same place, between clone and execve (`child`); what differs is whether the clone is a process or a
-//! thread.
+//! [`Net::spawn`](crate::Net::spawn) starts a successor that overlaps with this process until it is ready.
+//! [`Net::exec`](crate::Net::exec) replaces the program of this process and keeps its PID. Both do the same work at
+//! the same place, between clone and execve (`child`). They differ in whether the clone is a process or a thread.
 //!
 //! | module | holds |
 //! |---|---|
-//! | `image` | what the successor will see |
+//! | `image` | what the successor gets |
 //! | `child` | the steps from clone to execve |
 //! | `spawn` | a clone that is a process |
 //! | `exec` | a clone that is a thread with descriptors of its own |
-//! | `progress` | what becomes of the process that was started: a pure machine |
+//! | `progress` | the state of the process that was started: a pure machine |
 //! | `successor` | that process: its descriptors, and the steps that the machine asks for |
 
 mod child;
@@ -49,24 +48,29 @@ pub struct Restart<'a> {
     pub(crate) parentage: Option<Parentage>,
 }
 
-/// Which program the successor runs. It is resolved when the restart happens, so a file or a symbolic link
-/// that was replaced since starts the new program.
+/// Which program the successor runs.
+///
+/// It is resolved when the restart happens. If a file or a symbolic link was replaced since, the successor runs the
+/// new program.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub enum Executable<'a> {
-    /// What the first argument of the launch names, as the seed resolves it: with a slash it is a path,
-    /// relative to the launch directory; without, it is looked up in the `PATH` of the launch, of which
-    /// empty and relative elements are refused.
+    /// The program in the first argument of the launch, resolved as in Go gracenet.
+    ///
+    /// With a slash it is a path, relative to the launch directory. Without a slash it is looked up in the `PATH` of
+    /// the launch, whose empty and relative elements are refused.
     #[default]
     #[doc(alias = "LookPath")]
     Launched,
-    /// This path, relative to the launch directory.
+    /// The program at this path, relative to the launch directory.
     Path(&'a CStr),
-    /// This open file. A script cannot be run from a descriptor with `FD_CLOEXEC`, which it gets.
+    /// The program in this open file. It gets `FD_CLOEXEC`, and a script cannot be run from such a descriptor.
     #[doc(alias = "fexecve")]
     Fd(BorrowedFd<'a>),
-    /// The very image this process runs, also if its file has been replaced or deleted: `/proc/self/exe`. Its name in
-    /// `/proc/PID/comm`, by which pgrep(1) finds processes, becomes `exe`.
+    /// The very program that this process runs, through `/proc/self/exe`, even if its file has been replaced or
+    /// deleted.
+    ///
+    /// Its name in `/proc/PID/comm`, by which pgrep(1) finds processes, becomes `exe`.
     SameImage,
 }
 
@@ -76,43 +80,47 @@ pub enum Executable<'a> {
 pub enum Change<'a> {
     /// Replaces or adds a variable: `NAME=value`.
     Set(&'a CStr),
-    /// Takes the variable of this name out.
+    /// Removes the variable of this name.
     Remove(&'a CStr),
 }
 
-/// What counts as ready.
+/// When a successor counts as ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Readiness {
-    /// The successor says so, with [`Net::ready`](crate::Net::ready) or by writing `READY=1` to the socket
-    /// whose number is in `LISTEN_READY_FD`. One that has said so and exits with status 0 was ready: it may have
-    /// handed over to a successor of its own. (Where there is a service manager it has failed.)
+    /// The successor reports with [`Net::ready`](crate::Net::ready), or by writing `READY=1` to the socket whose
+    /// number is in `LISTEN_READY_FD`.
+    ///
+    /// A successor that has reported and exits with status 0 was ready: it may have handed over to a successor of its
+    /// own. If there is a service manager, such a successor has failed.
     #[default]
     Reported,
-    /// The successor was executed: for programs that report nothing. They get no readiness socket.
+    /// The successor was executed. For programs that report nothing; they get no readiness socket.
     Executed,
-    /// The successor is still alive after this time: for programs that report nothing but fail early. They
-    /// get no readiness socket.
+    /// The successor is still alive after this time. For programs that report nothing but fail early; they get no
+    /// readiness socket.
     Alive(Duration),
 }
 
 /// Whose child the successor is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Parentage {
-    /// This process's. It collects a successor that fails, and knows its status.
+    /// A child of this process, which reaps a successor that fails and gets its exit status.
     Child,
-    /// This process's parent's, as this process is: a service manager stops, and collects, only children of
-    /// its own as it should. systemd sends SIGTERM and SIGKILL at once to a main process that is not.
+    /// A child of this process's parent, as this process is.
     ///
-    /// It cannot be waited for. That it ended shows on the pidfd; how it ended is known from Linux 6.15 on,
-    /// if its parent collects it, and else [`Failure::Vanished`] says that it is not. The init process of a
-    /// PID namespace has no siblings: there it becomes a child.
+    /// A service manager properly stops and reaps only its own children. For example, systemd sends SIGTERM and
+    /// SIGKILL at once to a main process that is not its child.
+    ///
+    /// This process cannot wait for a sibling. The sibling's pidfd becomes readable when it has ended. How it ended
+    /// is known from Linux 6.15 on, if its parent reaps it; otherwise the failure is [`Failure::Vanished`]. The init
+    /// process of a PID namespace has no siblings, so its successor becomes a child.
     #[doc(alias = "CLONE_PARENT")]
     Sibling,
 }
 
 impl<'a> Restart<'a> {
-    /// The launch again, with readiness reported.
+    /// Returns the default: the launch is repeated, and the successor reports that it is ready.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -124,37 +132,37 @@ impl<'a> Restart<'a> {
         }
     }
 
-    /// Runs this program.
+    /// Sets the program to run.
     #[must_use]
     pub const fn executable(mut self, executable: Executable<'a>) -> Self {
         self.executable = executable;
         self
     }
 
-    /// Replaces the arguments, the first included, which there has to be. They take the free slots of the launch's
-    /// table.
+    /// Replaces the arguments. There must be a first one, which is the program's name. The new arguments use the free
+    /// slots of the launch's table.
     #[must_use]
     pub const fn args(mut self, args: &'a [&'a CStr]) -> Self {
         self.args = Some(args);
         self
     }
 
-    /// Changes the successor's environment; the launch's own reads as before once the call is over.
+    /// Changes the successor's environment. The launch's own environment is restored when the call is over.
     #[must_use]
     pub const fn changes(mut self, changes: &'a [Change<'a>]) -> Self {
         self.changes = changes;
         self
     }
 
-    /// Chooses what counts as ready. Has no meaning for an exec in place.
+    /// Sets when a successor counts as ready. Has no meaning for an exec in place.
     #[must_use]
     pub const fn readiness(mut self, readiness: Readiness) -> Self {
         self.readiness = readiness;
         self
     }
 
-    /// Chooses whose child the successor is. By default it is a sibling where there is a service manager to
-    /// notify, and a child elsewhere. Has no meaning for an exec in place.
+    /// Sets whose child the successor is. By default it is a sibling if there is a service manager to notify, and a
+    /// child otherwise. Has no meaning for an exec in place.
     #[must_use]
     pub const fn parentage(mut self, parentage: Parentage) -> Self {
         self.parentage = Some(parentage);

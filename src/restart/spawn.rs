@@ -1,13 +1,12 @@
-//! Spawn: a second process that runs beside this one until it is ready.
+//! Spawn: starts a second process that runs beside this one until it is ready.
 //!
-//! The clone shares memory and suspends the calling thread alone, as vfork does: no page table is copied,
-//! however large the heap, and the error of a failing execve is there when the call returns. It goes on below the
-//! frames of that thread, and has no stack of its own: one in a frame would be touched, and so resident, as a whole,
-//! and one that is mapped takes two more system calls.
+//! The clone shares memory and suspends only the calling thread, as vfork does. So no page table is copied, however
+//! large the heap is, and the error of a failing execve is there when the call returns. The clone runs below the
+//! frames of the calling thread and has no stack of its own. A stack in a frame would be touched, and so resident, as
+//! a whole. A mapped stack costs two more system calls.
 //!
-//! In the predecessor nothing is duplicated; all moving of descriptors happens in the clone's copy of the table. Where
-//! memory is not shared after all, which is so under a user-mode emulator, the error comes through a pipe
-//! (`sys/emulator.rs`).
+//! Nothing is duplicated in the predecessor: all descriptors are moved in the clone's copy of the table. If memory is
+//! not shared after all, as under a user-mode emulator, the error comes through a pipe (`sys/emulator.rs`).
 #![allow(unsafe_code)]
 
 use super::child::become_successor;
@@ -28,9 +27,9 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 /// Waits for a child whose exit signal is not SIGCHLD; rustix has no name for it.
 const WCLONE: WaitIdOptions = WaitIdOptions::from_bits_retain(0x8000_0000);
 
-/// Starts the successor. If this fails, everything is as before and there is no second process.
+/// Starts the successor. If this fails, there is no second process, and nothing has changed.
 ///
-/// `main_pid` is the hand-over of the main PID that this restart is part of, where there is a service manager.
+/// `main_pid` is the hand-over of the main PID that this restart belongs to, if there is a service manager.
 pub(crate) fn spawn(
     launch: LaunchView<'_>,
     restart: &Restart<'_>,
@@ -57,7 +56,7 @@ pub(crate) fn spawn(
         let cloned = match parentage {
             Parentage::Child => clone(Kin::Child),
             Parentage::Sibling => match clone(Kin::Sibling) {
-                // The init process of a PID namespace, which has no siblings.
+                // This is the init process of a PID namespace, which has no siblings.
                 Err(Errno::INVAL) => {
                     parentage = Parentage::Child;
                     clone(Kin::Child)
@@ -65,7 +64,7 @@ pub(crate) fn spawn(
                 other => other,
             },
         };
-        // The mask was the thread's own a moment ago; there is nothing in it to refuse.
+        // The mask was the thread's own a moment ago, so the kernel has nothing to refuse in it.
         let _ = sys::restore_signals(mask);
         let cloned = cloned.map_err(|errno| Error::call(Operation::Clone, errno))?;
         match (cloned.answer, collect(&cloned)) {
@@ -86,8 +85,10 @@ pub(crate) fn spawn(
     Ok(Successor::new(pid, pidfd, parentage, socket, restart.readiness, main_pid))
 }
 
-/// The pidfd of a successor that the kernel gave none for: an older one, or an emulator. Without it nobody could tell
-/// the successor from another process, so if there is none to be had the restart has failed.
+/// Opens the pidfd of a successor, for an old kernel or an emulator that gave none with the clone.
+///
+/// Without a pidfd no process could distinguish the successor from another one. So if none can be opened, the restart
+/// has failed.
 #[cold]
 #[inline(never)]
 fn open_pidfd(pid: Pid) -> Result<OwnedFd, Error> {
@@ -98,7 +99,8 @@ fn open_pidfd(pid: Pid) -> Result<OwnedFd, Error> {
     })
 }
 
-/// The signal that killed a clone that somebody else collects, if they do so at once and the kernel tells.
+/// Returns the signal that killed a clone whose parent is another process, if the parent reaps it at once and the
+/// kernel reports it. Returns 0 otherwise.
 #[cold]
 #[inline(never)]
 fn killed_by<R>(cloned: &Cloned<R>) -> i32 {
@@ -108,19 +110,20 @@ fn killed_by<R>(cloned: &Cloned<R>) -> i32 {
     }
 }
 
-/// Collects a clone that ended without executing; the signal that killed it, or 0 if none did. Until it executes, its
-/// exit signal is 0, and afterwards SIGCHLD: the kernel's `__WCLONE` tells the two apart, so a successor that
-/// was executed is not found here, alive or not. A sibling is its parent's to collect.
+/// Reaps a clone that ended without executing. Returns the signal that killed it, or 0 if none did.
+///
+/// The exit signal of the clone is 0 until it executes, and SIGCHLD afterwards. The kernel's `__WCLONE` distinguishes
+/// the two, so a successor that was executed is not found here, alive or not. Only its parent can reap a sibling.
 fn collect<R>(cloned: &Cloned<R>) -> Option<i32> {
     let pidfd = cloned.pidfd.as_ref().map(AsFd::as_fd);
     let pid = Pid::from_raw(cloned.id)?;
     loop {
         let id = pidfd.map_or(WaitId::Pid(pid), WaitId::PidFd);
         match rustix::process::waitid(id, WaitIdOptions::EXITED | WCLONE) {
-            // With an exit status: one that has memory of its own, and answered there.
+            // The clone may have an exit status: it has memory of its own, and answered there.
             Ok(status) => return Some(status?.terminating_signal().unwrap_or(0)),
             Err(Errno::INTR) => {}
-            // Executed, or collected by somebody else.
+            // The clone was executed, or another process reaped it.
             Err(_) => return None,
         }
     }

@@ -1,8 +1,8 @@
-//! The successor, seen from the predecessor: is it ready, has it failed, and how.
+//! The successor, seen from the predecessor: whether it is ready, whether it has failed, and how.
 //!
-//! Everything is learned from two descriptors, the pidfd and the readiness socket, which an event loop can
-//! poll beside its own. A successor that fails is collected here, before its failure is told, so none is
-//! left as a zombie; no handler of SIGCHLD and no thread is needed.
+//! Everything is learned from three descriptors: the pidfd, the readiness socket and the manager's barrier. An event
+//! loop can poll them beside its own. A successor that fails is reaped here before its failure is returned, so it
+//! does not stay a zombie. No handler of SIGCHLD and no thread is needed.
 
 use super::progress::{Outcome, Patience, Progress, Step, Track, Unsettled, Watch};
 use super::{Parentage, Readiness};
@@ -20,11 +20,14 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 /// The process that [`Net::spawn`](crate::Net::spawn) started.
 ///
-/// In the order in which they are called: [`Successor::poll`] in an event loop, when one of [`Successor::fds`] is readable;
-/// or [`Successor::wait_ready`] in a program that has nothing else to do. [`Successor::kill`] ends a successor that is not
-/// wanted any more.
+/// The methods in the order in which they are called:
 ///
-/// The [`Net`](crate::Net) keeps it. When that is dropped the process goes on, and nobody learns what becomes of it.
+/// 1. [`Successor::poll`] in an event loop, when one of [`Successor::fds`] is readable. Or [`Successor::wait_ready`]
+///    in a program that has nothing else to do.
+/// 2. [`Successor::kill`] ends a successor that is not wanted any more.
+///
+/// The [`Net`](crate::Net) holds the successor. When the `Net` is dropped, the successor goes on, and its outcome is
+/// not reported to any process.
 ///
 /// ```no_run
 /// # use gracenet::{Failure, Launch, Net, Progress};
@@ -44,13 +47,13 @@ pub struct Successor {
     parentage: Parentage,
     socket: Option<OwnedFd>,
     track: Track,
-    /// When it has lived for as long as it was to.
+    /// The time at which a successor that only has to stay alive counts as ready.
     proven: Deadline,
     main_pid: Option<MainPid>,
 }
 
 impl AsFd for Successor {
-    /// The pidfd: readable once it has ended.
+    /// Returns the pidfd, which is readable once the successor has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
@@ -80,14 +83,14 @@ impl Successor {
         Self { pid, pidfd, parentage, socket, track, proven, main_pid }
     }
 
-    /// Looks, without waiting, how far the successor has got. For an event loop: call it when one of
-    /// [`Successor::fds`] is readable or hangs up.
+    /// Returns how far the successor has got, without waiting. For an event loop: call it when one of
+    /// [`Successor::fds`] is readable or becomes ready with `POLLHUP`.
     ///
-    /// Where there is a service manager, this tells it that the successor is the main process now, or that there is
-    /// none and why. A successor is [`Progress::Ready`] once the manager has confirmed it.
+    /// If there is a service manager, this call tells the manager that the successor is the main process now, or that
+    /// the restart failed and why. The result is [`Progress::Ready`] once the manager has confirmed the successor.
     ///
-    /// It waits in two cases. Where a successor closed the readiness socket, it waits 100 ms at most for the exit
-    /// status; where the manager's socket is full, no longer than the notifier's timeout.
+    /// The call waits in two cases. If the successor closed the readiness socket, it waits 100 ms at most for the
+    /// exit status. If the manager's socket is full, it waits no longer than the notifier's timeout.
     ///
     /// # Errors
     ///
@@ -107,8 +110,9 @@ impl Successor {
         self.wait_until(&mut Deadline::after(timeout))
     }
 
-    /// Waits until the successor is ready, for `timeout` at most, and kills one that has not reported by then. The
-    /// answer is [`Progress::Ready`], or [`Progress::Unsettled`] with a successor that is in flight still.
+    /// Waits until the successor is ready, for `timeout` at most, and kills it if it has not reported by then.
+    ///
+    /// Returns [`Progress::Ready`], or [`Progress::Unsettled`] with a successor that is still in flight.
     ///
     /// # Errors
     ///
@@ -123,11 +127,11 @@ impl Successor {
         Ok(found)
     }
 
-    /// Kills a successor that has not reported, and reaps it; returns whether it did. A successor that has just ended by
-    /// itself is reaped too, and failed for its own reason.
+    /// Kills a successor that has not reported, and reaps it. Returns whether the successor was ended.
     ///
-    /// A successor that is known to have failed is left alone. So is one that is ready, also where nobody has looked
-    /// yet or the service manager does not know: look with [`Successor::poll`].
+    /// A successor that has just ended by itself is reaped too, and failed for its own reason. A successor that is
+    /// known to have failed is left alone. So is a successor that is ready, even if that was not noticed yet or the
+    /// service manager has not confirmed it. Call [`Successor::poll`] then.
     ///
     /// # Errors
     ///
@@ -145,48 +149,52 @@ impl Successor {
         }
     }
 
-    /// Ends the successor for this reason, unless its report is there; what has become of it then.
+    /// Ends the successor for this reason, unless its report is there. Returns its progress after that.
     pub(crate) fn give_up(&mut self, failure: Failure) -> Result<Progress, Failure> {
         self.track.give_up(failure);
         let mut never = Deadline::NEVER;
         self.advance(&mut never)
     }
 
-    /// Its process ID.
+    /// Returns the successor's process ID.
     #[must_use]
     pub const fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Whose child it is.
+    /// Returns whose child the successor is.
     #[must_use]
     pub const fn parentage(&self) -> Parentage {
         self.parentage
     }
 
-    /// Its pidfd: readable once it has ended.
+    /// Returns the successor's pidfd, which is readable once it has ended.
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
 
-    /// This process's end of the readiness socket: readable once there is something to learn from
-    /// [`Successor::poll`]. `None` for a successor that is not expected to report.
+    /// Returns this process's end of the readiness socket. Call [`Successor::poll`] when it is readable.
+    ///
+    /// Returns `None` for a successor that is not expected to report.
     #[must_use]
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.socket.as_ref().map(AsFd::as_fd)
     }
 
-    /// The descriptor that hangs up when the service manager has confirmed the successor as the main process. `None`
-    /// where there is no manager.
+    /// Returns the descriptor that becomes readable with `POLLHUP` when the service manager has confirmed the
+    /// successor as the main process.
+    ///
+    /// Returns `None` if there is no manager.
     #[must_use]
     pub fn barrier(&self) -> Option<BorrowedFd<'_>> {
         self.main_pid.as_ref().map(MainPid::barrier)
     }
 
-    /// Returns the descriptors to poll for reading, two at most; call [`Successor::poll`] when one of them is readable or
-    /// hangs up. The set changes, so fetch it again after each call. It is empty once the successor is no longer in
-    /// flight.
+    /// Returns the descriptors to poll for reading, two at most. Call [`Successor::poll`] when one of them is
+    /// readable or hung up.
+    ///
+    /// The set changes, so fetch it again after each call. It is empty once the successor is no longer in flight.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let fds = match self.track.watch() {
             Watch::EndAndReport => [Some(self.pidfd()), self.socket()],
@@ -197,7 +205,7 @@ impl Successor {
         fds.into_iter().flatten()
     }
 
-    /// All its descriptors, whether they have something to tell or not.
+    /// Returns all descriptors of the successor, whether they are polled now or not.
     pub(crate) fn open_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         [Some(self.pidfd()), self.socket(), self.barrier()].into_iter().flatten()
     }
@@ -209,7 +217,7 @@ impl Successor {
         self.track.is_in_flight()
     }
 
-    /// Returns whether it was seen to be ready, and confirmed by the service manager where there is one.
+    /// Returns whether the successor was seen to be ready, and confirmed by the service manager if there is one.
     #[must_use]
     pub const fn is_ready(&self) -> bool {
         self.track.is_ready()
@@ -253,7 +261,7 @@ impl Successor {
         self.advance(deadline)
     }
 
-    /// Takes the steps of the machine until there is none left; `deadline` is that of what is said to the manager.
+    /// Does the steps of the machine until there is none left. `deadline` is for the messages to the manager.
     fn advance(&mut self, deadline: &mut Deadline) -> Result<Progress, Failure> {
         loop {
             let outcome = match self.track.step() {
@@ -269,7 +277,7 @@ impl Successor {
         }
     }
 
-    /// The steps of a successor that fails.
+    /// Does a step of a successor that fails.
     #[cold]
     #[inline(never)]
     fn take_rare(&mut self, step: Step) -> Outcome {
@@ -312,11 +320,11 @@ impl Successor {
         }
     }
 
-    /// Reaps a successor that is not in flight any more and has ended since, so that it does not stay a zombie.
+    /// Reaps a successor that is no longer in flight and has ended since, so that it does not stay a zombie.
     pub(crate) fn reap(&self) {
         if !self.is_in_flight() && self.parentage == Parentage::Child {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-            // Reaped before, as a rule, if it has failed.
+            // If the successor has failed, it was usually reaped before.
             let _ = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options);
         }
     }
@@ -329,7 +337,8 @@ impl Successor {
 
     fn send_kill(&self) -> Result<(), Error> {
         let killed = match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
-            // A filter. Nobody else gets the number of a child before it is reaped, which happens here.
+            // The error comes from a seccomp filter. No other process gets the number of a child before it is reaped,
+            // which happens here.
             Err(Errno::NOSYS | Errno::PERM) if self.parentage == Parentage::Child => {
                 rustix::process::kill_process(self.pid, Signal::KILL)
             }
@@ -360,13 +369,13 @@ impl Successor {
                         None => status.terminating_signal().map(Exit::Signal),
                     });
                 }
-                // A tracer collects it first, and no descriptor shows when.
+                // A tracer reaps it first, and no descriptor becomes readable then.
                 Ok(None) => {
                     let mut moment = Deadline::after(Duration::from_millis(1));
                     poll_until([(self.pidfd.as_fd(), PollFlags::empty())], &mut moment)?;
                 }
                 Err(Errno::INTR) => {}
-                // Somebody else was first.
+                // Another waiter was first.
                 Err(Errno::CHILD) => return pidfd::exit(self.pidfd.as_fd(), Patience::LAST_BREATH),
                 Err(errno) => return Err(Error::call_on(Operation::Waitid, self.pidfd.as_raw_fd(), errno)),
             }
