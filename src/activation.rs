@@ -48,7 +48,7 @@ pub struct Variables<'e> {
 pub struct Activation<'e> {
     /// How many descriptors there are, from [`FIRST_FD`] on.
     pub count: usize,
-    /// Their names as they stand in `LISTEN_FDNAMES`; `None` if each is [`UNKNOWN`].
+    /// Their names as in `LISTEN_FDNAMES`; `None` if each is [`UNKNOWN`].
     joined: Option<&'e str>,
     /// The number of the readiness socket.
     pub ready_fd: Option<i32>,

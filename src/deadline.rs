@@ -9,7 +9,7 @@ use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 
 impl Moment {
-    /// Returns the moment that it is. Reads the clock by a system call.
+    /// Returns the present moment. Reads the clock with a system call.
     #[must_use]
     pub fn now() -> Self {
         Self::at(now())

@@ -44,7 +44,7 @@ pub fn is_fifo(fd: impl AsFd, path: Option<&CStr>) -> Result<bool, Error> {
 }
 
 /// Returns whether `fd` is a regular file or a character device. If `path` is given, `fd` must be the file at that
-/// path, or the device that the path stands for.
+/// path, or the device that the path names.
 ///
 /// # Errors
 ///
@@ -144,7 +144,7 @@ impl<'a> SocketQuery<'a> {
         self
     }
 
-    /// Matches only a socket that listens, or only one that does not.
+    /// Matches only a socket that listens, or only a socket that does not.
     #[doc(alias = "SO_ACCEPTCONN")]
     pub const fn listening(mut self, listening: bool) -> Self {
         self.listening = Some(listening);

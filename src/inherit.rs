@@ -97,8 +97,8 @@ unsafe fn inspect<const N: usize>(
     own_fd: Option<RawFd>,
     table: &mut InheritedTable<N>,
 ) -> Result<Option<Predecessor>, Error> {
-    // Whether all sockets so far are listeners. While they are, each is asked for it here and not when it is claimed:
-    // a second call on a socket costs half as much while the kernel's data of it is in the caches.
+    // Whether all sockets so far are listeners. While they are, each is asked for it here and not when it is claimed.
+    // A second call on a socket costs half as much while the kernel's data of it is in the caches.
     let mut all_listen = true;
     for (fd, name) in (first..=RawFd::MAX).zip(activation.names()) {
         if own_fd == Some(fd) {

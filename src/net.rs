@@ -71,7 +71,8 @@ pub struct Net<const N: usize> {
     pub(crate) owed: Owed,
 }
 
-/// Whether [`Net::inherit_with`] was called, and how it ended. `Fresh` is zero for the reason that [`Slot`] has.
+/// Whether [`Net::inherit_with`] was called, and how it ended. `Fresh` is zero for the reason that
+/// [`Slot`](crate::slot::Slot) has.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug)]
 enum State {
@@ -301,6 +302,8 @@ impl<const N: usize> Net<N> {
     }
 
     #[allow(unsafe_code, reason = "adoption")]
+    /// Adopts the inherited descriptors, without a look at the state.
+    ///
     /// # Safety
     ///
     /// - As for [`Net::inherit`].

@@ -288,7 +288,7 @@ mod tests {
             (&[9, 3, 4], &[Move { from: 4, to: 5 }, Move { from: 3, to: 4 }, Move { from: 9, to: 3 }]),
             // A circle.
             (&[4, 3], &[Park { from: 3 }, Move { from: 4, to: 3 }, Unpark { to: 4 }]),
-            // A circle around one that is in its place.
+            // A circle around a source that is in its place.
             (&[5, 4, 3], &[Keep { fd: 4 }, Park { from: 3 }, Move { from: 5, to: 3 }, Unpark { to: 5 }]),
         ] {
             assert_eq!(steps(numbers), expected, "{numbers:?}");

@@ -112,7 +112,7 @@ pub(crate) fn refuse_reports(socket: BorrowedFd<'_>) -> Result<(), Error> {
     }
 }
 
-/// Sends `GIVEN_UP=1` to the process that has the successor's end: usually one that the successor left behind.
+/// Sends `GIVEN_UP=1` to the process that has the successor's end: usually a process that it left behind.
 pub(crate) fn give_up(socket: BorrowedFd<'_>) {
     // The send fails if no process has the other end, and then there is none to inform.
     let _ = rustix::net::send(socket, b"GIVEN_UP=1", SendFlags::NOSIGNAL | SendFlags::DONTWAIT);

@@ -1,4 +1,4 @@
-//! Reads addresses, and finds the fault of one that cannot be read.
+//! Reads addresses, and finds the fault of an address that cannot be read.
 //!
 //! This module resolves no name and makes no system call.
 

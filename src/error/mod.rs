@@ -49,7 +49,7 @@ pub enum Error {
     Variable {
         /// Which variable.
         variable: Variable,
-        /// What is wrong with its value.
+        /// The fault of its value.
         fault: Fault,
     },
     /// A descriptor that the variables promise is not open.
@@ -109,7 +109,7 @@ pub enum Error {
     Message {
         /// Which of the message's assignments, counted from 0.
         position: usize,
-        /// What is wrong with the assignment.
+        /// The fault of the assignment.
         fault: MessageFault,
     },
     /// The program was not found in `PATH`, which holds an empty or a relative element. Such an element is refused.
@@ -258,7 +258,7 @@ impl Table {
     }
 }
 
-/// What is wrong with the value of a variable.
+/// The fault of a variable's value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Fault {
@@ -295,7 +295,7 @@ impl Variable {
     }
 }
 
-/// What is wrong with an address.
+/// The fault of an address that cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum AddressFault {
@@ -353,7 +353,7 @@ impl AddressFault {
     }
 }
 
-/// What is wrong with a name.
+/// The fault of a name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum NameFault {
@@ -375,7 +375,7 @@ impl fmt::Display for NameFault {
     }
 }
 
-/// What is wrong with a message to the service manager.
+/// The fault of a message to the service manager.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum MessageFault {

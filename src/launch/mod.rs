@@ -44,7 +44,7 @@ use stack::read_privileged;
 ///
 /// `ARGS` and `VARS` are the capacities of the two pointer tables. Each counts the null pointer that ends the table;
 /// a slot is one pointer. Make the table of variables larger than the environment: a restart adds up to five
-/// variables, and those that its caller adds. Make the table of arguments twice as large if a restart is to replace
+/// variables, and its caller may add others. Make the table of arguments twice as large if a restart is to replace
 /// the arguments.
 ///
 /// The working directory is held open, so a restart finds it again after it was renamed. Capture the launch after
@@ -241,7 +241,7 @@ impl<const ARGS: usize, const VARS: usize> Launch<ARGS, VARS> {
         environ::var(self.vars.as_view(), name)
     }
 
-    /// Returns whether the start was privileged: set-user-ID or set-group-ID, or one that gave capabilities.
+    /// Returns whether the start was privileged: set-user-ID or set-group-ID, or capabilities were given.
     ///
     /// Such a process must not trust its starter. So the activation variables are ignored, and a restart needs to be
     /// given the program to run.
@@ -320,7 +320,7 @@ mod tests {
     use super::*;
     use std::vec::Vec as StdVec;
 
-    /// An initial stack: argc, argv, envp, auxiliary vector.
+    /// Returns an initial stack: argc, argv, envp, auxiliary vector.
     pub(super) fn stack(
         args: &[&'static CStr],
         vars: &[&'static CStr],

@@ -14,8 +14,8 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-/// Opens a fresh socket for `endpoint`. If a step fails, this call closes what it opened, removes a path that it
-/// bound, and changes nothing else, except that a stale path that was to be replaced may be gone.
+/// Opens a fresh socket for `endpoint`. If a step fails, this call closes what it opened and removes a path that it
+/// bound. It changes nothing else, except that a stale path that was to be replaced may be gone.
 pub(crate) fn open(endpoint: &Endpoint<'_>, options: &ListenOptions<'_>) -> Result<OwnedFd, Error> {
     match endpoint.address {
         Address::Path(path) => open_path(endpoint, path, options),

@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(text(&[longest], 0).as_deref(), Ok("EXTEND_TIMEOUT_USEC=18446744073709551614"));
     }
 
-    /// Byte by byte: what a line for people, a descriptor's name and a private key may hold.
+    /// Checks byte by byte what a line for people, a descriptor's name and a private key may hold.
     #[test]
     fn each_byte_is_let_through_or_named() {
         for byte in 0..=127_u8 {
@@ -393,7 +393,7 @@ mod tests {
         }
     }
 
-    /// Two assignments are the one, a newline, the other: whichever they are, and if they are the same.
+    /// Checks that two assignments are rendered as the first, a newline and the second, also if they are the same.
     #[test]
     fn a_newline_stands_between_any_two() {
         let all = [

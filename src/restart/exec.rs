@@ -65,7 +65,7 @@ pub(crate) fn exec(
         let _ = sys::restore_signals(mask);
         cloned.map_err(|errno| Error::call(Operation::Clone, errno))
     })?;
-    // Only a filter's SECCOMP_RET_KILL_THREAD kills one thread and not its process.
+    // Only a seccomp filter's SECCOMP_RET_KILL_THREAD kills one thread and not its process.
     Err(cloned.answer.unwrap_or(Error::Killed { signal: Signal::SYS.as_raw() }))
 }
 

@@ -210,8 +210,8 @@ impl Successor {
         [Some(self.pidfd()), self.socket(), self.barrier()].into_iter().flatten()
     }
 
-    /// Returns whether the outcome is still open. A successor that is ready counts as open until the service manager has
-    /// confirmed it.
+    /// Returns whether the outcome is still open. A successor that is ready counts as open until the service manager
+    /// has confirmed it.
     #[must_use]
     pub const fn is_in_flight(&self) -> bool {
         self.track.is_in_flight()

@@ -77,8 +77,8 @@ pub(super) unsafe fn syscall(nr: usize, args: [usize; 6]) -> isize {
 ///
 /// # Safety
 ///
-/// - The arguments give the new task a stack of its own, its top aligned to 16 bytes; or none, and have the calling
-///   one wait, below whose frames it goes on.
+/// - The arguments give the new task a stack of its own, its top aligned to 16 bytes. Or they give it none, and have
+///   the calling task wait: the new task then runs below the frames of the calling task.
 /// - `entry` never returns, and everything it reaches through `data` outlives the new task's use of it.
 #[inline]
 pub(super) unsafe fn clone_into(
@@ -89,7 +89,7 @@ pub(super) unsafe fn clone_into(
 ) -> isize {
     let [a, b, c, d, e] = args;
     let ret;
-    // SAFETY: r0 is 0 only in the new task, which is on a stack that nobody else uses, and never reaches the end of
+    // SAFETY: r0 is 0 only in the new task, which is on a stack that nothing else uses, and never reaches the end of
     // the block, so the registers it clobbers are its own; both frame pointers end its chain of frames.
     unsafe {
         asm!(

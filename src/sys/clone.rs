@@ -10,32 +10,33 @@ use core::mem::MaybeUninit;
 use rustix::fd::{FromRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
-/// What a clone shares with the process that makes it.
+/// The relation of a clone to the process that makes it, and what the two share.
 #[derive(Debug)]
 pub(crate) enum Kin<'s> {
-    /// A new process: memory until it executes or exits; handlers are its own, and default. This process is
-    /// its parent.
+    /// A new process, with this process as its parent. It shares memory until it executes or exits. Its handlers are
+    /// its own, and default.
     ///
-    /// It goes on below the calling thread's frames, where nobody is meanwhile, as vfork has it. A stack of its own
-    /// would be the caller's to find: in a frame, where all of it is touched, or by two more system calls.
+    /// It goes on below the calling thread's frames, which no code uses meanwhile, as with vfork. For a stack of its
+    /// own the caller would have to provide memory. A stack in a frame would be touched as a whole, and any other
+    /// would need two more system calls.
     Child,
-    /// The same with this process's parent as its parent, which the init process of a PID namespace cannot
-    /// make: `EINVAL`.
+    /// A new process like [`Kin::Child`], with this process's parent as its parent. The init process of a PID
+    /// namespace cannot make one: `EINVAL`.
     Sibling,
-    /// A thread of this process that nobody knows: memory, handlers, what semop(2) is to undo and the PID, but
-    /// not descriptors and not the working directory. When it executes, the program is replaced; when it exits,
-    /// nothing was. It runs on this stack.
+    /// A thread of this process that no other code knows of, on this stack. It shares memory, handlers, what semop(2)
+    /// is to undo and the PID, but not the descriptors and the working directory. When it executes, the program is
+    /// replaced. When it exits, the process goes on as before.
     Thread(&'s mut [MaybeUninit<u8>]),
 }
 
 /// A clone that ran, and has executed a program or ended.
 #[derive(Debug)]
 pub(crate) struct Cloned<R> {
-    /// Its ID, as the calling process sees it.
+    /// The clone's ID, as the calling process sees it.
     pub(crate) id: i32,
-    /// Its pidfd, if it is a process and the kernel gave one.
+    /// The clone's pidfd, if it is a process and the kernel gave one.
     pub(crate) pidfd: Option<OwnedFd>,
-    /// What its body answered. One that executed a program, or was killed, gave no answer.
+    /// The result of the clone's body. There is none if the clone executed a program, or was killed.
     pub(crate) answer: Option<R>,
 }
 
@@ -53,24 +54,26 @@ struct CloneArgs {
     tls: u64,
 }
 
-/// Clones, runs `body` in the clone, and returns once the clone has executed a program or ended.
-/// Only the calling thread waits, and no page table is copied. `clone3` first; where the kernel or a filter
-/// does not know it, `clone` with the same flags; where an emulator refuses those, what it does not refuse.
+/// Clones, runs `body` in the clone, and returns once the clone has executed a program or ended. Only the calling
+/// thread waits, and no page table is copied.
 ///
-/// What `body` answers is there when this returns, whether memory was shared or not. What it writes to `data`
-/// may not be.
+/// It first tries `clone3`. If the kernel or a seccomp filter refuses that, it tries `clone` with the same flags. If
+/// an emulator refuses those, it uses flags that the emulator accepts.
+///
+/// The result of `body` is there when this returns, whether memory was shared or not. The data that `body` writes to
+/// `data` may not be.
 ///
 /// # Errors
 ///
-/// - What clone(2) answers: there is no new task, and `body` did not run.
+/// - The error of clone(2): there is no new task, and `body` did not run.
 ///
 /// # Safety
 ///
-/// - The signals of [`Mask::ALL`] are blocked in the calling thread.
-/// - `body` calls nothing but the methods of [`Task`] and code that makes no system call, does not allocate,
-///   does not panic and uses no thread-local; it needs no more stack than there is. (Where that is the calling
-///   thread's, and ends, the fault kills the clone; before Linux 5.16, whose core dumps end everybody who shares the
-///   memory, the calling process too.)
+/// - The signals of [`Mask::ALL`](super::Mask::ALL) are blocked in the calling thread.
+/// - `body` calls nothing but the methods of [`Task`] and code that makes no system call, does not allocate, does not
+///   panic and uses no thread-local. It needs no more stack than there is. If the stack is the calling thread's and
+///   ends, the fault kills the clone. Before Linux 5.16 it kills the calling process too, because core dumps there
+///   end every process that shares the memory.
 /// - If the clone is a process, `body` closes and replaces no descriptor from `free` on that it did not make.
 pub(crate) unsafe fn clone_and_run<T, R: Copy>(
     mut what: Kin<'_>,
@@ -79,22 +82,22 @@ pub(crate) unsafe fn clone_and_run<T, R: Copy>(
     body: fn(&Task, &mut T) -> R,
 ) -> Result<Cloned<R>, Errno> {
     let mut pidfd: c_int = -1;
-    // A process ends as processes do: an emulator takes a lock for the end of a thread, which in a fork may be
-    // held for ever.
+    // A process ends as processes do: for the end of a thread an emulator takes a lock, which in a fork may be held
+    // for ever.
     let exit = if matches!(what, Kin::Thread(_)) { nr::EXIT } else { nr::EXIT_GROUP };
     let mut job = Job { body, data, exit, reset_handlers: false, unshares: false, pipe: None, answer: None };
-    // The exit signal stays 0 until the clone executes (execve makes it SIGCHLD), so a clone that fails to
-    // is seen by nobody's handler and collected by nobody's wait but ours, which asks for it (__WALL).
+    // The exit signal stays 0 until the clone executes, when execve makes it SIGCHLD. So no handler sees a clone that
+    // fails to execute, and no wait reaps it except ours, which asks for it (__WALL).
     let process = CLONE_VM | CLONE_VFORK | CLONE_PIDFD;
     let (flags, clear, stack) = match &mut what {
         Kin::Child => (process, CLONE_CLEAR_SIGHAND, None),
         Kin::Sibling => (process | CLONE_PARENT, CLONE_CLEAR_SIGHAND, None),
-        // What semop(2) is to undo at the end of the process survives an execve, if who executes shares it.
+        // The semop(2) undo list of the process survives an execve, if the executing task shares it.
         Kin::Thread(stack) => {
             (CLONE_VM | CLONE_VFORK | CLONE_THREAD | CLONE_SIGHAND | CLONE_SYSVSEM, 0, Some(stack))
         }
     };
-    // Two zeros are the calling thread's own, below its frames.
+    // Two zeros mean the calling thread's own stack, below its frames.
     let (bottom, top) = stack.map_or((0, 0), |stack| {
         let bottom = stack.as_mut_ptr() as usize;
         (bottom, (bottom + stack.len()) & !15)
@@ -111,7 +114,8 @@ pub(crate) unsafe fn clone_and_run<T, R: Copy>(
     // has stopped using memory; `job` and all it refers to live in those frames. `enter` never returns.
     let ret = unsafe { arch::clone_into(nr::CLONE3, args, enter::<T, R>, (&raw mut job).cast()) };
     let ret = match result(ret) {
-        // ENOSYS: Linux 5.2, or a filter. EPERM: a filter. EINVAL: CLONE_CLEAR_SIGHAND before Linux 5.5.
+        // ENOSYS: Linux 5.2, or a seccomp filter. EPERM: a seccomp filter. EINVAL: CLONE_CLEAR_SIGHAND before Linux
+        // 5.5.
         Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => {
             job.reset_handlers = clear != 0;
             let args = [flags as usize, top, &raw mut pidfd as usize, 0, 0];
@@ -132,7 +136,7 @@ pub(crate) unsafe fn clone_and_run<T, R: Copy>(
     let pidfd = unsafe { (&raw const pidfd).read_volatile() };
     Ok(Cloned {
         id: ret? as i32,
-        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+        // SAFETY: the kernel has just made this descriptor for us, and nothing else owns it.
         pidfd: (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) }),
         answer: job.answer,
     })
@@ -146,8 +150,8 @@ mod tests {
     use core::ffi::c_void;
     use rustix::process::Signal;
 
-    /// What the clone finds by raw calls is what rustix finds. Its stack is its own, or below its caller's frames, and
-    /// aligned as the compiler expects it.
+    /// Checks that a clone finds by raw calls what rustix finds. Its stack is its own, or below its caller's frames,
+    /// and aligned as the compiler expects it.
     #[test]
     fn a_clone_knows_its_process() {
         #[derive(Clone, Copy)]
@@ -163,7 +167,7 @@ mod tests {
             #[repr(align(16))]
             struct Aligned(u8);
             let aligned = Aligned(0);
-            // The address, of which the compiler would else know that it is what it has to be.
+            // The address, hidden from the compiler, which would otherwise know what it has to be.
             let local = core::hint::black_box(&raw const aligned.0).addr();
             let pid = task.pid();
             let id = task.pidfd_id(pid);
@@ -193,14 +197,15 @@ mod tests {
         }
     }
 
-    /// What a function that calls no other keeps below the stack pointer, where the ABI of x86_64 lets it, is not the
-    /// clone's to write to, which goes on there. It keeps something there where all of this is inlined: `--release`.
+    /// Checks that a clone leaves the red zone alone, where it goes on below the calling frames. The ABI of x86_64
+    /// lets a function that calls no other keep data below the stack pointer. Such data exists only if all of this is
+    /// inlined: `--release`.
     #[test]
     fn a_clone_spares_the_red_zone() {
         unsafe extern "C" fn end(_: *mut c_void) -> ! {
             let mut frame = [0; 32];
             for word in &mut frame {
-                // SAFETY: a word of this frame, which is written to although nobody reads it.
+                // SAFETY: a word of this frame, which is written to although nothing reads it.
                 unsafe { core::ptr::from_mut(word).write_volatile(usize::MAX) };
             }
             loop {

@@ -1,6 +1,6 @@
 //! The job: what a clone runs, whichever call made it, and the flags of those calls.
 //!
-//! [`enter`] is where every clone begins. This module calls the methods of [`Task`] and the end of the clone, nothing else:
+//! Every clone begins in [`enter`]. This module calls only the methods of [`Task`] and the call that ends the clone:
 //! no libc, no allocation, no panic, no thread-local.
 
 use super::{Task, arch};
@@ -19,16 +19,16 @@ pub(super) const CLONE_SYSVSEM: u64 = 0x4_0000;
 pub(super) const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 pub(super) const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 
-/// What the clone finds in memory, be it shared or a copy.
+/// The data that the clone finds in memory, shared or copied.
 pub(super) struct Job<'d, T, R> {
     pub(super) body: fn(&Task, &mut T) -> R,
     pub(super) data: &'d mut T,
     /// The call that ends the clone.
     pub(super) exit: usize,
     pub(super) reset_handlers: bool,
-    /// Whether the clone has yet to leave what it shares.
+    /// Whether the clone still has to leave what it shares.
     pub(super) unshares: bool,
-    /// Where the answer goes too, if memory may be a copy.
+    /// The pipe for the answer, if memory may be a copy.
     pub(super) pipe: Option<AnswerPipe>,
     pub(super) answer: Option<R>,
 }
@@ -40,7 +40,7 @@ pub(super) struct AnswerPipe {
     pub(super) free: RawFd,
 }
 
-/// Where the clone begins, with no frame to return to.
+/// Runs the job in the clone, which begins here with no frame to return to.
 pub(super) unsafe extern "C" fn enter<T, R: Copy>(job: *mut c_void) -> ! {
     let task = Task(());
     // SAFETY: `clone_and_run` passed a pointer to its `Job<T, R>`, and does not touch it while the clone does.
@@ -52,13 +52,13 @@ pub(super) unsafe extern "C" fn enter<T, R: Copy>(job: *mut c_void) -> ! {
     }
 }
 
-/// Runs the body and leaves its answer; there is none if what an emulator makes necessary did not succeed.
+/// Runs the body and stores its answer. There is none if the calls that an emulator needs failed.
 fn run<T, R: Copy>(task: &Task, job: &mut Job<'_, T, R>) {
     if job.reset_handlers {
         task.reset_handlers();
     }
     let pipe = match job.pipe {
-        // The body needs room above this number too, so where there is none it would not have succeeded.
+        // The body needs descriptors above this number too. If there are none, it would not have succeeded.
         Some(AnswerPipe { fd, free }) => match task.duplicate_above(fd, free) {
             Ok(fd) => Some(fd),
             Err(_) => return,

@@ -1,8 +1,7 @@
-//! The system calls that rustix does not offer, or not in a form that costs as little, and the clone that restarts are
-//! made of.
+//! The system calls that rustix does not offer, or offers only in a costlier form, and the clone that restarts use.
 //!
-//! Two kinds of functions live here. Free functions are called by the process itself. The methods of [`Task`] are
-//! called between clone and execve, where memory is shared with a suspended thread of the predecessor: they make raw
+//! This module has two kinds of functions. The process itself calls the free functions. The methods of [`Task`] are
+//! called between clone and execve, where memory is shared with a suspended thread of the predecessor. They make raw
 //! system calls and nothing else.
 //!
 //! | module | holds |
@@ -11,7 +10,7 @@
 //! | `clone` | a process or a thread that runs until it executes a program |
 //! | `task` | calls of that process or thread |
 //! | `job` | what a clone runs, and the flags that make it |
-//! | `emulator` | the clones that a user-mode emulator takes |
+//! | `emulator` | the clones that a user-mode emulator accepts |
 //! | one for each architecture | `syscall`, `clone_into` and the numbers in `nr`: all the assembly |
 #![allow(unsafe_code)]
 
@@ -39,7 +38,7 @@ mod task;
 pub(crate) use clone::{Cloned, Kin, clone_and_run};
 pub(crate) use task::Task;
 
-// The signal set is one number here, its low bits first; the numbers of x32 and of ILP32 are others.
+// The signal set is one number here, its low bits first. The numbers of x32 and of ILP32 differ.
 #[cfg(not(all(
     target_os = "linux",
     target_endian = "little",
@@ -81,7 +80,7 @@ const SOL_SOCKET: usize = 1;
 const SO_PEERCRED: usize = 17;
 const SO_PEERPIDFD: usize = 77;
 
-/// A call's result: the kernel answers `-errno` for a failure.
+/// Returns a call's result: the kernel answers `-errno` for a failure.
 fn result(ret: isize) -> Result<usize, Errno> {
     if (-4095..0).contains(&ret) { Err(Errno::from_raw_os_error(-ret as i32)) } else { Ok(ret as usize) }
 }
@@ -90,7 +89,7 @@ fn result(ret: isize) -> Result<usize, Errno> {
 ///
 /// # Errors
 ///
-/// - `ENOSYS` before Linux 5.9, `EINVAL` before 5.11, and whatever a seccomp filter says.
+/// - `ENOSYS` before Linux 5.9, `EINVAL` before 5.11, and any error from a seccomp filter.
 pub(crate) fn set_cloexec(first: RawFd, last: RawFd) -> Result<(), Errno> {
     close_range(first as u32, last as u32)
 }
@@ -102,24 +101,24 @@ fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     result(ret).map(drop)
 }
 
-/// `fd`, or a duplicate of it where it got the number of a stdin, stdout or stderr that is closed: whatever somebody
-/// prints would go there.
+/// Returns `fd`, or a duplicate of it if `fd` has the number of a closed stdin, stdout or stderr. Printed text would
+/// otherwise go to `fd`.
 #[inline]
 pub(crate) fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     if fd.as_raw_fd() > 2 { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(&fd, 3) }
 }
 
-/// A signal mask of the kernel's.
+/// A signal mask of the kernel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mask(u64);
 
 impl Mask {
-    /// Blocks every signal that can be blocked, but for SIGSYS: a filter that traps a call means the handler to
-    /// answer it there and then, and where it is blocked the kernel ends the process instead.
+    /// Every signal that can be blocked, except SIGSYS. A seccomp filter that traps a call wants the handler to
+    /// answer it at once. If SIGSYS is blocked, the kernel ends the process instead.
     pub(crate) const ALL: Self = Self(!(1 << (Signal::SYS.as_raw() - 1)));
 }
 
-/// The signal of this number, which the kernel has just told; a real-time one has no name.
+/// Returns the signal of this number, which the kernel has just reported; a real-time signal has no name.
 pub(crate) fn signal(number: c_int) -> Option<Signal> {
     let is_one = (1..=SIGNALS as c_int).contains(&number);
     // SAFETY: a number that the kernel delivered, of a signal that the caller blocked.
@@ -127,18 +126,18 @@ pub(crate) fn signal(number: c_int) -> Option<Signal> {
 }
 
 impl Mask {
-    /// These.
+    /// Returns a mask of these signals.
     pub(crate) fn of(signals: &[Signal]) -> Self {
         Self(signals.iter().fold(0, |mask, signal| mask | 1 << (signal.as_raw() - 1)))
     }
 }
 
-/// Blocks these signals in the calling thread, beside those that are.
+/// Blocks these signals in the calling thread, in addition to the signals that are blocked already.
 pub(crate) fn block(mask: Mask) -> Result<(), Errno> {
     change_mask(SIG_BLOCK, mask).map(drop)
 }
 
-/// A descriptor that shows these signals when they come. Non-blocking, with `FD_CLOEXEC`.
+/// Returns a descriptor that is readable when one of these signals is pending. It is non-blocking, with `FD_CLOEXEC`.
 ///
 /// # References
 ///
@@ -147,12 +146,13 @@ pub(crate) fn signalfd(mask: Mask) -> Result<OwnedFd, Errno> {
     let args = [usize::MAX, &raw const mask.0 as usize, SIGSET, O_CLOEXEC | O_NONBLOCK, 0, 0];
     // SAFETY: the pointer is to 8 bytes of this frame, which is what the argument behind it says.
     let fd = result(unsafe { arch::syscall(nr::SIGNALFD4, args) })?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+    // SAFETY: the kernel has just made this descriptor for us, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// The time on the monotonic clock. The vDSO would be faster, but finding it takes more calls, and more code,
-/// than a restart has times to ask for.
+/// Returns the time on the monotonic clock.
+///
+/// The vDSO would be faster. But finding it needs more code, and more calls than a restart makes to read the clock.
 ///
 /// # References
 ///
@@ -165,7 +165,7 @@ pub(crate) fn monotonic() -> Duration {
     let _ret = unsafe { arch::syscall(nr::CLOCK_GETTIME, args) };
     #[cfg(target_pointer_width = "32")]
     if _ret != 0 {
-        // A filter that is older than 64-bit time on this architecture.
+        // A seccomp filter that is older than 64-bit time on this architecture.
         let mut short = [0_i32; 2];
         let args = [CLOCK_MONOTONIC, short.as_mut_ptr() as usize, 0, 0, 0, 0];
         // SAFETY: as above, of two 32-bit words.
@@ -176,7 +176,7 @@ pub(crate) fn monotonic() -> Duration {
     Duration::new(seconds as u64, nanoseconds as u32)
 }
 
-/// Blocks the signals of [`Mask::ALL`] in the calling thread and returns its mask as it was.
+/// Blocks the signals of [`Mask::ALL`] in the calling thread, and returns its previous mask.
 pub(crate) fn block_signals() -> Result<Mask, Errno> {
     change_mask(SIG_BLOCK, Mask::ALL)
 }
@@ -212,19 +212,19 @@ pub(crate) fn auxv(words: &mut [usize]) -> Result<usize, Errno> {
     result(ret)
 }
 
-/// The pidfd of the process that made the socket's other end; Linux 6.5.
+/// Returns the pidfd of the process that made the socket's other end; Linux 6.5.
 ///
 /// # References
 ///
 /// - `SO_PEERPIDFD` in unix(7)
 pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let [pidfd] = socket_option(socket, SO_PEERPIDFD)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+    // SAFETY: the kernel has just made this descriptor for us, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
 }
 
-/// The PID of the process that made the socket's other end; 0 if it has none in this PID namespace, which
-/// rustix's type for it cannot hold.
+/// Returns the PID of the process that made the socket's other end. It is 0 if that process has none in this PID
+/// namespace, which rustix's type for it cannot hold.
 ///
 /// # References
 ///
@@ -234,19 +234,19 @@ pub(crate) fn peer_pid(socket: BorrowedFd<'_>) -> Result<i32, Errno> {
     Ok(pid)
 }
 
-/// Room for an address, as the kernel writes it into a `struct sockaddr`. It stays where it is: rustix's type moves 136
-/// bytes at each step from here to a key, of which an address of TCP's has 16.
+/// Space for an address, as the kernel writes it into a `struct sockaddr`. It does not move. Rustix's type moves 136
+/// bytes at each step from here to a key, and a TCP address has 16.
 pub(crate) struct SocketName([MaybeUninit<u8>; Self::MAX]);
 
 impl SocketName {
-    /// The most that the kernel writes: `struct sockaddr_storage`.
+    /// The largest size that the kernel writes: `struct sockaddr_storage`.
     const MAX: usize = 128;
 
     pub(crate) const fn new() -> Self {
         Self([const { MaybeUninit::uninit() }; Self::MAX])
     }
 
-    /// Asks for a socket's own address: the family, then what that has for one, as long as the kernel says that it is.
+    /// Asks for a socket's own address: the family, then the family's data, with the length that the kernel reports.
     ///
     /// # References
     ///
@@ -258,7 +258,7 @@ impl SocketName {
         // SAFETY: both pointers are to what is this call's alone, and `len` says how much the first may take.
         let ret = unsafe { arch::syscall(nr::GETSOCKNAME, args) };
         result(ret)?;
-        // No family's is longer than the room for it.
+        // No family's address is longer than this space.
         let len = (len as usize).min(Self::MAX);
         // SAFETY: that many were written.
         Ok(unsafe { core::slice::from_raw_parts(start.cast(), len) })
@@ -282,7 +282,7 @@ fn socket_option<const WORDS: usize>(socket: BorrowedFd<'_>, option: usize) -> R
     Ok(value)
 }
 
-/// The wait status of a pidfd's process, if it has ended and was collected; Linux 6.15.
+/// Returns the wait status of a pidfd's process, if it has ended and was reaped; Linux 6.15.
 ///
 /// # References
 ///
@@ -293,7 +293,7 @@ pub(crate) fn pidfd_exit(pidfd: BorrowedFd<'_>) -> Result<Option<c_int>, Errno> 
     Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code))
 }
 
-/// The PID of a pidfd's process, until it was reaped; Linux 6.13.
+/// Returns the PID of a pidfd's process, until it was reaped; Linux 6.13.
 ///
 /// # References
 ///
@@ -344,7 +344,7 @@ impl VsockAddress {
         Self { family: AddressFamily::VSOCK.as_raw(), reserved: 0, port, cid, zero: [0; 4] }
     }
 
-    /// This port of this machine.
+    /// Returns the address of this port on this machine.
     pub(crate) const fn any(port: u32) -> Self {
         Self::new(u32::MAX, port)
     }
@@ -420,7 +420,7 @@ mod tests {
         assert_eq!(SO_PEERCRED, libc::SO_PEERCRED as usize);
     }
 
-    /// Every argument arrives in its place, and what the instruction clobbers is known to the compiler.
+    /// Checks that every argument arrives in its place, and that the compiler knows what the instruction clobbers.
     #[test]
     fn six_arguments() {
         // SAFETY: asks for a number.
@@ -438,7 +438,7 @@ mod tests {
         // SAFETY: a fresh mapping.
         let address = result(unsafe { arch::syscall(number as usize, args) }).unwrap();
         let mapping: *const u8 = core::ptr::with_exposed_provenance(address);
-        // SAFETY: it is as long as that, and nobody writes to this file.
+        // SAFETY: it is as long as that, and nothing writes to this file.
         assert_eq!(unsafe { core::slice::from_raw_parts(mapping, page) }, before);
         // SAFETY: mapped above, and used no more.
         unsafe { rustix::mm::munmap(mapping.cast_mut().cast(), page) }.unwrap();
@@ -466,12 +466,12 @@ mod tests {
         assert!(before <= ours && ours <= after, "{before:?} {ours:?} {after:?}");
     }
 
-    /// Where a filter is older than 64-bit time, and refuses it, there is the call that it knows.
+    /// Checks that the old call is used if a seccomp filter is older than 64-bit time, and refuses the new call.
     #[cfg(target_pointer_width = "32")]
     #[test]
     fn the_clock_is_read_by_the_old_call_where_the_new_one_is_refused() {
         let before = monotonic();
-        // In a thread of its own, which alone has the filter.
+        // A thread of its own, which alone has the seccomp filter.
         let thread = std::thread::spawn(|| {
             let statement = |code: u32, jf, k| libc::sock_filter { code: code as u16, jt: 0, jf, k };
             let mut filter = [

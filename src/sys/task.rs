@@ -1,8 +1,8 @@
-//! The task: what the process or thread that a clone made may do before it executes a program.
+//! The task: the calls of a process or thread that a clone made, before it executes a program.
 //!
-//! Memory is shared with a suspended thread of the predecessor: the methods make raw system calls and nothing else; no
-//! libc, no allocation, no panic, no thread-local. A `Task` is handed out there only, and there the descriptor table and
-//! the working directory are the new task's own copies, so changing them is nobody else's business.
+//! Memory is shared with a suspended thread of the predecessor. So the methods make raw system calls and nothing
+//! else: no libc, no allocation, no panic, no thread-local. A `Task` exists only there. The descriptor table and the
+//! working directory are the new task's own copies there, so changing them affects no other task.
 
 use super::{
     AT_EMPTY_PATH, AT_FDCWD, F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, FD_CLOEXEC, Mask, O_CLOEXEC, O_DIRECTORY,
@@ -26,13 +26,13 @@ impl Task {
         result(ret)
     }
 
-    /// The PID of the process this task is, or is a thread of.
+    /// Returns the PID of the process that this task is, or is a thread of.
     pub(crate) fn pid(&self) -> u32 {
         self.call(nr::GETPID, [0; 6]).unwrap_or(0) as u32
     }
 
-    /// The inode number of the pidfd of this process, whose PID is `pid`, if the kernel keeps pidfds on a file system of
-    /// their own; the one that [`pidfd::id`](crate::pidfd::id) tells.
+    /// Returns the inode number of the pidfd of this process, whose PID is `pid`, as [`pidfd::id`](crate::pidfd::id)
+    /// does. Returns `None` if the kernel has no file system of its own for pidfds.
     pub(crate) fn pidfd_id(&self, pid: u32) -> Option<u64> {
         if cfg!(target_pointer_width = "32") {
             return None;
@@ -75,7 +75,7 @@ impl Task {
         self.call(nr::DUP3, [from as usize, to as usize, 0, 0, 0, 0]).map(drop)
     }
 
-    /// Whether it has `FD_CLOEXEC`.
+    /// Returns whether `fd` has `FD_CLOEXEC`.
     pub(crate) fn is_close_on_exec(&self, fd: RawFd) -> Result<bool, Errno> {
         self.call(nr::FCNTL, [fd as usize, F_GETFD, 0, 0, 0, 0]).map(|flags| flags & FD_CLOEXEC != 0)
     }
@@ -91,8 +91,9 @@ impl Task {
         self.call(nr::OPENAT, [AT_FDCWD, path, O_RDWR | O_CLOEXEC, 0, 0, 0]).map(|fd| fd as RawFd)
     }
 
-    /// Sets `FD_CLOEXEC` on every descriptor from `first` on: with one call, or one by one where the kernel
-    /// has no such call, as `/proc` lists them, or where that is missing each number below the kernel's default limit.
+    /// Sets `FD_CLOEXEC` on every descriptor from `first` on, with one call. If the kernel has no such call, it sets
+    /// the flag one by one on the descriptors in `/proc`. If `/proc` is missing, it uses every number below the
+    /// kernel's default limit.
     pub(crate) fn close_on_exec_from(&self, first: RawFd) -> Result<(), Errno> {
         match close_range(first as u32, u32::MAX) {
             Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => self.close_on_exec_each(first),
@@ -112,20 +113,20 @@ impl Task {
         listed.or_else(|_| self.close_on_exec_all(first))
     }
 
-    /// Closes every descriptor: what a task that gives up does not leave to its end, which its process would
-    /// not wait for.
+    /// Closes every descriptor of a task that gives up. Its own end would close them too, but the process would not
+    /// wait for that.
     #[cold]
     #[inline(never)]
     pub(crate) fn close_all(&self) {
         if self.call(nr::CLOSE_RANGE, [0, u32::MAX as usize, 0, 0, 0, 0]).is_err() {
-            // What cannot be closed now closes with the task, a moment later.
+            // A descriptor that cannot be closed now closes with the task, a moment later.
             let _ = self.each_listed(|fd| self.call(nr::CLOSE, [fd as usize, 0, 0, 0, 0, 0]).map(drop));
         }
     }
 
-    /// Calls `act` for each descriptor that `/proc` lists, but for the one that reads the list.
+    /// Calls `act` for each descriptor that `/proc` lists, except the descriptor that reads the list.
     pub(super) fn each_listed(&self, mut act: impl FnMut(RawFd) -> Result<(), Errno>) -> Result<(), Errno> {
-        // The thread's list: a thread made by `Kin::Thread` does not have its process's descriptors.
+        // The thread's list, because a thread made by `Kin::Thread` does not have its process's descriptors.
         let path = c"/proc/thread-self/fd".as_ptr() as usize;
         let list = self.call(nr::OPENAT, [AT_FDCWD, path, O_DIRECTORY | O_CLOEXEC, 0, 0, 0])?;
         let mut buffer = [0_u8; 1024];
@@ -151,7 +152,8 @@ impl Task {
     #[cold]
     #[inline(never)]
     pub(super) fn close_on_exec_all(&self, first: RawFd) -> Result<(), Errno> {
-        // The kernel's default for fs.nr_open. The limit of open files says nothing: it may have been lowered since.
+        // The kernel's default for fs.nr_open. The limit of open files may have been lowered since, so it is no
+        // guide.
         const NR_OPEN: RawFd = 1 << 20;
         for fd in first..NR_OPEN {
             match self.call(nr::FCNTL, [fd as usize, F_SETFD, FD_CLOEXEC, 0, 0, 0]) {
@@ -173,8 +175,10 @@ impl Task {
         set_mask(mask).map(drop)
     }
 
-    /// Whether a signal waits that `mask` would let through to this task, and that there is a handler for. One
-    /// without does nothing, or stops or ends the process, as it would have done a moment earlier or later.
+    /// Returns whether a signal is pending that `mask` would let through to this task, and that has a handler.
+    ///
+    /// A signal without a handler does nothing, or stops or ends the process, as it would have done a moment earlier
+    /// or later.
     pub(crate) fn is_signalled(&self, mask: Mask) -> bool {
         let mut pending = 0_u64;
         let args = [&raw mut pending as usize, SIGSET, 0, 0, 0, 0];
@@ -193,7 +197,7 @@ impl Task {
         asked && handler > SIG_IGN
     }
 
-    /// Gives every signal with a handler its default action; ignored ones stay ignored, as over execve.
+    /// Gives every signal with a handler its default action. Ignored signals stay ignored, as over execve.
     #[cold]
     #[inline(never)]
     pub(super) fn reset_handlers(&self) {
@@ -236,23 +240,23 @@ impl Task {
         self.failed(nr::EXECVEAT, args)
     }
 
-    /// Gives this task an own copy of what these flags of clone(2) share.
+    /// Gives this task its own copy of everything that these flags of clone(2) share.
     #[cold]
     #[inline(never)]
     pub(super) fn unshare(&self, flags: u64) -> Result<(), Errno> {
         self.call(nr::UNSHARE, [flags as usize, 0, 0, 0, 0, 0]).map(drop)
     }
 
-    /// Writes the answer to the pipe, in one piece: it is shorter than what a pipe takes at once.
+    /// Writes the answer to the pipe, in one piece: a pipe accepts more than that at once.
     #[cold]
     #[inline(never)]
     pub(super) fn write_answer<R>(&self, pipe: RawFd, answer: &Option<R>) {
         let args = [pipe as usize, &raw const *answer as usize, size_of_val(answer), 0, 0, 0];
-        // If it is not heard, the exit status says that something failed.
+        // If this fails, the exit status reports that something failed.
         let _ = self.call(nr::WRITE, args);
     }
 
-    /// The error of a call that does not return when it succeeds.
+    /// Returns the error of a call that does not return when it succeeds.
     fn failed(&self, nr: usize, args: [usize; 6]) -> Errno {
         match self.call(nr, args) {
             Err(errno) => errno,
@@ -261,7 +265,7 @@ impl Task {
     }
 }
 
-/// The number that a NUL-terminated name is; `None` for `.` and `..`.
+/// Returns the number in a NUL-terminated name; `None` for `.` and `..`.
 fn parse_fd(name: &[u8]) -> Option<RawFd> {
     name.iter().take_while(|byte| **byte != 0).try_fold(0 as RawFd, |sum, byte| {
         let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;

@@ -84,8 +84,8 @@ pub(super) unsafe fn syscall(nr: usize, args: [usize; 6]) -> isize {
 ///
 /// # Safety
 ///
-/// - The arguments give the new task a stack of its own, its top aligned to 16 bytes; or none, and have the calling
-///   one wait, below whose frames it goes on; and no thread pointer.
+/// - The arguments give the new task a stack of its own, its top aligned to 16 bytes. Or they give it none, and have
+///   the calling task wait: the new task then runs below the frames of the calling task. They give no thread pointer.
 /// - `entry` never returns, and everything it reaches through `data` outlives the new task's use of it.
 #[inline]
 pub(super) unsafe fn clone_into(
@@ -97,7 +97,7 @@ pub(super) unsafe fn clone_into(
     let [a, b, c, _, e] = args;
     let rest = [e, data as usize, entry as usize];
     let ret;
-    // SAFETY: eax is 0 only in the new task, which is on a stack that nobody else uses, and never reaches the end of
+    // SAFETY: eax is 0 only in the new task, which is on a stack that nothing else uses, and never reaches the end of
     // the block, so the registers it clobbers are its own. The argument is pushed so that `call` leaves esp
     // as the ABI wants it at entry. For the calling task it is as `syscall`; the new one does not read
     // `rest`, which may be gone, but has it in its registers.
