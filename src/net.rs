@@ -339,12 +339,6 @@ impl<const N: usize> Net<N> {
     /// An inherited socket is claimed if its family, its type and its address in the kernel match. A stream socket
     /// must also be listening. The claim does not change the socket.
     ///
-    /// # Cost
-    ///
-    /// Queries each inherited socket once: 2 system calls for TCP and UDP, 3 for Unix sockets. One more is needed for
-    /// the first socket that does not listen, where `IPV6_V6ONLY` decides, and for a Unix address longer than 28
-    /// bytes.
-    ///
     /// # Errors
     ///
     /// A call that fails closes what it opened. It changes nothing else, except that a stale path that was to be
@@ -358,6 +352,12 @@ impl<const N: usize> Net<N> {
     /// # References
     ///
     /// - `Net.Listen` of Go gracenet
+    ///
+    /// # Cost
+    ///
+    /// Queries each inherited socket once: 2 system calls for TCP and UDP, 3 for Unix sockets. One more is needed for
+    /// the first socket that does not listen, where `IPV6_V6ONLY` decides, and for a Unix address longer than 28
+    /// bytes.
     #[doc(alias = "Listen")]
     pub fn listen(&mut self, network: &str, address: &str) -> Result<SocketId, Error> {
         self.listen_with(network, address, &ListenOptions::new())

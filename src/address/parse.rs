@@ -82,7 +82,7 @@ fn read_port(digits: &[u8]) -> Option<u16> {
     value_of(digits)?.try_into().ok()
 }
 
-/// An index if it is all digits, which no interface's name may be on the way to `if_indextoname`.
+/// Reads a zone. A zone of digits only is an index, which no interface's name may be on the way to `if_indextoname`.
 fn read_zone(zone: &[u8]) -> Option<Zone<'_>> {
     // IFNAMSIZ is 16 with the NUL.
     if zone.is_empty() || zone.len() > 15 {

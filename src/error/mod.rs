@@ -307,7 +307,7 @@ pub enum AddressFault {
     PortNotANumber,
     /// The port is larger than 65535.
     PortOutOfRange,
-    /// The address holds a space.
+    /// The address holds white space.
     Space,
     /// The address holds a NUL.
     Nul,

@@ -51,7 +51,7 @@ pub enum Assignment<'a> {
     /// The service ends with this status; systemd 254.
     #[doc(alias = "EXIT_STATUS")]
     ExitStatus(u8),
-    /// This process is the main process.
+    /// The process with this ID is the main process.
     #[doc(alias = "MAINPID")]
     MainPid(Pid),
     /// The main process's pidfd has this inode number; systemd 257. See [`pidfd_id`](super::pidfd_id).

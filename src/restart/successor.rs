@@ -83,7 +83,7 @@ impl Successor {
         Self { pid, pidfd, parentage, socket, track, proven, main_pid }
     }
 
-    /// Returns how far the successor has got, without waiting. For an event loop: call it when one of
+    /// Returns how far the successor has got, without waiting for it. For an event loop: call it when one of
     /// [`Successor::fds`] is readable or becomes ready with `POLLHUP`.
     ///
     /// If there is a service manager, this call tells the manager that the successor is the main process now, or that
