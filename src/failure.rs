@@ -3,7 +3,7 @@
 //! Both the restart, which finds it, and the notification, which reports it, depend on this module. It makes no system
 //! call.
 
-use crate::error::Error;
+use crate::error::{Error, Word};
 use crate::ready::Refusal;
 use core::fmt;
 
@@ -25,8 +25,10 @@ pub enum Failure {
     /// The successor ended, and its status is unknown: a sibling's, or one that another `wait` of this program reaped. From
     /// Linux 6.15 on the status of those is known too, except of a sibling that its parent does not reap.
     Vanished,
-    /// The successor closed the readiness socket, or wrote something else than a report, and was killed.
+    /// The successor closed the readiness socket without a report, and was killed.
     Closed,
+    /// The successor sent a word on the readiness socket that this version of the crate does not know, and was killed.
+    Unknown(Word),
     /// The successor gave up, for this reason.
     Refused(Refusal),
     /// The successor was not ready at the deadline, and was killed.
@@ -43,6 +45,7 @@ impl fmt::Display for Failure {
             Self::Killed(signal) => write!(f, "successor was killed by signal {signal} before it was ready"),
             Self::Vanished => f.write_str("successor ended before it was ready, its status is unknown"),
             Self::Closed => f.write_str("successor closed the readiness socket without a report"),
+            Self::Unknown(word) => write!(f, "successor sent an unknown report: {word:?}"),
             Self::Refused(reason) => write!(f, "successor gave up: {reason}"),
             Self::Deadline => f.write_str("successor was not ready at the deadline"),
             Self::Cancelled => f.write_str("successor was killed before it was ready"),

@@ -18,7 +18,7 @@
 //! predecessor. This module makes system calls through rustix and `sys`, and starts nothing.
 
 use crate::digits::{DIGITS, decimal, value_of};
-use crate::error::{Error, Operation};
+use crate::error::{Error, Operation, Word};
 use crate::sys;
 use core::fmt;
 use heapless::Vec;
@@ -139,8 +139,10 @@ pub(crate) fn is_given_up(socket: BorrowedFd<'_>) -> Result<bool, Error> {
 pub(crate) enum Received {
     Nothing,
     Report(Report),
-    /// The successor closed its end, or wrote something that is not a report.
+    /// The successor closed its end.
     Closed,
+    /// Something that is no report, which begins like this.
+    Unknown(Word),
 }
 
 /// Receives the report, without waiting.
@@ -151,7 +153,11 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Received, Error> {
         return match rustix::net::recv(socket, &mut packet, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
             Ok((_, len)) => {
                 let report = packet.get(..len).and_then(Report::parse);
-                Ok(report.map_or(Received::Closed, Received::Report))
+                Ok(match report {
+                    Some(report) => Received::Report(report),
+                    None if len == 0 => Received::Closed,
+                    None => Received::Unknown(word(packet.get(..len).unwrap_or(&packet))),
+                })
             }
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => Ok(Received::Nothing),
@@ -159,6 +165,13 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Received, Error> {
             Err(errno) => Err(Error::call_on(Operation::Recv, socket.as_raw_fd(), errno)),
         };
     }
+}
+
+/// The text that a packet begins with.
+#[cold]
+fn word(packet: &[u8]) -> Word {
+    let text = packet.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    Word::new(text)
 }
 
 #[cfg(test)]
@@ -261,9 +274,10 @@ mod tests {
     #[test]
     fn what_is_longer_than_any_report_is_none() {
         let (ours, theirs) = pair().unwrap();
-        for (digits, expected) in
-            [(59, Received::Report(Report::Refused(Refusal::Code(1)))), (60, Received::Closed)]
-        {
+        for (digits, expected) in [
+            (59, Received::Report(Report::Refused(Refusal::Code(1)))),
+            (60, Received::Unknown(Word::new("CODE=0000000000"))),
+        ] {
             let packet = std::format!("CODE={:0>digits$}", 1);
             rustix::net::send(&theirs, packet.as_bytes(), SendFlags::empty()).unwrap();
             assert_eq!(receive(ours.as_fd()), Ok(expected), "{digits}");
@@ -271,7 +285,7 @@ mod tests {
         // A packet that would be a report if it were cut.
         let packet = [&b"READY=1"[..], &[b'\n'; 57], b"and more"].concat();
         rustix::net::send(&theirs, &packet, SendFlags::empty()).unwrap();
-        assert_eq!(receive(ours.as_fd()), Ok(Received::Closed));
+        assert_eq!(receive(ours.as_fd()), Ok(Received::Unknown(Word::new("READY=1\n\n\n\n\n\n\n\n"))));
     }
 
     #[test]

@@ -446,16 +446,16 @@ pub struct Word {
 impl Word {
     /// Keeps the first 15 bytes of `word`, without a character that would be cut.
     #[must_use]
-    pub fn new(word: &str) -> Self {
-        let mut bytes = [0; 15];
-        let mut len = word.len().min(bytes.len());
+    pub const fn new(word: &str) -> Self {
+        const MAX: usize = 15;
+        let mut len = if word.len() < MAX { word.len() } else { MAX };
         while !word.is_char_boundary(len) {
             len -= 1;
         }
         // Nothing of a character that is cut: words that read the same are equal.
-        for (slot, byte) in bytes.iter_mut().zip(word.bytes().take(len)) {
-            *slot = byte;
-        }
+        let mut bytes = [0; MAX];
+        let (kept, _) = word.as_bytes().split_at(len);
+        bytes.split_at_mut(len).0.copy_from_slice(kept);
         Self { bytes, len: len as u8 }
     }
 

@@ -314,6 +314,10 @@ impl Track {
                 self.state = State::Refused;
                 Step::CloseSocket
             }
+            Received::Unknown(word) => {
+                self.failure = Some(Failure::Unknown(word));
+                self.doom()
+            }
             Received::Closed | Received::Nothing if is_given_up => self.doom(),
             // A moment for the exit that explains it.
             Received::Closed => Step::SeeEnd(Patience::LastBreath),
@@ -424,7 +428,7 @@ const fn verdict(exit: Option<Exit>, failure: Option<Failure>) -> Failure {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::std_instead_of_core, reason = "tests")]
     use super::*;
-    use crate::error::Operation;
+    use crate::error::{Operation, Word};
     use crate::ready::Refusal;
     use rustix::io::Errno;
     use std::string::ToString;
@@ -433,6 +437,8 @@ mod tests {
     const READY: Outcome = Outcome::Received(Received::Report(Report::Ready));
     const REFUSAL: Refusal = Refusal::Code(7);
     const REFUSED: Outcome = Outcome::Received(Received::Report(Report::Refused(REFUSAL)));
+    const WORD: Word = Word::new("PROMISED=1");
+    const UNKNOWN: Outcome = Outcome::Received(Received::Unknown(WORD));
     const ALIVE: Outcome = Outcome::Found(false);
     const ENDED: Outcome = Outcome::Found(true);
     const SEE_END: Step = Step::SeeEnd(Patience::None);
@@ -489,6 +495,32 @@ mod tests {
                 None,
                 &[(SEE_END, ENDED), (Receive, silence), (Collect, exited(0)), (CloseSocket, done)],
                 Err(Failure::Exited(0)),
+            ),
+            // A word that this version does not know, from a successor that lives, or has ended.
+            (
+                None,
+                &[
+                    (SEE_END, ALIVE),
+                    (Receive, UNKNOWN),
+                    (SEE_END, ALIVE),
+                    (Kill, done),
+                    (SEE_DEATH, ENDED),
+                    (Collect, KILLED),
+                    (CloseSocket, done),
+                ],
+                Err(Failure::Unknown(WORD)),
+            ),
+            (
+                late,
+                &[
+                    (RefuseReports, done),
+                    (SEE_END, ENDED),
+                    (Receive, UNKNOWN),
+                    (SEE_END, ENDED),
+                    (Collect, exited(1)),
+                    (CloseSocket, done),
+                ],
+                Err(Failure::Exited(1)),
             ),
             (None, &[(SEE_END, ALIVE), (Receive, REFUSED), (CloseSocket, done)], Ok(Progress::Waiting)),
             (

@@ -8,7 +8,7 @@ use crate::common::strace;
 use crate::init::pid_namespaces;
 use crate::reporter::find;
 use crate::stage::*;
-use gracenet::error::Operation;
+use gracenet::error::{Operation, Word};
 use gracenet::notify::{self, Assignment};
 use gracenet::{
     Error, Executable, Failure, Launch, ListenOptions, Net, Notifier, Parentage, Progress, Readiness,
@@ -444,7 +444,7 @@ const FAILURES: [(&str, Failure, &str); 9] = [
     ),
     ("refuse-and-hang", Failure::Refused(Refusal::Code(1)), "successor gave up: code 1"),
     ("close", Failure::Closed, "successor closed the readiness socket without a report"),
-    ("garbage", Failure::Closed, "successor closed the readiness socket without a report"),
+    ("garbage", Failure::Unknown(Word::new("HELLO")), "successor sent an unknown report: \"HELLO\""),
     ("hang", Failure::Deadline, "successor was not ready at the deadline"),
 ];
 

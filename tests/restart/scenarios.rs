@@ -3,7 +3,7 @@
 use crate::manager::keeps_statuses;
 use crate::reporter::find;
 use crate::stage::*;
-use gracenet::error::{Operation, Table};
+use gracenet::error::{Operation, Table, Word};
 use gracenet::{
     Change, Error, Executable, Failure, Launch, ListenOptions, Net, Notifier, Parentage, Progress, Readiness,
     Refusal, Restart, Unsettled,
@@ -469,7 +469,7 @@ fn failures_are_told_apart() {
         ("exit 77", Failure::Exited(77)),
         ("kill", Failure::Killed(9)),
         ("close", Failure::Closed),
-        ("garbage", Failure::Closed),
+        ("garbage", Failure::Unknown(Word::new("HELLO"))),
         ("refuse-errno 98", Failure::Refused(Refusal::Errno(Errno::ADDRINUSE))),
         ("refuse-code 7", Failure::Refused(Refusal::Code(7))),
     ] {

@@ -176,7 +176,7 @@ impl Parts {
             Failure::Refused(Refusal::Code(code)) => {
                 Self::numbered(Kind::Refused, (*code).try_into().unwrap_or(c_int::MAX))
             }
-            Failure::Closed => Self::of(Kind::Closed),
+            Failure::Closed | Failure::Unknown(_) => Self::of(Kind::Closed),
             Failure::Cancelled | Failure::Deadline => Self::of(Kind::Cancelled),
             _ => Self::of(Kind::Vanished),
         }
