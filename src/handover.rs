@@ -282,14 +282,15 @@ impl<const N: usize> Net<N> {
         launch: &mut Launch<ARGS, VARS>,
         restart: &Restart<'_>,
     ) -> Result<Infallible, Error> {
-        self.exec_from(launch.view(), restart)
+        self.exec_from(launch.view(), restart, false)
     }
 
-    /// [`Net::exec`] from a launch of any capacity.
+    /// [`Net::exec`] from a launch of any capacity, of which the service manager may have been told.
     pub(crate) fn exec_from(
         &mut self,
         launch: LaunchView<'_>,
         restart: &Restart<'_>,
+        is_told: bool,
     ) -> Result<Infallible, Error> {
         self.usable()?;
         self.owed.settle_successor()?;
@@ -303,7 +304,7 @@ impl<const N: usize> Net<N> {
         let readiness = self.owed.readiness.as_ref().map(AsFd::as_fd);
         let inheritance = Inheritance { active, readiness, sources: self.sources.as_mut_view(), names };
         let is_main = self.owed.debt.is_main();
-        if is_main && self.owed.notifier.is_present() {
+        if is_main && !is_told && self.owed.notifier.is_present() {
             self.owed.notifier.send(&[Assignment::Reloading])?;
         }
         exec::exec(launch, restart, inheritance).inspect_err(|error| {

@@ -122,6 +122,8 @@ pub struct Service<'p, S: Sockets + ?Sized = dyn Sockets + 'p> {
     is_alive: bool,
     /// Whether the listeners are to be closed at the next call, as the program was told to close its own.
     closes: bool,
+    /// Whether the service manager was told that this process is about to execute the program anew.
+    is_reloading: bool,
     /// Whether the program has set a status line of its own.
     has_status: bool,
     /// Whether the descriptors are closed with the service.
@@ -225,6 +227,7 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
             refusal: Refusal::Code(1),
             is_alive: true,
             closes: false,
+            is_reloading: false,
             has_status: false,
             owns: false,
             owner,
@@ -680,8 +683,10 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
             Action::Look => self.look(None),
             Action::GiveUp(failure) => self.look(Some(failure)),
             Action::Exec => {
-                let exec =
-                    |service: &mut Self| service.net.exec(service.launch.reborrow(), &service.policy.restart);
+                let is_told = core::mem::take(&mut self.is_reloading);
+                let exec = |service: &mut Self| {
+                    service.net.exec(service.launch.reborrow(), &service.policy.restart, is_told)
+                };
                 let Err(error) = self.with_manager(exec);
                 self.life.exec_failed(error);
             }
@@ -693,6 +698,9 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
             Action::Tell(Message::Serving) if self.has_status => {}
             Action::Tell(message) => {
                 let heard = self.notifier().tell(message, self.net.count());
+                if message != Message::Alive {
+                    self.is_reloading = message == Message::Reloading && heard.is_ok();
+                }
                 if let Err(error) = heard {
                     self.give_up_manager(error);
                 }

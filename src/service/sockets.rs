@@ -18,7 +18,12 @@ pub trait Sockets: Send {
     fn owed_mut(&mut self) -> &mut Owed;
     fn ready(&mut self) -> Result<(), Error>;
     fn spawn(&mut self, launch: LaunchView<'_>, restart: &Restart<'_>) -> Result<&mut Successor, Error>;
-    fn exec(&mut self, launch: LaunchView<'_>, restart: &Restart<'_>) -> Result<Infallible, Error>;
+    fn exec(
+        &mut self,
+        launch: LaunchView<'_>,
+        restart: &Restart<'_>,
+        is_told: bool,
+    ) -> Result<Infallible, Error>;
     fn listen_at(&mut self, endpoint: &Endpoint<'_>, options: &ListenOptions<'_>) -> Result<SocketId, Error>;
     fn claim_at(&mut self, endpoint: &Endpoint<'_>, options: &ListenOptions<'_>) -> Result<SocketId, Error>;
     fn claim_name(&mut self, name: &str) -> Result<SocketId, Error>;
@@ -52,8 +57,13 @@ impl<const N: usize> Sockets for Net<N> {
         self.spawn_from(launch, restart)
     }
 
-    fn exec(&mut self, launch: LaunchView<'_>, restart: &Restart<'_>) -> Result<Infallible, Error> {
-        self.exec_from(launch, restart)
+    fn exec(
+        &mut self,
+        launch: LaunchView<'_>,
+        restart: &Restart<'_>,
+        is_told: bool,
+    ) -> Result<Infallible, Error> {
+        self.exec_from(launch, restart, is_told)
     }
 
     fn listen_at(&mut self, endpoint: &Endpoint<'_>, options: &ListenOptions<'_>) -> Result<SocketId, Error> {

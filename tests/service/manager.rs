@@ -205,7 +205,6 @@ fn an_exec_that_the_manager_cannot_hear_of_fails(way: Way) {
     server.expect(pid, "Drain(Exec)");
     server.ready(pid);
     manager.reloading(pid);
-    manager.reloading(pid);
     manager.hears_of(&server);
     server.answers();
     manager.stop(&mut server);
@@ -374,7 +373,6 @@ fn a_restart_in_place_is_a_reload(way: Way) {
     manager.quiet(MOMENT);
     slow.finish(pid);
     server.ready(pid);
-    manager.reloading(pid);
     manager.hears_of(&server);
     server.answers();
     server.set_present(false);
@@ -382,7 +380,6 @@ fn a_restart_in_place_is_a_reload(way: Way) {
     server.expect(pid, "Drain(Exec)");
     server.expect(pid, "Failed(execve: no such file or directory)");
     server.expect(pid, "Serve");
-    manager.reloading(pid);
     manager.reloading(pid);
     manager.expect(pid, "READY=1\nSTATUS=restart failed: execve: no such file or directory");
     server.answers();
