@@ -645,6 +645,7 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
         }
     }
 
+    #[inline(never)]
     fn take_signal(&mut self) {
         // A signal that cannot be read now shows again.
         let Some(Ok(Some(signal))) = self.wait.signals().map(Signals::take) else { return };
@@ -676,6 +677,7 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
         self.life.looked(found, now);
     }
 
+    #[inline(never)]
     fn act(&mut self, action: Action) {
         let now = self.moment();
         match action {
@@ -710,6 +712,7 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
         }
     }
 
+    #[inline(never)]
     fn start(&mut self, now: Moment) {
         let first_look = match self.policy.restart.readiness {
             Readiness::Reported => self.policy.ready_within,
