@@ -236,51 +236,60 @@ impl Track {
     }
 
     /// Takes the outcome of the step.
+    #[inline(never)]
     pub(crate) fn take(&mut self, outcome: Outcome) {
-        self.step = match (self.step, outcome) {
-            (step, Outcome::Failed(error)) => {
-                self.unsettled = Some(match step {
+        self.step = match outcome {
+            Outcome::Done => self.done(),
+            Outcome::Found(is_so) => self.found(is_so),
+            Outcome::Received(received) => self.received(received),
+            Outcome::Exited(exit) => self.collected(exit),
+            Outcome::Failed(error) => {
+                self.unsettled = Some(match self.step {
                     Step::Announce | Step::SeeBarrier => Unsettled::Untold(error),
                     _ => Unsettled::Unseen(error),
                 });
                 Step::Rest
             }
-            (Step::SeeEnd(Patience::None), Outcome::Found(has_ended)) => self.saw_end(has_ended),
-            (Step::SeeEnd(Patience::LastBreath), Outcome::Found(true)) => Step::Collect,
-            (Step::SeeEnd(Patience::LastBreath), Outcome::Found(false)) => {
-                self.failure = Some(Failure::Closed);
-                Step::Kill
-            }
-            // Otherwise the kernel does something for it that no signal interrupts.
-            (Step::SeeEnd(Patience::Death), Outcome::Found(has_ended)) => {
-                if has_ended {
-                    Step::Collect
-                } else {
-                    self.settle(self.failure())
-                }
-            }
-            (Step::SeeTime, Outcome::Found(true)) => self.is_ready_now(),
-            (Step::SeeTime, Outcome::Found(false)) if self.failure.is_some() => Step::Kill,
-            (Step::Receive, Outcome::Received(received)) => self.received(received),
-            (Step::RefuseReports, Outcome::Done) => Step::SEE_END,
-            (Step::CloseSocket, Outcome::Done) => match self.state {
+        };
+    }
+
+    const fn done(&mut self) -> Step {
+        match self.step {
+            Step::RefuseReports => Step::SEE_END,
+            Step::CloseSocket => match self.state {
                 State::Failed if self.has_manager => Step::Withdraw,
                 State::Refused if self.is_doomed => Step::SEE_END,
                 State::Refused => self.collect_if_ended(),
                 _ => Step::Rest,
             },
-            (Step::Kill, Outcome::Done) => Step::SeeEnd(Patience::Death),
-            (Step::Collect, Outcome::Exited(exit)) => self.collected(exit),
-            (Step::Announce, Outcome::Done) => {
+            Step::Kill => Step::SeeEnd(Patience::Death),
+            Step::Announce => {
                 self.state = State::Confirming;
                 Step::SeeBarrier
             }
-            (Step::SeeBarrier, Outcome::Found(true)) => {
+            _ => Step::Rest,
+        }
+    }
+
+    const fn found(&mut self, is_so: bool) -> Step {
+        match self.step {
+            Step::SeeEnd(Patience::None) => self.saw_end(is_so),
+            Step::SeeEnd(Patience::LastBreath) if is_so => Step::Collect,
+            Step::SeeEnd(Patience::LastBreath) => {
+                self.failure = Some(Failure::Closed);
+                Step::Kill
+            }
+            Step::SeeEnd(Patience::Death) if is_so => Step::Collect,
+            // The kernel does something for it that no signal interrupts.
+            Step::SeeEnd(Patience::Death) => self.settle(self.failure()),
+            Step::SeeTime if is_so => self.is_ready_now(),
+            Step::SeeTime if self.failure.is_some() => Step::Kill,
+            Step::SeeBarrier if is_so => {
                 self.state = State::Ready;
                 Step::Rest
             }
             _ => Step::Rest,
-        };
+        }
     }
 
     const fn saw_end(&mut self, has_ended: bool) -> Step {
