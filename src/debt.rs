@@ -140,6 +140,8 @@ impl Owed {
     }
 
     /// Whether the predecessor, which took no report on `socket`, has given this process up and is still there.
+    #[cold]
+    #[inline(never)]
     fn is_given_up(&self, socket: BorrowedFd<'_>) -> Result<bool, Error> {
         match self.predecessor.as_ref() {
             Some(predecessor) if predecessor.has_exited()? => Ok(false),
@@ -147,6 +149,8 @@ impl Owed {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     pub(crate) fn refuse(&mut self, refusal: Refusal) -> Result<(), Error> {
         if let Some(socket) = self.readiness.as_ref() {
             let socket = socket.as_fd();

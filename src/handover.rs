@@ -50,16 +50,24 @@ impl<const N: usize> Net<N> {
             self.owed.report(socket.as_fd())?;
             self.owed.readiness = Slot::Empty;
         } else if self.owed.notifier.is_present() {
-            let notifier = &self.owed.notifier;
-            let mut deadline = notifier.deadline();
-            for name in self.unwanted() {
-                let unstore = [Assignment::FdStoreRemove, Assignment::FdName(name)];
-                notifier.send_by(&unstore, &[], &mut deadline)?;
-            }
-            notifier.send_by(&[Assignment::Ready], &[], &mut deadline)?;
+            self.report_to_manager()?;
         }
         self.owed.debt = Debt::Paid;
         self.inherited.clear();
+        Ok(())
+    }
+
+    /// Reports to the service manager, which drops what nobody claimed.
+    #[cold]
+    #[inline(never)]
+    fn report_to_manager(&self) -> Result<(), Error> {
+        let notifier = &self.owed.notifier;
+        let mut deadline = notifier.deadline();
+        for name in self.unwanted() {
+            let unstore = [Assignment::FdStoreRemove, Assignment::FdName(name)];
+            notifier.send_by(&unstore, &[], &mut deadline)?;
+        }
+        notifier.send_by(&[Assignment::Ready], &[], &mut deadline)?;
         Ok(())
     }
 
@@ -286,6 +294,8 @@ impl<const N: usize> Net<N> {
     }
 
     /// [`Net::exec`] from a launch of any capacity, of which the service manager may have been told.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn exec_from(
         &mut self,
         launch: LaunchView<'_>,

@@ -70,6 +70,8 @@ fn open_inet(
     Ok(fd)
 }
 
+#[cold]
+#[inline(never)]
 fn open_abstract(
     endpoint: &Endpoint<'_>,
     name: &[u8],
@@ -84,6 +86,8 @@ fn open_abstract(
     Ok(fd)
 }
 
+#[cold]
+#[inline(never)]
 fn open_path(endpoint: &Endpoint<'_>, path: &[u8], options: &ListenOptions<'_>) -> Result<OwnedFd, Error> {
     let fd = fresh(endpoint, AddressFamily::UNIX, options)?;
     let number = fd.as_raw_fd();

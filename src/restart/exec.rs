@@ -45,6 +45,7 @@ use rustix::process::Signal;
 const STACK: usize = 256 * 1024;
 
 /// Executes the program in place. Returns only on failure, and then every number, flag and directory is as before.
+#[cold]
 pub(crate) fn exec(
     launch: LaunchView<'_>,
     restart: &Restart<'_>,
@@ -73,6 +74,7 @@ pub(crate) fn exec(
 ///
 /// The caller goes on as soon as this thread is done with memory, which is before the kernel closes the thread's
 /// descriptors. So this closes them first: otherwise a descriptor that the caller closes would still be open here.
+#[cold]
 fn replace(task: &Task, image: &mut Image<'_>) -> Error {
     let error = become_successor(task, image);
     // A handler must not run in the code that follows.

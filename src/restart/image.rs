@@ -260,6 +260,8 @@ fn program<'r>(
     })
 }
 
+#[cold]
+#[inline(never)]
 fn apply(
     change: &Change<'_>,
     position: usize,

@@ -354,6 +354,8 @@ impl Track {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn collected(&mut self, exit: Option<Exit>) -> Step {
         match (self.state, verdict(exit, self.failure)) {
             // It may have handed over to a successor of its own, or had nothing else to do. A service manager would have

@@ -379,6 +379,8 @@ impl Lifecycle {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn exec(&mut self, now: Moment) {
         match (self.phase, self.succession) {
             (Phase::Opening, _) => self.event(Event::Refused(Refused::NotReady)),
@@ -394,6 +396,8 @@ impl Lifecycle {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn terminate(&mut self, now: Moment) {
         if core::mem::replace(&mut self.is_terminated, true) {
             self.leave(1);
@@ -610,6 +614,8 @@ impl Lifecycle {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn failed(&mut self, failure: Failure, wants_another: bool, now: Moment) {
         self.succession = Succession::None;
         self.event(Event::Failed(failure));
@@ -665,6 +671,8 @@ impl Lifecycle {
     }
 
     /// The successor serves, and the manager has not confirmed it.
+    #[cold]
+    #[inline(never)]
     fn announce(&mut self, untold: Option<Error>, now: Moment) {
         let Succession::InFlight { pid, look_at, is_watched, stage } = &mut self.succession else { return };
         let pid = *pid;
