@@ -56,8 +56,11 @@ pub use predecessor::Predecessor;
 pub use ready::Refusal;
 #[doc(inline)]
 pub use restart::{Failure, Progress, Restart, Successor, Unsettled};
+#[cfg(feature = "std")]
 #[doc(inline)]
-pub use service::{Event, Leave, Policy, Process, Request, Service};
+pub use service::ListenError;
+#[doc(inline)]
+pub use service::{Event, Leave, Moment, Policy, Process, Reload, Request, Service};
 pub use signals::Signals;
 pub use table::SocketId;
 pub use variable::Variable;

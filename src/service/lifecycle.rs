@@ -103,14 +103,17 @@ impl fmt::Display for Refused {
 
 /// What a [`Service`](super::Service) tells its program.
 ///
-/// The first four are to be obeyed. The others are for a log: `Display` is the line.
+/// [`Event::Serve`], [`Event::Drain`] and [`Event::Exit`] are to be obeyed. The others are for a log: `Display` is the line.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Event {
     /// Accept again: a restart in place has failed.
     Serve,
-    /// Accept no more. With [`Leave::HandOver`] and [`Leave::Exit`], accept once more what waits in each queue, then close
-    /// the listeners. Call [`Service::drained`](super::Service::drained) when the last connection is done.
+    /// Accept no more, and call [`Service::drained`](super::Service::drained) when the last connection is done.
+    ///
+    /// With [`Leave::HandOver`] and [`Leave::Exit`], first accept once more what waits in each queue, then close the
+    /// listeners: the service closes its own at the next [`Service::poll`](super::Service::poll). With [`Leave::Exec`], keep
+    /// them.
     Drain(Leave),
     /// Exit with this status.
     Exit(u8),
@@ -143,6 +146,7 @@ impl fmt::Display for Event {
             Self::HandedOver(pid) => write!(f, "successor {pid} serves"),
             Self::Failed(failure) => write!(f, "restart failed: {failure}"),
             Self::Refused(why) => write!(f, "restart failed: {why}"),
+            Self::Unheard(error @ Error::Call { operation: Operation::Barrier, .. }) => error.fmt(f),
             Self::Unheard(error) => write!(f, "service manager: {error}"),
             Self::Unseen(error) => write!(f, "restart: watching the successor: {error}"),
             Self::Main => f.write_str("the predecessor has ended"),
@@ -191,6 +195,8 @@ enum Phase {
         /// Whether the program has nothing open any more.
         is_done: bool,
     },
+    /// The program is executed anew in place, unless that fails.
+    Executing,
     Left,
 }
 
@@ -303,7 +309,7 @@ impl Lifecycle {
         let drain = match self.phase {
             Phase::Draining { until, .. } => Some(until),
             Phase::Left => return None,
-            Phase::Opening | Phase::Serving => None,
+            Phase::Opening | Phase::Serving | Phase::Executing => None,
         };
         let look = match self.succession {
             Succession::InFlight { look_at, .. } => Some(look_at),
@@ -367,7 +373,7 @@ impl Lifecycle {
             }
             (Phase::Serving, _) => self.start(),
             (Phase::Draining { leave: Leave::Exec, .. }, _) => self.event(Event::Refused(Refused::Leaving)),
-            (Phase::Draining { .. } | Phase::Left, _) => {}
+            (Phase::Draining { .. } | Phase::Executing | Phase::Left, _) => {}
         }
     }
 
@@ -391,7 +397,7 @@ impl Lifecycle {
                 }
                 self.drain(Leave::Exec, now);
             }
-            (Phase::Draining { leave: Leave::Exec, .. } | Phase::Left, _) => {}
+            (Phase::Draining { leave: Leave::Exec, .. } | Phase::Executing | Phase::Left, _) => {}
             (Phase::Draining { .. }, _) => self.event(Event::Refused(Refused::Leaving)),
         }
     }
@@ -413,7 +419,7 @@ impl Lifecycle {
                 self.say_stopping();
                 self.event(Event::Drain(Leave::Exit));
             }
-            (Phase::Draining { .. } | Phase::Left, _) => {}
+            (Phase::Draining { .. } | Phase::Executing | Phase::Left, _) => {}
         }
     }
 
@@ -482,8 +488,8 @@ impl Lifecycle {
     fn finish(&mut self, leave: Leave) {
         match leave {
             Leave::Exec => {
-                // It returns only if it failed, and then this process serves on.
-                self.phase = Phase::Serving;
+                // It returns only if it failed.
+                self.phase = Phase::Executing;
                 self.push(Action::Exec);
             }
             Leave::HandOver | Leave::Exit => self.leave(0),
@@ -502,8 +508,12 @@ impl Lifecycle {
         }
     }
 
-    /// The program has nothing open any more.
+    /// The program has nothing open any more. A program that has yet to be told to drain does not know what it says: it
+    /// accepts once more when it is told.
     pub(crate) fn drained(&mut self) {
+        if self.actions.iter().any(|action| matches!(action, Action::Event(Event::Drain(_)))) {
+            return;
+        }
         if let Phase::Draining { is_done, .. } = &mut self.phase {
             *is_done = true;
         }
@@ -593,6 +603,7 @@ impl Lifecycle {
 
     /// What came of [`Action::Exec`].
     pub(crate) fn exec_failed(&mut self, error: Error) {
+        self.phase = Phase::Serving;
         self.event(Event::Failed(Failure::NotStarted(error)));
         self.event(Event::Serve);
     }
@@ -631,7 +642,7 @@ impl Lifecycle {
                 self.say_stopping();
                 self.finish_if_done();
             }
-            Phase::Opening | Phase::Serving | Phase::Left => {}
+            Phase::Opening | Phase::Serving | Phase::Executing | Phase::Left => {}
         }
     }
 

@@ -65,6 +65,9 @@ impl<S: Sockets + ?Sized> Service<'_, S> {
     /// Claims or opens a TCP listener, nonblocking, under `name`. The service hands the socket over, and keeps it open until
     /// this process drains.
     ///
+    /// An inherited socket of this name is claimed whatever its address. To listen elsewhere after a restart, give another
+    /// name too.
+    ///
     /// # Errors
     ///
     /// - [`ListenError`]: the address, and why: see [`Service::listen`] and [`Service::try_clone`].

@@ -80,7 +80,7 @@ use watch::{Shown, Source, Watch};
 /// while let Some(event) = service.poll() {
 ///     match event {
 ///         Event::Serve => accept_more(true),
-///         Event::Drain(_) => accept_more(false),
+///         Event::Drain(_) => accept_more(false), // and see Event::Drain
 ///         Event::Exit(status) => std::process::exit(status.into()),
 ///         event => eprintln!("{event}"),
 ///     }
@@ -381,7 +381,7 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
     }
 
     /// Reports that this process can serve: to the predecessor, or without one to the service manager. Closes what was
-    /// inherited and not claimed. Accept from now on, and not before.
+    /// inherited and not claimed, so listen before. Accept from now on, and not before. A second call does nothing.
     ///
     /// A service manager that does not hear it is told again at each [`Policy::retry_every`], and [`Service::poll`] says so.
     /// A manager that is gone is not: from then on the service goes on as without one.
@@ -441,7 +441,8 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
         }
     }
 
-    /// Returns whether the program may accept. It may until it is told to drain, and again after [`Event::Serve`].
+    /// Returns whether the program may accept: from [`Service::ready`] until [`Service::poll`] has told it to drain, or is
+    /// about to, and again after [`Event::Serve`].
     #[must_use]
     pub const fn accepts(&self) -> bool {
         self.life.accepts()
@@ -516,15 +517,15 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
         *self.is_owner.get_or_insert_with(|| getpid() == self.owner)
     }
 
-    /// Asks for something that no signal has asked for. [`Service::poll`] says what comes of it; the service is readable
-    /// until then.
+    /// Asks for something that no signal has asked for. [`Service::poll`] says what comes of it; the service becomes
+    /// readable for that.
     pub fn request(&mut self, request: Request) {
         self.life.request(request);
         self.show();
     }
 
-    /// Says, while draining, that nothing is open any more. [`Service::poll`] says what follows; the service is readable
-    /// until then.
+    /// Says, while draining, that no connection is open any more. [`Service::poll`] says what follows; the service becomes
+    /// readable for that. Close idle keep-alive connections first: nobody else does. At other times this does nothing.
     pub fn drained(&mut self) {
         self.life.drained();
         self.show();
@@ -791,7 +792,8 @@ impl<S: Sockets + ?Sized> Drop for Service<'_, S> {
 
 impl<S: Sockets + ?Sized> AsFd for Service<'_, S> {
     /// The descriptor that is readable when [`Service::poll`] has something to return: an epoll instance, which other
-    /// instances can watch. Without [`Policy::one_descriptor`] it shows signals alone.
+    /// instances can watch. It is the same one until the service is dropped. Who watches it by edges, as tokio does, hears
+    /// of nothing that is left there: call [`Service::poll`] until it returns `None`, then wait. Without [`Policy::one_descriptor`] it shows signals alone.
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.wait {
             Wait::One(watch, _) => watch.as_fd(),

@@ -64,7 +64,7 @@ impl<const N: usize, const ARGS: usize, const VARS: usize> Process<N, ARGS, VARS
     ///
     /// No descriptor is owned or closed. The variables may be removed, and the signals may be blocked.
     ///
-    /// - [`Error::AlreadyBegun`]: this value was begun before.
+    /// - [`Error::AlreadyBegun`]: this value was begun before. A program has one such value.
     /// - Those of [`Launch::from_libc`], [`Net::inherit`], [`Notifier::from_launch`] and [`Service::new`].
     ///
     /// # Safety
@@ -72,6 +72,8 @@ impl<const N: usize, const ARGS: usize, const VARS: usize> Process<N, ARGS, VARS
     /// - Nobody else owns the descriptors that the activation variables promise: nothing in this process has adopted them
     ///   before, or opened something on their numbers.
     /// - Nobody changes the environment while this call reads it.
+    /// - There is one thread. A thread that was started before does not block the signals, and the first SIGUSR2 would end
+    ///   the process there.
     /// - From then on nobody frees or rewrites the strings of arguments and environment: neither libc's `unsetenv` and
     ///   `setenv` of a variable that was there, nor `setproctitle`.
     #[inline]
