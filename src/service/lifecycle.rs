@@ -974,6 +974,33 @@ mod tests {
     }
 
     #[test]
+    fn nobody_accepts_between_the_end_of_a_drain_and_the_exec() {
+        let mut life = serving(TERMS);
+        life.request(Request::Exec);
+        assert!(all(&mut life, at(0)).contains(&Action::Event(Event::Drain(Leave::Exec))));
+        assert!(!life.accepts());
+        life.drained();
+        assert!(!life.accepts());
+        assert_eq!(all(&mut life, at(0)), [Action::Exec]);
+        assert!(!life.accepts());
+        life.exec_failed(FAULT);
+        let failed = [Event::Failed(Failure::NotStarted(FAULT)), Event::Serve];
+        assert_eq!(all(&mut life, at(0)), failed.map(Action::Event));
+        assert!(life.accepts());
+    }
+
+    #[test]
+    fn nothing_is_drained_before_the_program_was_told_to() {
+        let mut life = life(Now::InFlight);
+        life.looked(Ok(Progress::Ready), at(0));
+        life.drained();
+        let told = [Event::HandedOver(PID), Event::Drain(Leave::HandOver)];
+        assert_eq!(all(&mut life, at(0)), told.map(Action::Event));
+        life.drained();
+        assert_eq!(all(&mut life, at(0)), [Action::Event(Event::Exit(0))]);
+    }
+
+    #[test]
     fn a_look_that_finds_nothing_moves_no_deadline() {
         let mut life = serving(TERMS);
         life.started(Ok(PID), Duration::from_secs(2), at(0));
