@@ -185,6 +185,7 @@ fn execute(task: &Task, image: &Image<'_>, program_fd: Option<RawFd>) -> Error {
 /// Tries `name` in each directory of `path`, as a shell would, except the directories that are not absolute.
 ///
 /// This is out of line, so that only a search uses the stack for a path.
+#[cold]
 #[inline(never)]
 fn search(name: &[u8], path: &[u8], execute: impl Fn(&CStr) -> Errno) -> Error {
     if name.is_empty() {
