@@ -23,24 +23,24 @@ impl Moment {
 }
 
 /// A time to wait until, on a clock that cannot be set.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline(Option<Duration>);
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Deadline(Option<Moment>);
 
 impl Deadline {
     pub(crate) const NEVER: Self = Self(None);
-    const NOW: Self = Self(Some(Duration::ZERO));
+    const NOW: Self = Self(Some(Moment::at(Duration::ZERO)));
 
-    /// Returns the moment `timeout` from now; never, if no clock reaches it.
+    /// Returns the moment `timeout` from now.
     pub(crate) fn after(timeout: Duration) -> Self {
         if timeout.is_zero() {
             return Self::NOW;
         }
-        Self(now().checked_add(timeout))
+        Self(Some(Moment::now().later(timeout)))
     }
 
     /// Returns the time until then; `None` for ever.
     fn remaining(&self) -> Option<Duration> {
-        self.0.map(|deadline| if deadline.is_zero() { deadline } else { deadline.saturating_sub(now()) })
+        self.0.map(|at| if *self == Self::NOW { Duration::ZERO } else { at.remaining() })
     }
 
     /// Returns whether the moment has come.

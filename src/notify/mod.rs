@@ -153,8 +153,12 @@ impl Notifier {
     /// error at once.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Slot::Full(timeout);
+        self.set_timeout(timeout);
         self
+    }
+
+    pub(crate) const fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = Slot::Full(timeout);
     }
 
     /// Returns whether there is a manager to send to.

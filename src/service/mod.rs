@@ -196,7 +196,7 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
             signals => Wait::One(Watch::new()?, signals),
         };
         let owed = net.owed_mut();
-        owed.notifier = owed.notifier.clone().timeout(Duration::ZERO);
+        owed.notifier.set_timeout(Duration::ZERO);
         if let Wait::One(watch, signals) = &wait {
             if let Some(signals) = signals {
                 watch.add(signals.as_fd(), Source::Signals)?;
@@ -720,12 +720,8 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
             Readiness::Executed => Duration::ZERO,
             Readiness::Alive(time) => time,
         };
-        let started = match self.check_owner() {
-            Ok(()) => {
-                self.net.spawn(self.launch.reborrow(), &self.policy.restart).map(|successor| successor.pid())
-            }
-            Err(error) => Err(error),
-        };
+        let successor = self.net.spawn(self.launch.reborrow(), &self.policy.restart);
+        let started = successor.map(|successor| successor.pid());
         self.life.started(started, first_look, now);
     }
 
