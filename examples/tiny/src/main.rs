@@ -24,18 +24,18 @@
 //!
 //! | process | calls |
 //! |---|---|
-//! | predecessor, 9 | clock_gettime getpid socketpair rt_sigprocmask clone3 rt_sigprocmask waitid close clock_gettime |
+//! | predecessor, 8 | clock_gettime socketpair rt_sigprocmask clone3 rt_sigprocmask waitid close clock_gettime |
 //! | successor, 13 | chdir dup3 dup3 fcntl fcntl fcntl close_range getpid pidfd_open fstatfs statx rt_sigprocmask execve |
 //!
 //! The first look at the clock is for the time by which the successor is to be ready, the second for how long to wait.
-//! `getpid` is how the service knows that it is not a fork of itself. Where the working directory has no path that leads
-//! to it, `fchdir` takes the place of `chdir`.
+//! Where the working directory has no path that leads to it, `fchdir` takes the place of `chdir`.
 //!
 //! What is called in one place is kept out of line there, by `inline(never)`: inlined, all of it would share one large
 //! frame, with longer instructions for each access, and more of the stack in use at any time.
 #![no_std]
 #![no_main]
 
+mod address;
 mod complaint;
 mod connection;
 mod line;
@@ -124,7 +124,7 @@ impl Server {
         let inherited = self.service.inherited().count();
         let mut addresses: Vec<_, LISTENERS> = Vec::new();
         for argument in self.service.args().skip(1) {
-            let address = argument.to_str().ok().and_then(|argument| argument.parse().ok());
+            let address = address::parse(argument.to_bytes());
             let address = address.ok_or_else(|| complain("an address cannot be read", 0))?;
             addresses.push(address).map_err(|_| complain("too many addresses", 0))?;
         }
