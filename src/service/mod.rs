@@ -1,8 +1,11 @@
 //! Service: the life of a server as one object.
 //!
 //! A [`Service`] restarts, drains, reports and recovers, and tells its program what to do in few words: accept, accept no
-//! more, exit. It is policy on top of [`Net`], [`Launch`], [`Signals`] and [`Notifier`], replaces none of them, and no call
-//! of it waits: not for a service manager, not for a successor, not for a full pipe.
+//! more, exit. It is policy on top of [`Net`], [`Launch`], [`Signals`] and [`Notifier`], and replaces none of them.
+//!
+//! No call waits for a service manager, for a successor to become ready, or for a full pipe. Two short waits remain, both
+//! for the kernel: at most 100 ms for the exit status of a successor that has closed its readiness pipe, and at most one
+//! second for a successor that was killed.
 //!
 //! | module | holds |
 //! |---|---|
