@@ -15,7 +15,7 @@
 //! module makes no system call and copies no name.
 
 use crate::digits::{DIGITS, decimal, number};
-use crate::error::{Error, Fault, NameFault, Table};
+use crate::error::{Error, Fault, NameFault, Table, counted};
 use crate::variable::Variable;
 
 /// The number of the first inherited descriptor, `SD_LISTEN_FDS_START`.
@@ -147,7 +147,7 @@ pub fn check_name(name: &str) -> Result<(), Error> {
 /// Returns what makes `name` invalid.
 pub(crate) fn name_fault(name: &str) -> Option<NameFault> {
     if name.len() > NAME_MAX {
-        return Some(NameFault::TooLong { bytes: name.len() });
+        return Some(NameFault::TooLong { bytes: counted(name.len()) });
     }
     name.bytes().find(|byte| !valid_in_name(*byte)).map(NameFault::Byte)
 }
@@ -187,10 +187,10 @@ fn names(value: &[u8], count: usize) -> Result<&str, Error> {
         }
     }
     if found != count {
-        return Err(Variable::Names.fault(Fault::NameCount { names: found, fds: count }));
+        return Err(Variable::Names.fault(Fault::NameCount { names: counted(found), fds: counted(count) }));
     }
     if let Some(position) = wrong {
-        return Err(Variable::Names.fault(Fault::InvalidName { position }));
+        return Err(Variable::Names.fault(Fault::InvalidName { position: counted(position) }));
     }
     core::str::from_utf8(value).map_err(|_| Variable::Names.fault(Fault::InvalidName { position: 0 }))
 }
@@ -211,8 +211,8 @@ impl Writer<'_> {
         let capacity = self.bytes.len();
         let room = self.bytes.get_mut(self.len..end).ok_or(Error::Capacity {
             table: Table::Names,
-            needed: end,
-            capacity,
+            needed: counted(end),
+            capacity: counted(capacity),
         })?;
         room.copy_from_slice(bytes);
         self.len = end;
@@ -488,7 +488,7 @@ mod tests {
                 let short = render_number(variable, u64::MAX, &mut line[..room]);
                 assert!(
                     matches!(short, Err(Error::Capacity { table: Table::Names, needed, capacity })
-                        if capacity == room && needed > room),
+                        if capacity == counted(room) && needed > capacity),
                     "{short:?}"
                 );
             }

@@ -5,7 +5,7 @@
 //! copies no string and builds no second table.
 
 use crate::cstr::CStrPtr;
-use crate::error::{Error, Table};
+use crate::error::{Error, Table, counted};
 use core::cell::Cell;
 use core::mem::swap;
 use heapless::{Vec, VecView};
@@ -185,14 +185,18 @@ pub(crate) fn find<'t>(table: &'t VecView<Option<CStrPtr>>, name: &[u8]) -> Opti
 }
 
 fn full(table: &VecView<Option<CStrPtr>>) -> Error {
-    Error::Capacity { table: Table::Variables, needed: table.len() + 1, capacity: table.capacity() }
+    Error::Capacity {
+        table: Table::Variables,
+        needed: counted(table.len() + 1),
+        capacity: counted(table.capacity()),
+    }
 }
 
 fn record(journal: &mut Journal, entry: Entry) -> Result<(), Error> {
     journal.0.push(entry).map_err(|_| Error::Capacity {
         table: Table::Changes,
-        needed: CHANGES + 1,
-        capacity: CHANGES,
+        needed: counted(CHANGES + 1),
+        capacity: counted(CHANGES),
     })
 }
 
@@ -390,7 +394,11 @@ mod tests {
 
     #[test]
     fn a_full_journal_takes_no_more() {
-        let full = Err(Error::Capacity { table: Table::Changes, needed: CHANGES + 1, capacity: CHANGES });
+        let full = Err(Error::Capacity {
+            table: Table::Changes,
+            needed: counted(CHANGES + 1),
+            capacity: counted(CHANGES),
+        });
         let before = [c"A=1", c"B=1", c"A=2", c"A=3"];
         let new = CStrPtr::from(c"B=new");
         let fill = |left: usize, environ: &mut Environ<'_>, journal: &mut Journal| {

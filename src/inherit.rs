@@ -8,7 +8,7 @@
 use crate::activation::{Activation, NAMES_PREFIX, Variables};
 use crate::address::family;
 use crate::cstr::CStrPtr;
-use crate::error::{Error, Fault, Operation, Table};
+use crate::error::{Error, Fault, Operation, Table, counted};
 use crate::listener;
 use crate::names::{self, Name};
 use crate::predecessor::Predecessor;
@@ -65,12 +65,20 @@ pub(crate) unsafe fn adopt<const N: usize>(
     table: &mut InheritedTable<N>,
 ) -> Result<Adopted, Error> {
     if activation.count > N {
-        return Err(Error::Capacity { table: Table::Inherited, needed: activation.count, capacity: N });
+        return Err(Error::Capacity {
+            table: Table::Inherited,
+            needed: counted(activation.count),
+            capacity: counted(N),
+        });
     }
     // All names must fit, so that each socket can be claimed under its name, and handed over.
     let (needed, capacity) = (NAMES_PREFIX + activation.names_len(), names::capacity(N));
     if needed > capacity {
-        return Err(Error::Capacity { table: Table::Names, needed, capacity });
+        return Err(Error::Capacity {
+            table: Table::Names,
+            needed: counted(needed),
+            capacity: counted(capacity),
+        });
     }
     if first < 0 || first.checked_add(activation.count as RawFd).is_none() {
         return Err(Error::NotOpen { fd: first });

@@ -9,7 +9,7 @@
 #![allow(unsafe_code)]
 
 use crate::activation::{NAMES_PREFIX, UNKNOWN};
-use crate::error::{Error, Table};
+use crate::error::{Error, Table, counted};
 use core::fmt;
 use core::mem::MaybeUninit;
 
@@ -77,7 +77,11 @@ impl<const N: usize> Names<N> {
         let needed = used + len + 1;
         let capacity = capacity(N);
         if needed > capacity {
-            return Err(Error::Capacity { table: Table::Names, needed, capacity });
+            return Err(Error::Capacity {
+                table: Table::Names,
+                needed: counted(needed),
+                capacity: counted(capacity),
+            });
         }
         Ok(())
     }
@@ -216,7 +220,11 @@ mod tests {
         names.push(&longest);
         let room = capacity(1) - NAMES_PREFIX - 256;
         assert_eq!(names.check_room(room - 1), Ok(()));
-        let full = Error::Capacity { table: Table::Names, needed: capacity(1) + 1, capacity: capacity(1) };
+        let full = Error::Capacity {
+            table: Table::Names,
+            needed: counted(capacity(1) + 1),
+            capacity: counted(capacity(1)),
+        };
         assert_eq!(names.check_room(room), Err(full));
         names.push(longest.get(..room - 1).unwrap());
         assert_eq!(names.iter().map(str::len).collect::<Vec<_>>(), [255, room - 1]);

@@ -5,7 +5,7 @@
 
 use crate::activation::UNKNOWN;
 use crate::address::{Key, Kind};
-use crate::error::{Error, Table};
+use crate::error::{Error, Table, counted};
 use crate::hash::fnv;
 use crate::names::{Name, Names};
 use core::num::NonZeroU32;
@@ -42,7 +42,11 @@ impl<const N: usize> ActiveTable<N> {
     /// Checks that a socket called `name` would fit. Called before anything is opened for the socket.
     pub(crate) fn check_room(&self, name: &str) -> Result<(), Error> {
         if self.slots.is_full() {
-            return Err(Error::Capacity { table: Table::Active, needed: N + 1, capacity: N });
+            return Err(Error::Capacity {
+                table: Table::Active,
+                needed: counted(N + 1),
+                capacity: counted(N),
+            });
         }
         self.names.check_room(name.len())
     }
@@ -52,7 +56,7 @@ impl<const N: usize> ActiveTable<N> {
         if let Err(error) = self.check_room(name) {
             return Err((fd, error));
         }
-        let full = Error::Capacity { table: Table::Active, needed: N + 1, capacity: N };
+        let full = Error::Capacity { table: Table::Active, needed: counted(N + 1), capacity: counted(N) };
         let Some(id) = self.last.checked_add(1).and_then(NonZeroU32::new).map(SocketId) else {
             return Err((fd, full));
         };

@@ -466,7 +466,7 @@ fn from_libc_sees_what_std_sees() {
 
     // SAFETY: as above.
     let small = unsafe { Launch::<2, 2048>::from_libc() }.map(drop);
-    let needed = args.len() + 1;
+    let needed = args.len() as u32 + 1;
     assert_eq!(small, Err(Error::Capacity { table: Table::Arguments, needed, capacity: 2 }));
 }
 

@@ -226,7 +226,7 @@ fn what_is_refused_is_not_sent_and_opens_no_socket() {
         (&[Assignment::Status(&long)], 0, MessageFault::TooLong),
         (&[Assignment::WatchdogTimeout(Duration::MAX)], 0, MessageFault::OutOfRange),
         (&[Assignment::FdName("a:b")], 0, MessageFault::Name(NameFault::Byte(b':'))),
-        (&[Assignment::FdStore], FDS_MAX + 1, MessageFault::TooManyFds { fds: FDS_MAX + 1 }),
+        (&[Assignment::FdStore], FDS_MAX + 1, MessageFault::TooManyFds { fds: FDS_MAX as u32 + 1 }),
         (&[Assignment::FdStore], 0, MessageFault::Fds { fds: 0 }),
         (&[Assignment::Ready], 1, MessageFault::Fds { fds: 1 }),
         (&[Assignment::FdStoreRemove], 0, MessageFault::NoName),

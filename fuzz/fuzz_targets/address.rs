@@ -102,7 +102,7 @@ fn check_unix(network: Network, text: &[u8], parsed: Result<Endpoint<'_>, Error>
     };
     let fault = match bytes {
         [] => Some(AddressFault::Empty),
-        _ if bytes.len() > UNIX_MAX => Some(AddressFault::PathTooLong { bytes: bytes.len() }),
+        _ if bytes.len() > UNIX_MAX => Some(AddressFault::PathTooLong { bytes: bytes.len() as u32 }),
         _ if bytes.contains(&0) => Some(AddressFault::Nul),
         _ => None,
     };

@@ -4,7 +4,7 @@
 
 use super::{Address, Family, Network, UNIX_MAX, Zone};
 use crate::digits::value_of;
-use crate::error::AddressFault;
+use crate::error::{AddressFault, counted};
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub(super) const fn check_unix(network: Network, bytes: &[u8]) -> Result<(), AddressFault> {
@@ -15,7 +15,7 @@ pub(super) const fn check_unix(network: Network, bytes: &[u8]) -> Result<(), Add
         return Err(AddressFault::Empty);
     }
     if bytes.len() > UNIX_MAX {
-        return Err(AddressFault::PathTooLong { bytes: bytes.len() });
+        return Err(AddressFault::PathTooLong { bytes: counted(bytes.len()) });
     }
     let mut rest = bytes;
     while let [first, tail @ ..] = rest {

@@ -15,6 +15,11 @@ use core::fmt;
 use rustix::fd::RawFd;
 use rustix::io::Errno;
 
+/// A length or a position as an error keeps it; as the largest number, if it is larger than that.
+pub(crate) const fn counted(number: usize) -> u32 {
+    if number > u32::MAX as usize { u32::MAX } else { number as u32 }
+}
+
 /// Why a call of this crate failed.
 ///
 /// ```
@@ -41,9 +46,9 @@ pub enum Error {
         /// Which table.
         table: Table,
         /// How many entries, or bytes, the table would have to hold for the first that does not fit. More may follow.
-        needed: usize,
+        needed: u32,
         /// How many entries, or bytes, the table holds.
-        capacity: usize,
+        capacity: u32,
     },
     /// A variable from the service manager cannot be read.
     Variable {
@@ -103,12 +108,12 @@ pub enum Error {
     /// A change of the environment is not of the form `NAME=value`, or is one of the crate's own variables.
     InvalidChange {
         /// Which of the changes, counted from 0.
-        position: usize,
+        position: u32,
     },
     /// The service manager would refuse, ignore or misread a message. Nothing was sent.
     Message {
         /// Which of the message's assignments, counted from 0.
-        position: usize,
+        position: u32,
         /// The fault of the assignment.
         fault: MessageFault,
     },
@@ -269,14 +274,14 @@ pub enum Fault {
     /// `LISTEN_FDNAMES` and `LISTEN_FDS` disagree.
     NameCount {
         /// How many names there are.
-        names: usize,
+        names: u32,
         /// How many descriptors there are.
-        fds: usize,
+        fds: u32,
     },
     /// A name is longer than 255 bytes or holds something other than printable ASCII.
     InvalidName {
         /// Which name, counted from 0.
-        position: usize,
+        position: u32,
     },
     /// The descriptor that the variable names is not a Unix socket.
     NotASocket,
@@ -285,7 +290,7 @@ pub enum Fault {
     /// The path or abstract name is longer than 107 bytes.
     TooLong {
         /// How long the path or name is.
-        bytes: usize,
+        bytes: u32,
     },
 }
 
@@ -328,7 +333,7 @@ pub enum AddressFault {
     /// The path or abstract name is longer than 107 bytes.
     PathTooLong {
         /// How long the path or name is.
-        bytes: usize,
+        bytes: u32,
     },
 }
 
@@ -360,7 +365,7 @@ pub enum NameFault {
     /// The name is longer than 255 bytes.
     TooLong {
         /// How long the name is.
-        bytes: usize,
+        bytes: u32,
     },
     /// The name holds a colon, or a byte outside of 0x20–0x7E.
     Byte(u8),
@@ -394,12 +399,12 @@ pub enum MessageFault {
     /// There are more than 253 descriptors.
     TooManyFds {
         /// How many descriptors there are.
-        fds: usize,
+        fds: u32,
     },
     /// The number of descriptors does not match the message.
     Fds {
         /// How many descriptors there are.
-        fds: usize,
+        fds: u32,
     },
     /// The message has a second name.
     Repeated,
@@ -412,7 +417,7 @@ pub enum MessageFault {
 }
 
 impl MessageFault {
-    pub(crate) const fn at(self, position: usize) -> Error {
+    pub(crate) const fn at(self, position: u32) -> Error {
         Error::Message { position, fault: self }
     }
 }

@@ -24,7 +24,7 @@ pub use libc::remove_from_libc;
 
 use crate::cstr::CStrPtr;
 use crate::environ::{self, Environ};
-use crate::error::{Error, Table};
+use crate::error::{Error, Table, counted};
 use crate::slot::Slot;
 use crate::variable::Variable;
 use core::ffi::{CStr, c_char, c_int};
@@ -300,7 +300,8 @@ unsafe fn point_to(
     name: Table,
     table: &mut VecView<Option<CStrPtr>>,
 ) -> Result<(), Error> {
-    let full = Error::Capacity { table: name, needed: count + 1, capacity: table.capacity() };
+    let full =
+        Error::Capacity { table: name, needed: counted(count + 1), capacity: counted(table.capacity()) };
     if count >= table.capacity() {
         return Err(full);
     }

@@ -5,7 +5,7 @@
 
 use crate::activation::name_fault;
 use crate::digits::{DIGITS, decimal};
-use crate::error::{Error, MessageFault};
+use crate::error::{Error, MessageFault, counted};
 use core::time::Duration;
 use heapless::Vec;
 use rustix::io::Errno;
@@ -152,7 +152,7 @@ pub(super) fn render(
     }
     for (position, assignment) in assignments.iter().enumerate() {
         let line = Line { bytes, first: position == 0 };
-        line.write(assignment, now).map_err(|fault| fault.at(position))?;
+        line.write(assignment, now).map_err(|fault| fault.at(counted(position)))?;
     }
     check_company(assignments, fds)
 }
@@ -162,10 +162,10 @@ fn check_company(assignments: &[Assignment<'_>], fds: usize) -> Result<(), Error
     let position = |wanted| assignments.iter().position(|assignment| *assignment == wanted);
     let is_name = |assignment: &Assignment<'_>| matches!(assignment, Assignment::FdName(_));
     if fds > FDS_MAX {
-        return Err(MessageFault::TooManyFds { fds }.at(0));
+        return Err(MessageFault::TooManyFds { fds: counted(fds) }.at(0));
     }
     if let Some(second) = assignments.iter().enumerate().filter(|(_, entry)| is_name(entry)).nth(1) {
-        return Err(MessageFault::Repeated.at(second.0));
+        return Err(MessageFault::Repeated.at(counted(second.0)));
     }
     let mut wanted = 0..=0;
     for (position, range, together) in [
@@ -176,20 +176,20 @@ fn check_company(assignments: &[Assignment<'_>], fds: usize) -> Result<(), Error
     ] {
         let Some(position) = position else { continue };
         if !together {
-            return Err(MessageFault::NotTogether.at(position));
+            return Err(MessageFault::NotTogether.at(counted(position)));
         }
         if !range.contains(&fds) {
-            return Err(MessageFault::Fds { fds }.at(position));
+            return Err(MessageFault::Fds { fds: counted(fds) }.at(counted(position)));
         }
         wanted = range;
     }
     if let Some(position) = position(Assignment::FdStoreRemove) {
         if !assignments.iter().any(is_name) {
-            return Err(MessageFault::NoName.at(position));
+            return Err(MessageFault::NoName.at(counted(position)));
         }
     }
     // The manager would close descriptors that no assignment is about, and report that to no process.
-    if wanted.contains(&fds) { Ok(()) } else { Err(MessageFault::Fds { fds }.at(0)) }
+    if wanted.contains(&fds) { Ok(()) } else { Err(MessageFault::Fds { fds: counted(fds) }.at(0)) }
 }
 
 struct Line<'b> {

@@ -33,7 +33,7 @@ pub use message::{Access, Assignment, FDS_MAX, MESSAGE_MAX};
 
 use crate::address::{Kind, UNIX_MAX};
 use crate::deadline::{Deadline, now, poll_until};
-use crate::error::{Error, Fault, MessageFault, Operation};
+use crate::error::{Error, Fault, MessageFault, Operation, counted};
 use crate::failure::Failure;
 use crate::launch::Launch;
 use crate::pidfd;
@@ -145,7 +145,7 @@ impl Notifier {
     pub fn parse(value: &[u8]) -> Result<Self, Error> {
         Target::parse(value)?;
         let value = Value::from_slice(value)
-            .map_err(|_| Variable::NotifySocket.fault(Fault::TooLong { bytes: value.len() }))?;
+            .map_err(|_| Variable::NotifySocket.fault(Fault::TooLong { bytes: counted(value.len()) }))?;
         Ok(Self { manager: Some((value, &VERBS)), timeout: Slot::Empty })
     }
 
@@ -500,7 +500,7 @@ fn send_all(
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-        return Err(MessageFault::TooManyFds { fds: fds.len() }.at(0));
+        return Err(MessageFault::TooManyFds { fds: counted(fds.len()) }.at(0));
     }
     let mut rest = message;
     while !rest.is_empty() {

@@ -2,7 +2,7 @@
 
 use crate::address::{Kind, UNIX_MAX};
 use crate::digits;
-use crate::error::{Error, Fault};
+use crate::error::{Error, Fault, counted};
 use crate::variable::Variable;
 
 /// The CID that means any machine, which no message can be sent to.
@@ -50,7 +50,7 @@ fn check(name: &[u8]) -> Result<&[u8], Error> {
     match name.len() {
         0 => Err(fault(Fault::NotAnAddress)),
         1..=UNIX_MAX => Ok(name),
-        bytes => Err(fault(Fault::TooLong { bytes })),
+        bytes => Err(fault(Fault::TooLong { bytes: counted(bytes) })),
     }
 }
 
@@ -110,7 +110,7 @@ mod tests {
             value[0] = first;
             let name = usize::from(first == b'@');
             assert!(Target::parse(&value[..UNIX_MAX + name]).is_ok());
-            let too_long = Err(fault(Fault::TooLong { bytes: UNIX_MAX + 1 }));
+            let too_long = Err(fault(Fault::TooLong { bytes: UNIX_MAX as u32 + 1 }));
             assert_eq!(Target::parse(&value[..UNIX_MAX + name + 1]), too_long);
         }
     }

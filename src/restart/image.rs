@@ -9,7 +9,7 @@ use crate::activation::{FIRST_FD, NUMBER_LINE, render_number};
 use crate::cstr::CStrPtr;
 use crate::digits::{DIGITS, decimal};
 use crate::environ::{Environ, Journal};
-use crate::error::{Error, Table};
+use crate::error::{Error, Table, counted};
 use crate::launch::{Directory, LaunchView};
 use crate::placement::{Placement, Source};
 use crate::sys::{Cloned, Mask};
@@ -176,8 +176,8 @@ fn write_args<'a>(
         let arg = arg.and_then(|arg| unsafe { CStrPtr::new(arg.as_ptr()) });
         args.push(arg).map_err(|_| Error::Capacity {
             table: Table::Arguments,
-            needed: own_args + restart.args.map_or(0, <[_]>::len) + 1,
-            capacity: args.capacity(),
+            needed: counted(own_args + restart.args.map_or(0, <[_]>::len) + 1),
+            capacity: counted(args.capacity()),
         })?;
     }
     let argv = args.get(if restart.args.is_some() { own_args } else { 0 }..).unwrap_or(&[]);
@@ -231,8 +231,8 @@ fn list_sources(active: &[Active], sources: &mut VecView<Source>) -> Result<(), 
         // The caller's scratch space has as many slots as the table of active sockets.
         sources.push(Source::new(slot.fd.as_raw_fd())).map_err(|_| Error::Capacity {
             table: Table::Active,
-            needed: active.len(),
-            capacity: sources.capacity(),
+            needed: counted(active.len()),
+            capacity: counted(sources.capacity()),
         })?;
     }
     Ok(())
@@ -278,7 +278,7 @@ fn apply(
     };
     let reserved = Variable::ACTIVATION.iter().any(|variable| variable.name().as_bytes() == name);
     if name.is_empty() || name.contains(&b'=') || reserved {
-        return Err(Error::InvalidChange { position });
+        return Err(Error::InvalidChange { position: counted(position) });
     }
     match string {
         // SAFETY: the slot is put back before the caller's string goes: `with_image` undoes the changes.
