@@ -182,11 +182,20 @@ impl Owed {
 
     /// Puts a new successor in the place of the one before.
     pub(crate) fn succeed(&mut self, successor: Successor) {
+        if self.successor.as_ref().is_some() {
+            self.dismiss();
+        }
+        self.successor = Slot::Full(successor);
+    }
+
+    /// Lets go of a successor that failed, or that serves beside this process.
+    #[cold]
+    #[inline(never)]
+    fn dismiss(&mut self) {
         if let Some(before) = self.successor.take() {
             self.handed_over |= before.is_ready();
             before.reap();
         }
-        self.successor = Slot::Full(successor);
     }
 }
 

@@ -71,14 +71,20 @@ impl Report {
 
     fn parse(packet: &[u8]) -> Option<Self> {
         let text = packet.strip_suffix(b"\n").unwrap_or(packet);
+        if text == b"READY=1" { Some(Self::Ready) } else { Refusal::parse(text).map(Self::Refused) }
+    }
+}
+
+impl Refusal {
+    #[cold]
+    #[inline(never)]
+    fn parse(text: &[u8]) -> Option<Self> {
         if let Some(value) = text.strip_prefix(b"ERRNO=") {
             let errno = value_of(value).filter(|errno| (1..4096).contains(errno))?;
-            Some(Self::Refused(Refusal::Errno(Errno::from_raw_os_error(errno as i32))))
-        } else if let Some(value) = text.strip_prefix(b"CODE=") {
-            Some(Self::Refused(Refusal::Code(value_of(value)?.try_into().ok()?)))
-        } else {
-            (text == b"READY=1").then_some(Self::Ready)
+            return Some(Self::Errno(Errno::from_raw_os_error(errno as i32)));
         }
+        let code = value_of(text.strip_prefix(b"CODE=")?)?;
+        Some(Self::Code(code.try_into().ok()?))
     }
 }
 

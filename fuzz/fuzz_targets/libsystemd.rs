@@ -104,7 +104,7 @@ fn compare(
         // Whether they are open is looked at by `Net::inherit`, not by the parser.
         (Ok(Activation { count, .. }), Err(libc::EBADF)) => assert!(!are_open(count)),
         (Err(Error::Variable { variable: Variable::Names, fault }), Err(libc::EBADF)) => match fault {
-            Fault::NameCount { fds, .. } => assert!(!are_open(fds)),
+            Fault::NameCount { fds, .. } => assert!(!are_open(fds as usize)),
             fault => assert!(matches!(fault, Fault::InvalidName { .. })),
         },
         // libsystemd does not look at the names' bytes and lengths; systemd refuses to set such a one.
@@ -112,7 +112,7 @@ fn compare(
             Err(Error::Variable { variable: Variable::Names, fault: Fault::InvalidName { position } }),
             Ok(names),
         ) => {
-            let name = &names[position];
+            let name = &names[position as usize];
             assert!(name.len() > 255 || name.iter().any(|byte| !(b' '..=b'~').contains(byte)));
         }
         (Ok(ours), Ok(theirs)) => {

@@ -33,7 +33,7 @@ use super::child::become_successor;
 use super::image::{Image, Inheritance, with_image};
 use crate::error::{Error, Operation};
 use crate::launch::LaunchView;
-use crate::sys::{self, Kin, Mask, Task};
+use crate::sys::{self, Cloned, Kin, Mask, Task};
 use core::convert::Infallible;
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -55,19 +55,26 @@ pub(crate) fn exec(
     // A kernel that cannot report this signal does not have it.
     let parent_death_signal = rustix::process::parent_process_death_signal().unwrap_or_default();
     let cloned = with_image(launch, restart, inheritance, &mut |image| {
-        image.yields = true;
         image.parent_death_signal = parent_death_signal;
-        let mask = sys::block_signals().map_err(|errno| Error::call(Operation::Sigprocmask, errno))?;
-        image.mask = Some(mask);
-        let free = image.first_free();
-        // SAFETY: all signals are blocked, and `replace` keeps to the rules of a clone's body.
-        let cloned = unsafe { sys::clone_and_run(Kin::Thread(stack.bytes()), free, image, replace) };
-        // The mask was the thread's own a moment ago, so the kernel has nothing to refuse in it.
-        let _ = sys::restore_signals(mask);
-        cloned.map_err(|errno| Error::call(Operation::Clone, errno))
+        clone(image, &mut stack)
     })?;
     // Only a seccomp filter's SECCOMP_RET_KILL_THREAD kills one thread and not its process.
     Err(cloned.answer.unwrap_or(Error::Killed { signal: Signal::SYS.as_raw() }))
+}
+
+/// Starts the thread that executes the program, and waits until it is done with memory.
+#[cold]
+#[inline(never)]
+fn clone(image: &mut Image<'_>, stack: &mut Stack) -> Result<Cloned<Error>, Error> {
+    image.yields = true;
+    let mask = sys::block_signals().map_err(|errno| Error::call(Operation::Sigprocmask, errno))?;
+    image.mask = Some(mask);
+    let free = image.first_free();
+    // SAFETY: all signals are blocked, and `replace` keeps to the rules of a clone's body.
+    let cloned = unsafe { sys::clone_and_run(Kin::Thread(stack.bytes()), free, image, replace) };
+    // The mask was the thread's own a moment ago, so the kernel has nothing to refuse in it.
+    let _ = sys::restore_signals(mask);
+    cloned.map_err(|errno| Error::call(Operation::Clone, errno))
 }
 
 /// Runs between clone and execve.

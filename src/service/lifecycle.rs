@@ -602,6 +602,8 @@ impl Lifecycle {
     }
 
     /// What came of [`Action::Exec`].
+    #[cold]
+    #[inline(never)]
     pub(crate) fn exec_failed(&mut self, error: Error) {
         self.phase = Phase::Serving;
         self.event(Event::Failed(Failure::NotStarted(error)));

@@ -417,6 +417,8 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
     }
 
     /// Goes on as without a service manager if this says that it is gone. Nobody will ever hear.
+    #[cold]
+    #[inline(never)]
     fn give_up_manager(&mut self, error: Error) -> bool {
         let is_gone = matches!(
             error,
@@ -688,18 +690,6 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
             Action::Start => self.start(now),
             Action::Look => self.look(None),
             Action::GiveUp(failure) => self.look(Some(failure)),
-            Action::Exec => {
-                let is_told = core::mem::take(&mut self.is_reloading);
-                let exec = |service: &mut Self| {
-                    service.net.exec(service.launch.reborrow(), &service.policy.restart, is_told)
-                };
-                let Err(error) = self.with_manager(exec);
-                self.life.exec_failed(error);
-            }
-            Action::Report => {
-                let heard = self.with_manager(|service| service.net.ready());
-                self.life.reported(heard, now);
-            }
             Action::Tell(Message::Alive) if !self.feeds() => {}
             Action::Tell(Message::Serving) if self.has_status => {}
             Action::Tell(message) => {
@@ -712,8 +702,29 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
                 }
                 self.life.told(heard);
             }
+            Action::Exec => self.exec(),
+            Action::Report => self.report(now),
             Action::Event(_) => {}
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn exec(&mut self) {
+        let is_told = core::mem::take(&mut self.is_reloading);
+        let exec = |service: &mut Self| {
+            service.net.exec(service.launch.reborrow(), &service.policy.restart, is_told)
+        };
+        let Err(error) = self.with_manager(exec);
+        self.life.exec_failed(error);
+    }
+
+    /// Reports once more that this process is ready.
+    #[cold]
+    #[inline(never)]
+    fn report(&mut self, now: Moment) {
+        let heard = self.with_manager(|service| service.net.ready());
+        self.life.reported(heard, now);
     }
 
     #[inline(never)]
@@ -777,6 +788,8 @@ fn refusal(error: &Error) -> Refusal {
 }
 
 impl<S: Sockets + ?Sized> Drop for Service<'_, S> {
+    #[cold]
+    #[inline(never)]
     fn drop(&mut self) {
         if getpid() != self.owner {
             return;
