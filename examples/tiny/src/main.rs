@@ -88,11 +88,11 @@ static PROCESS: Process<LISTENERS, { LISTENERS + 16 }, 256> = Process::new();
 /// The program, given the stack that it began with, where arguments and environment are. Returns its exit status.
 fn main(stack: *const usize) -> Result<u8, Complained> {
     // SAFETY: it is the stack pointer at the entry, nothing writes to what it points to, and nothing has been opened yet.
-    let service = unsafe { PROCESS.begin_from_stack(stack, POLICY) }?;
+    let mut service = unsafe { PROCESS.begin_from_stack(stack, POLICY) }?;
     // SIGPIPE stays blocked when this is dropped: whoever reads what is said may leave, which is no reason to end.
     drop(Signals::new(&[Signal::PIPE])?);
     let server = &mut Server {
-        service,
+        service: &mut service,
         listeners: Vec::new(),
         connections: Vec::new(),
         crowd: None,
@@ -103,8 +103,8 @@ fn main(stack: *const usize) -> Result<u8, Complained> {
     server.run()
 }
 
-struct Server {
-    service: Service<'static, Net<LISTENERS>>,
+struct Server<'s> {
+    service: &'s mut Service<'static, Net<LISTENERS>>,
     listeners: Vec<SocketId, LISTENERS>,
     connections: Vec<Connection, CONNECTIONS>,
     /// When the connections are ended, while it serves and has room for no more: clients that say nothing would keep
@@ -114,7 +114,7 @@ struct Server {
     exhausted: bool,
 }
 
-impl Server {
+impl Server<'_> {
     /// Claims or opens the sockets.
     ///
     /// It can accept then, and says so before it reports: the report wakes the predecessor, which has much to do then,
