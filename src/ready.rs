@@ -162,7 +162,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Received, Error> {
                 Ok(match report {
                     Some(report) => Received::Report(report),
                     None if len == 0 => Received::Closed,
-                    None => Received::Unknown(word(packet.get(..len).unwrap_or(&packet))),
+                    None => Received::Unknown(Word::ascii(packet.get(..len).unwrap_or(&packet))),
                 })
             }
             Err(Errno::INTR) => continue,
@@ -171,13 +171,6 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Received, Error> {
             Err(errno) => Err(Error::call_on(Operation::Recv, socket.as_raw_fd(), errno)),
         };
     }
-}
-
-/// The text that a packet begins with.
-#[cold]
-fn word(packet: &[u8]) -> Word {
-    let text = packet.utf8_chunks().next().map_or("", |chunk| chunk.valid());
-    Word::new(text)
 }
 
 #[cfg(test)]

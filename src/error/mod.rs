@@ -464,6 +464,17 @@ impl Word {
         Self { bytes, len: len as u8 }
     }
 
+    /// Keeps the first 15 bytes of `word`, up to one that is not ASCII.
+    pub(crate) fn ascii(word: &[u8]) -> Self {
+        let mut kept = Self { bytes: [0; 15], len: 0 };
+        let letters = word.iter().take_while(|letter| letter.is_ascii());
+        for (place, letter) in kept.bytes.iter_mut().zip(letters) {
+            *place = *letter;
+            kept.len += 1;
+        }
+        kept
+    }
+
     /// Returns the bytes that were kept.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -694,8 +694,8 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
             Action::Tell(Message::Serving) if self.has_status => {}
             Action::Tell(message) => {
                 let heard = self.notifier().tell(message, self.net.count());
-                if message != Message::Alive {
-                    self.is_reloading = message == Message::Reloading && heard.is_ok();
+                if !matches!(message, Message::Alive) {
+                    self.is_reloading = matches!(message, Message::Reloading) && heard.is_ok();
                 }
                 if let Err(error) = heard {
                     self.give_up_manager(error);
