@@ -51,11 +51,13 @@ use stack::read_privileged;
 /// chroot(2), or the successor starts outside it. A program that gives up privileges captures the launch after that
 /// too. Otherwise it must start in a directory that it may still enter then, or no restart works.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Launch<const ARGS: usize = 1024, const VARS: usize = 2048> {
-    args: Vec<Option<CStrPtr>, ARGS>,
-    vars: Vec<Option<CStrPtr>, VARS>,
     directory: Directory,
     privileged: bool,
+    args: Vec<Option<CStrPtr>, ARGS>,
+    // Last, in a `Process` too: what nobody fills of it need not be resident.
+    vars: Vec<Option<CStrPtr>, VARS>,
 }
 
 /// A [`Launch`] of any capacity, for a restart to rewrite.

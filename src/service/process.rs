@@ -30,11 +30,13 @@ use core::sync::atomic::{AtomicBool, Ordering};
 /// # Ok(())
 /// # }
 /// ```
+#[repr(C)]
 pub struct Process<const N: usize = 16, const ARGS: usize = 1024, const VARS: usize = 2048> {
     is_begun: AtomicBool,
     parts: UnsafeCell<Parts<N, ARGS, VARS>>,
 }
 
+#[repr(C)]
 struct Parts<const N: usize, const ARGS: usize, const VARS: usize> {
     net: Net<N>,
     launch: Launch<ARGS, VARS>,
