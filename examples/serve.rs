@@ -36,12 +36,15 @@
 #![allow(unsafe_code, reason = "the begin of a program")]
 #![allow(clippy::std_instead_of_core, reason = "a std program")]
 
+use std::cell::Cell;
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::Arguments;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,16 +54,14 @@ use std::thread;
 use std::time::Duration;
 
 use gracenet::address::Kind;
-use gracenet::service::{Moment, Refused, Reload};
+use gracenet::service::{Refused, Reload};
 use gracenet::{Endpoint, Event, Leave, ListenOptions, Policy, Process, Service, SocketId};
-use rustix::buffer::spare_capacity;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, poll};
+use polling::{Events, PollMode, Poller};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags};
 use socket2::Socket;
-
-const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// A line on stderr.
 macro_rules! say {
@@ -71,7 +72,7 @@ macro_rules! say {
 
 /// Prints a line, unless its reader has left or does not read. A server must neither end nor wait because of its messages.
 fn print(mut to: impl Write + AsFd, line: Arguments<'_>) {
-    if poll(&mut [PollFd::new(&to, PollFlags::OUT)], Some(&NOW)) == Ok(1) {
+    if poll(&mut [PollFd::new(&to, PollFlags::OUT)], Some(&Timespec::default())) == Ok(1) {
         let _ = writeln!(to, "{line}");
     }
 }
@@ -122,8 +123,7 @@ impl Config {
         };
         let mut config = Self {
             names: Vec::new(),
-            // The loop polls the service's descriptors itself, beside its listeners.
-            policy: Policy::new().reload(Reload::Exec).one_descriptor(false),
+            policy: Policy::new().reload(Reload::Exec),
             pid_file: None,
             fd_store: false,
             addresses: Vec::new(),
@@ -164,13 +164,16 @@ struct Server {
     config: Config,
     service: Service<'static>,
     listeners: Vec<Listener>,
-    watch: Watch,
+    /// The positions of the listeners that the poller was not given yet.
+    unwatched: Range<usize>,
+    /// The keys of what the kernel refuses to watch. The loop tries these at short intervals.
+    refused: Vec<usize>,
     generation: Option<Generation>,
     connections: Arc<Connections>,
     /// The loop's own place in the count.
     accepting: Option<Open>,
     /// Whether a connection could not be accepted because a resource is exhausted.
-    is_exhausted: bool,
+    is_exhausted: Cell<bool>,
 }
 
 impl Server {
@@ -183,17 +186,17 @@ impl Server {
             listeners.push(listener.map_err(|error| format!("{address}: {error}"))?);
         }
         let generation = if config.fd_store { Some(Generation::claim(&mut service)?) } else { None };
-        let over = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let connections = Arc::new(Connections { count: AtomicUsize::new(0), over });
+        let connections = Arc::new(Connections { count: AtomicUsize::new(0), poller: Poller::new()? });
         Ok(Self {
             config,
             service,
-            watch: Watch::new(listeners.len()),
+            unwatched: 0..listeners.len(),
+            refused: Vec::new(),
             listeners,
             generation,
             accepting: Some(Open::new(&connections)),
             connections,
-            is_exhausted: false,
+            is_exhausted: Cell::new(false),
         })
     }
 
@@ -219,15 +222,23 @@ impl Server {
 
     /// Serves, and does what the service asks for.
     fn run(&mut self) -> Result<ExitCode, Box<dyn Error>> {
-        let mut waiting = Vec::new();
+        let mut events = Events::with_capacity(FEW);
+        // Not before the ready line: the call takes a moment for which a restart would wait.
+        if let Err(error) = watch(&self.connections.poller, self.service.as_fd(), SERVICE) {
+            say!("the service cannot be watched, and is asked every {PAUSE:?}: {error}");
+            self.refused.push(SERVICE);
+        }
         loop {
             if self.connections.count.load(Ordering::SeqCst) == 0 {
                 self.service.drained();
             }
             while let Some(event) = self.service.poll() {
                 match event {
-                    Event::Serve => self.accepting = Some(Open::new(&self.connections)),
-                    Event::Drain(leave) => self.drain(leave),
+                    Event::Serve => {
+                        self.accepting = Some(Open::new(&self.connections));
+                        self.unwatched = 0..self.listeners.len();
+                    }
+                    Event::Drain(leave) => self.drain(leave, &mut events),
                     Event::Exit(status) => return Ok(status.into()),
                     Event::Main => self.become_main(),
                     Event::Started(_) | Event::HandedOver(_) => {}
@@ -239,61 +250,51 @@ impl Server {
                 }
             }
             if self.service.accepts() {
-                for position in waiting {
-                    self.accept(position);
-                }
-                if self.watch.grows {
-                    let _refused = self.watch.grow(&self.listeners, &self.service);
-                }
+                self.accept_from_each(&events);
+                self.watch_more();
             }
-            if std::mem::take(&mut self.is_exhausted) {
+            if self.is_exhausted.take() {
                 thread::sleep(PAUSE);
             }
-            let accepts = self.service.accepts();
-            let deadline = self.service.deadline().map(left);
-            waiting = self.wait(accepts, if accepts && self.watch.grows { Some(NOW) } else { deadline })?;
+            let timeout = if !self.unwatched.is_empty() {
+                Some(Duration::ZERO)
+            } else {
+                (!self.refused.is_empty()).then_some(PAUSE)
+            };
+            self.wait(&mut events, timeout)?;
         }
     }
 
-    /// Waits for the service, the last connection, and a client if the server `accepts`. Returns the positions of the
-    /// listeners with a client.
-    fn wait(&self, accepts: bool, timeout: Option<Timespec>) -> io::Result<Vec<usize>> {
-        let mut fds = vec![PollFd::new(&self.connections.over, PollFlags::IN)];
-        let watched = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
-        fds.extend(self.service.fds().map(watched));
-        let others = fds.len();
-        if accepts {
-            // All listeners are open here: the service closes them when it is polled after the drain has begun.
-            let rest = self.listeners.iter().skip(self.watch.count);
-            fds.extend(self.watch.epoll.iter().map(AsFd::as_fd).map(watched));
-            fds.extend(rest.flat_map(|listener| self.service.fd(listener.id)).map(watched));
-        }
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) => {}
-            Err(Errno::INTR) => return Ok(Vec::new()),
-            // The limit of open files was lowered below what is open. No listener blocks, so each one can be tried.
-            Err(Errno::INVAL) => {
-                thread::sleep(PAUSE);
-                return Ok((0..self.listeners.len()).collect());
+    /// Waits for the service, for the end of the last connection, and for a client.
+    fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
+        events.clear();
+        self.connections.poller.wait(events, timeout)
+    }
+
+    /// Gives the poller a few more listeners. A thousand take more than a millisecond, and a signal is not to wait so long.
+    fn watch_more(&mut self) {
+        for position in self.unwatched.by_ref().take(FEW.get()) {
+            let Some(listener) = self.listeners.get(position) else { break };
+            let Ok(fd) = self.service.fd(listener.id) else { continue };
+            if let Err(error) = watch(&self.connections.poller, fd, position) {
+                if self.refused.is_empty() {
+                    say!("some listeners cannot be watched, and are tried every {PAUSE:?}: {error}");
+                }
+                self.refused.push(position);
             }
-            Err(error) => return Err(error.into()),
         }
-        let mut shown = fds.iter().map(|fd| !fd.revents().is_empty());
-        if shown.next() == Some(true) {
-            let _ = rustix::io::read(&self.connections.over, &mut [0; 8]);
-        }
-        let mut shown = shown.skip(others - 1);
-        let by_epoll = match self.watch.epoll {
-            Some(_) if shown.next() == Some(true) => self.watch.ready(),
-            _ => Vec::new(),
-        };
-        let by_poll =
-            (self.watch.count..).zip(shown).filter_map(|(position, shows)| shows.then_some(position));
-        Ok(by_epoll.into_iter().chain(by_poll).collect())
+    }
+
+    /// Accepts once from each listener that shows a client, and from each that is not watched. Returns how many of them may
+    /// have more.
+    fn accept_from_each(&self, events: &Events) -> usize {
+        // The service's key is the position of no listener.
+        let shown = events.iter().map(|event| event.key);
+        shown.chain(self.refused.iter().copied()).filter(|position| self.accept(*position)).count()
     }
 
     /// Accepts one connection, or answers one datagram. Returns whether there may be more.
-    fn accept(&mut self, position: usize) -> bool {
+    fn accept(&self, position: usize) -> bool {
         let Some(listener) = self.listeners.get(position) else { return false };
         let Ok(fd) = self.service.fd(listener.id) else { return false };
         if listener.is_datagram {
@@ -302,25 +303,30 @@ impl Server {
         // Every listener is nonblocking. If another process was faster, this call fails with EAGAIN and does not wait.
         match rustix::net::accept_with(fd, SocketFlags::CLOEXEC) {
             Ok(connection) => handle(connection, Open::new(&self.connections)),
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => self.is_exhausted = true,
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => self.is_exhausted.set(true),
             Err(error) => return error != Errno::AGAIN,
         }
-        !self.is_exhausted
+        !self.is_exhausted.get()
     }
 
     /// Accepts no more. A connection that arrives from now on waits for the next process, or is refused if there is none.
-    fn drain(&mut self, leave: Leave) {
+    fn drain(&mut self, leave: Leave, events: &mut Events) {
+        self.refused.extend(std::mem::take(&mut self.unwatched));
         if leave != Leave::Exec {
             // The service closes its listeners when it is polled next. If nobody else has them, that resets what waits.
             for _ in 0..QUEUE {
-                let waiting = self.wait(true, Some(NOW)).unwrap_or_default();
-                if waiting.into_iter().filter(|position| self.accept(*position)).count() == 0 {
+                let _ = self.wait(events, Some(Duration::ZERO));
+                if self.accept_from_each(events) == 0 {
                     break;
                 }
             }
-            // A listener that another process has open stays in an epoll instance, also when it is closed here.
-            self.watch = Watch::new(0);
-        } else if !self.service.is_main() {
+        }
+        // A listener that another process has open would stay in the poller, also when it is closed here.
+        for fd in self.listeners.iter().flat_map(|listener| self.service.fd(listener.id)) {
+            let _ = self.connections.poller.delete(fd);
+        }
+        self.refused.retain(|key| *key == SERVICE);
+        if leave == Leave::Exec && !self.service.is_main() {
             // The program executed anew finds all sockets inherited, and would store none.
             self.store_fresh();
         }
@@ -370,9 +376,16 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// is longer, and clients that keep coming do not hold up the drain.
 const QUEUE: usize = 4096;
 
-/// The time that is left until a deadline.
-fn left(deadline: Moment) -> Timespec {
-    deadline.remaining().try_into().unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
+/// How many listeners the poller is given between two looks at the service, and how many it shows at once.
+const FEW: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+
+/// The service's key in the poller. A listener's key is its position.
+const SERVICE: usize = CAPACITY;
+
+/// Has the poller show a descriptor as long as there is something to read.
+fn watch(poller: &Poller, fd: BorrowedFd<'_>, key: usize) -> io::Result<()> {
+    // SAFETY: the server deletes each listener before the service closes it, and does not wait after it drops the service.
+    unsafe { poller.add_with_mode(&fd, polling::Event::readable(key), PollMode::Level) }
 }
 
 struct Listener {
@@ -398,53 +411,6 @@ impl Listener {
             claimed => (claimed?, false),
         };
         Ok(Self { id, is_datagram: endpoint.network().kind() == Kind::Datagram, is_fresh })
-    }
-}
-
-/// How the loop waits for the listeners: with poll(2), and with an epoll instance if there are many.
-///
-/// Each call of poll(2) looks at each listener, which takes 0.5 us. An epoll instance has to be given each listener once,
-/// which takes more than 1 us. So the loop fills the instance after the server is ready, a few listeners at a time.
-struct Watch {
-    epoll: Option<OwnedFd>,
-    /// How many listeners are in the instance. The others are polled.
-    count: usize,
-    /// Whether the instance is to have more of them.
-    grows: bool,
-}
-
-impl Watch {
-    /// The number of listeners up to which nobody sees a difference.
-    const FEW: usize = 64;
-
-    const fn new(listeners: usize) -> Self {
-        Self { epoll: None, count: 0, grows: listeners > Self::FEW }
-    }
-
-    /// Adds a few listeners to the instance. If the kernel refuses one, the rest stays with poll(2).
-    fn grow(&mut self, listeners: &[Listener], service: &Service<'_>) -> Result<(), Box<dyn Error>> {
-        self.grows = false;
-        let epoll = match &self.epoll {
-            Some(epoll) => epoll,
-            None => self.epoll.insert(epoll::create(epoll::CreateFlags::CLOEXEC)?),
-        };
-        for listener in listeners.iter().skip(self.count).take(Self::FEW) {
-            let position = epoll::EventData::new_u64(self.count as u64);
-            epoll::add(epoll, service.fd(listener.id)?, position, epoll::EventFlags::IN)?;
-            self.count += 1;
-        }
-        self.grows = self.count < listeners.len();
-        Ok(())
-    }
-
-    /// Returns the positions of listeners in the instance that have a client, a few at most.
-    fn ready(&self) -> Vec<usize> {
-        let mut events = Vec::with_capacity(Self::FEW);
-        if let Some(epoll) = &self.epoll {
-            // An error leaves them for the next time.
-            let _ = epoll::wait(epoll, spare_capacity(&mut events), Some(&NOW));
-        }
-        events.iter().map(|event| event.data.u64() as usize).collect()
     }
 }
 
@@ -475,8 +441,8 @@ impl Generation {
 /// Counts who may have work to do: each connection, and the loop while it accepts.
 struct Connections {
     count: AtomicUsize,
-    /// Becomes readable when the count falls to zero.
-    over: OwnedFd,
+    /// What the loop waits on. It is notified when the count falls to zero.
+    poller: Poller,
 }
 
 /// One in the count, until it is dropped.
@@ -492,8 +458,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         if self.0.count.fetch_sub(1, Ordering::SeqCst) == 1 {
-            // An error means that it is readable already.
-            let _ = rustix::io::write(&self.0.over, &1_u64.to_ne_bytes());
+            let _ = self.0.poller.notify();
         }
     }
 }

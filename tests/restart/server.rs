@@ -210,9 +210,9 @@ fn restarts_200_times() -> Outcome {
     let address = free_address();
     let mut server = Server::start(&[&address]);
     server.restart(Signal::USR2);
-    // The standard three, the listener, the launch directory, signals, and the last connection's eventfd: less by
+    // The standard three, the listener, the launch directory, the service's three and the poller's three: less by
     // one than while the predecessor is still watched.
-    let second = server.fds_settled_at(7);
+    let second = server.fds_settled_at(11);
     for _ in 0..198 {
         assert!(server.restart(Signal::USR2).ends_with("inherited=1 listeners=1"));
     }
@@ -503,7 +503,7 @@ fn thousand() -> Outcome {
     for signal in [Signal::USR2, Signal::HUP] {
         let predecessor = watch(server.pid);
         assert!(server.restart(signal).ends_with(&format!("inherited={count} listeners={count}")));
-        // Some of them while the server is about to have epoll watch them, and all once it has.
+        // Some of them while the server is about to have its poller watch them, and all once it has.
         assert!(signal == Signal::HUP || has_left(&predecessor));
         names.iter().step_by(50).for_each(|name| assert_answers(&server, name));
         assert_eq!(watched_by_epoll(&server, count), count);
@@ -512,15 +512,15 @@ fn thousand() -> Outcome {
     Ok(())
 }
 
-/// Some are watched by epoll then, and the others as before.
+/// The kernel refuses to watch twenty listeners. The server tries these again and again.
 fn epoll_refused() -> Outcome {
     let names = names("refused", 100);
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=epoll_ctl:error=ENOSPC:when=70+"]);
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=epoll_ctl:error=ENOSPC:when=30..49"]);
     strace.arg(std::env::current_exe()?);
     let (mut server, _stderr) = start_heard(strace, &names.iter().map(String::as_str).collect::<Vec<_>>());
     for _ in 0..2 {
-        assert_eq!(watched_by_epoll(&server, 69), 69);
+        assert_eq!(watched_by_epoll(&server, 80), 80);
         names.iter().for_each(|name| assert_answers(&server, name));
         server.hand_over();
     }
@@ -541,12 +541,15 @@ fn assert_answers(server: &Server, name: &str) {
     assert_eq!(body(&answer), format!("{}\n", server.pid.as_raw_nonzero()), "{name}");
 }
 
-/// How many descriptors the server's epoll instance watches, once they are so many, or in the end.
+/// How many listeners the server's epoll instances watch, once they are so many, or in the end.
 fn watched_by_epoll(server: &Server, expected: usize) -> usize {
     let now = || {
         let infos = std::fs::read_dir(format!("/proc/{}/fdinfo", server.pid.as_raw_nonzero())).unwrap();
         let infos = infos.filter_map(|info| std::fs::read_to_string(info.ok()?.path()).ok());
-        infos.map(|info| info.lines().filter(|line| line.starts_with("tfd:")).count()).sum()
+        let watched: usize =
+            infos.map(|info| info.lines().filter(|line| line.starts_with("tfd:")).count()).sum();
+        // Beside them the service, its signals and its timer, and what wakes the poller and its timer.
+        watched.saturating_sub(5)
     };
     let begin = Instant::now();
     while now() != expected && begin.elapsed() < Duration::from_secs(10) {
