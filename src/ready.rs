@@ -151,7 +151,16 @@ pub(crate) enum Received {
     Unknown(Word),
 }
 
+impl Received {
+    #[cold]
+    #[inline(never)]
+    fn unknown(packet: &[u8]) -> Self {
+        Self::Unknown(Word::ascii(packet))
+    }
+}
+
 /// Receives the report, without waiting.
+#[inline(never)]
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Received, Error> {
     let mut packet = [0; 64];
     loop {
@@ -162,7 +171,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Received, Error> {
                 Ok(match report {
                     Some(report) => Received::Report(report),
                     None if len == 0 => Received::Closed,
-                    None => Received::Unknown(Word::ascii(packet.get(..len).unwrap_or(&packet))),
+                    None => Received::unknown(packet.get(..len).unwrap_or(&packet)),
                 })
             }
             Err(Errno::INTR) => continue,

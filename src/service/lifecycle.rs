@@ -334,7 +334,7 @@ impl Lifecycle {
             if let Some(action) = self.actions.pop_front() {
                 return Some(action);
             }
-            let has_left = self.phase == Phase::Left;
+            let has_left = matches!(self.phase, Phase::Left);
             if has_left || !(self.take_request(now) || self.take_moment(now)) {
                 return None;
             }
@@ -573,7 +573,7 @@ impl Lifecycle {
 
     /// The predecessor has ended.
     pub(crate) fn predecessor_ended(&mut self) {
-        if self.succession == Succession::Over || self.is_main || self.phase == Phase::Left {
+        if matches!(self.succession, Succession::Over) || self.is_main || matches!(self.phase, Phase::Left) {
             return;
         }
         self.is_main = true;
@@ -654,7 +654,7 @@ impl Lifecycle {
         self.report_at = None;
         self.feed_at = None;
         self.event(Event::HandedOver(pid));
-        if self.phase == Phase::Serving {
+        if matches!(self.phase, Phase::Serving) {
             self.drain(Leave::HandOver, now);
         } else {
             self.finish_if_done();
@@ -678,7 +678,7 @@ impl Lifecycle {
                 self.event(Event::Unseen(error));
             }
         }
-        if self.is_terminated && self.phase == Phase::Serving {
+        if self.is_terminated && matches!(self.phase, Phase::Serving) {
             self.stop(leave, now);
         }
     }
@@ -708,7 +708,7 @@ impl Lifecycle {
         if let Some(error) = untold.filter(|_| is_news) {
             self.event(Event::Unheard(error));
         }
-        if self.is_terminated && self.phase == Phase::Serving {
+        if self.is_terminated && matches!(self.phase, Phase::Serving) {
             self.stop(Leave::HandOver, now);
         }
     }

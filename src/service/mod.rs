@@ -692,20 +692,23 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
             Action::GiveUp(failure) => self.look(Some(failure)),
             Action::Tell(Message::Alive) if !self.feeds() => {}
             Action::Tell(Message::Serving) if self.has_status => {}
-            Action::Tell(message) => {
-                let heard = self.notifier().tell(message, self.net.count());
-                if !matches!(message, Message::Alive) {
-                    self.is_reloading = matches!(message, Message::Reloading) && heard.is_ok();
-                }
-                if let Err(error) = heard {
-                    self.give_up_manager(error);
-                }
-                self.life.told(heard);
-            }
+            Action::Tell(message) => self.tell(message),
             Action::Exec => self.exec(),
             Action::Report => self.report(now),
             Action::Event(_) => {}
         }
+    }
+
+    #[inline(never)]
+    fn tell(&mut self, message: Message) {
+        let heard = self.notifier().tell(message, self.net.count());
+        if !matches!(message, Message::Alive) {
+            self.is_reloading = matches!(message, Message::Reloading) && heard.is_ok();
+        }
+        if let Err(error) = heard {
+            self.give_up_manager(error);
+        }
+        self.life.told(heard);
     }
 
     #[cold]
