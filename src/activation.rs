@@ -49,7 +49,7 @@ pub struct Activation<'e> {
     /// How many descriptors there are, from [`FIRST_FD`] on.
     pub count: usize,
     /// Their names as in `LISTEN_FDNAMES`; `None` if each is [`UNKNOWN`].
-    joined: Option<&'e str>,
+    joined: Option<&'e [u8]>,
     /// The number of the readiness socket.
     pub ready_fd: Option<i32>,
 }
@@ -99,7 +99,10 @@ impl<'e> Activation<'e> {
             Some(value) => number(Variable::Fds, value, (i32::MAX - FIRST_FD) as u64)? as usize,
         };
         let joined = match variables.names {
-            Some(value) if count > 0 => Some(names(value, count)?),
+            Some(value) if count > 0 => {
+                check_names(value, count)?;
+                Some(value)
+            }
             _ => None,
         };
         let ready_fd = match variables.ready_fd {
@@ -112,15 +115,13 @@ impl<'e> Activation<'e> {
     }
 
     /// Iterates over the names, one for each descriptor, in their order.
-    pub fn names(&self) -> impl Iterator<Item = &'e str> + use<'e> {
+    pub fn names(&self) -> impl Iterator<Item = &'e [u8]> + use<'e> {
         let mut joined = self.joined;
         (0..self.count).map(move |_| {
-            let Some(names) = joined else { return UNKNOWN };
-            // By bytes: the functions of `str` for this are made for larger texts, and are larger than all of this
-            // module.
-            let end = names.bytes().position(|byte| byte == b':').unwrap_or(names.len());
+            let Some(names) = joined else { return UNKNOWN.as_bytes() };
+            let end = names.iter().position(|byte| *byte == b':').unwrap_or(names.len());
             joined = names.get(end + 1..);
-            names.get(..end).unwrap_or("")
+            names.get(..end).unwrap_or(&[])
         })
     }
 
@@ -173,7 +174,7 @@ pub fn render_number(variable: Variable, value: u64, line: &mut [u8]) -> Result<
 /// How many bytes the line of the names needs besides the names and a colon, or the NUL, behind each.
 pub(crate) const NAMES_PREFIX: usize = "LISTEN_FDNAMES=".len();
 
-fn names(value: &[u8], count: usize) -> Result<&str, Error> {
+fn check_names(value: &[u8], count: usize) -> Result<(), Error> {
     // A server may have thousands of them: one look at each byte.
     let (mut found, mut len, mut wrong) = (1, 0, None);
     for byte in value {
@@ -192,7 +193,7 @@ fn names(value: &[u8], count: usize) -> Result<&str, Error> {
     if let Some(position) = wrong {
         return Err(Variable::Names.fault(Fault::InvalidName { position: counted(position) }));
     }
-    core::str::from_utf8(value).map_err(|_| Variable::Names.fault(Fault::InvalidName { position: 0 }))
+    Ok(())
 }
 
 const fn valid_in_name(byte: u8) -> bool {
@@ -256,7 +257,7 @@ mod tests {
     }
 
     fn names<'e>(activation: &Activation<'e>) -> Vec<&'e str> {
-        activation.names().collect()
+        activation.names().map(|name| core::str::from_utf8(name).unwrap()).collect()
     }
 
     #[test]

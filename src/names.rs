@@ -19,6 +19,11 @@ const HEAD: usize = 288;
 /// Room for the name of each socket.
 const ROW: usize = 32;
 
+/// A name as text. Each name is ASCII: it was checked before it was pushed.
+pub(crate) fn text(name: &[u8]) -> &str {
+    core::str::from_utf8(name).unwrap_or("")
+}
+
 /// How many bytes the line may take for up to `sockets` names.
 pub(crate) const fn capacity(sockets: usize) -> usize {
     HEAD + ROW * sockets
@@ -50,13 +55,12 @@ impl Name {
 
     /// The name in the line that it was pushed to.
     #[must_use]
-    pub fn of(self, line: &[u8]) -> &str {
+    pub fn of(self, line: &[u8]) -> &[u8] {
         if self == Self::UNKNOWN {
-            return UNKNOWN;
+            return UNKNOWN.as_bytes();
         }
         let (at, len) = (self.at as usize, usize::from(self.len));
-        let bytes = line.get(at..at + len).unwrap_or(&[]);
-        core::str::from_utf8(bytes).unwrap_or("")
+        line.get(at..at + len).unwrap_or(&[])
     }
 }
 
@@ -87,14 +91,14 @@ impl<const N: usize> Names<N> {
     }
 
     /// Adds a name behind the others. The caller has checked that there is room.
-    pub fn push(&mut self, name: &str) -> Name {
+    pub fn push(&mut self, name: &[u8]) -> Name {
         if self.len == 0 {
             self.append(b"LISTEN_FDNAMES=");
         } else if let Some(end) = self.bytes_mut().last_mut() {
             *end = b':';
         }
         let at = self.len;
-        self.append(name.as_bytes());
+        self.append(name);
         self.append(b"\0");
         Name { at, len: name.len() as u8 }
     }
@@ -120,16 +124,15 @@ impl<const N: usize> Names<N> {
     }
 
     /// The names, in their order.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let names = self.bytes().get(NAMES_PREFIX..).unwrap_or(&[]);
         let names = names.split_last().map(|(_nul, names)| names);
-        let names = names.into_iter().flat_map(|names| names.split(|byte| *byte == b':'));
-        names.map(|name| core::str::from_utf8(name).unwrap_or(""))
+        names.into_iter().flat_map(|names| names.split(|byte| *byte == b':'))
     }
 
     /// A name that was pushed here.
     #[must_use]
-    pub fn get(&self, name: Name) -> &str {
+    pub fn get(&self, name: Name) -> &[u8] {
         name.of(self.bytes())
     }
 
@@ -166,7 +169,7 @@ impl<const N: usize> Default for Names<N> {
 
 impl<const N: usize> fmt::Debug for Names<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
+        f.debug_list().entries(self.iter().map(text)).finish()
     }
 }
 
@@ -190,15 +193,15 @@ mod tests {
                     let name = SOME.get(which % SOME.len()).copied().unwrap();
                     which /= SOME.len();
                     assert_eq!(names.check_room(name.len()), Ok(()));
-                    let at = names.push(name);
-                    assert_eq!(names.get(at), name);
+                    let at = names.push(name.as_bytes());
+                    assert_eq!(text(names.get(at)), name);
                     expected.push(name);
                 }
                 if removed < expected.len() {
                     expected.remove(removed);
                 }
                 names.remove(removed);
-                assert_eq!(names.iter().collect::<Vec<_>>(), expected);
+                assert_eq!(names.iter().map(text).collect::<Vec<_>>(), expected);
                 let mut line = String::from("LISTEN_FDNAMES=") + &expected.join(":");
                 line.push('\0');
                 assert_eq!(names.bytes_mut(), line.as_bytes());
@@ -211,11 +214,11 @@ mod tests {
         let mut names = Names::<1>::new();
         assert_eq!(names.bytes_mut(), b"");
         assert_eq!(names.iter().count(), 0);
-        assert_eq!(names.get(Name::UNKNOWN), UNKNOWN);
-        names.push("x");
+        assert_eq!(text(names.get(Name::UNKNOWN)), UNKNOWN);
+        names.push(b"x");
         names.remove(0);
         assert_eq!(names.bytes_mut(), b"");
-        let longest = "x".repeat(255);
+        let longest = [b'x'; 255];
         assert_eq!(names.check_room(longest.len()), Ok(()));
         names.push(&longest);
         let room = capacity(1) - NAMES_PREFIX - 256;
@@ -227,7 +230,7 @@ mod tests {
         };
         assert_eq!(names.check_room(room), Err(full));
         names.push(longest.get(..room - 1).unwrap());
-        assert_eq!(names.iter().map(str::len).collect::<Vec<_>>(), [255, room - 1]);
+        assert_eq!(names.iter().map(<[u8]>::len).collect::<Vec<_>>(), [255, room - 1]);
         names.clear();
         assert_eq!(names.iter().count(), 0);
     }

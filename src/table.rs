@@ -7,7 +7,7 @@ use crate::activation::UNKNOWN;
 use crate::address::{Key, Kind};
 use crate::error::{Error, Table, counted};
 use crate::hash::fnv;
-use crate::names::{Name, Names};
+use crate::names::{Name, Names, text};
 use core::num::NonZeroU32;
 use heapless::{Vec, VecView};
 use rustix::fd::OwnedFd;
@@ -64,7 +64,7 @@ impl<const N: usize> ActiveTable<N> {
             return Err((slot.fd, full));
         }
         self.last = id.0.get();
-        self.names.push(name);
+        self.names.push(name.as_bytes());
         Ok(id)
     }
 
@@ -75,7 +75,7 @@ impl<const N: usize> ActiveTable<N> {
     /// Returns the name of a socket.
     pub(crate) fn name(&self, id: SocketId) -> Result<&str, Error> {
         let position = position(self.slots.as_view(), id)?;
-        self.names.iter().nth(position).ok_or(Error::StaleId)
+        self.names.iter().nth(position).map(text).ok_or(Error::StaleId)
     }
 
     /// Removes the socket from the table.
@@ -101,13 +101,13 @@ impl<const N: usize> ActiveTable<N> {
 
     /// Iterates over the names, in the order of the slots.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter()
+        self.names.iter().map(text)
     }
 
     /// Returns the slots, and `LISTEN_FDNAMES=` with their names and a NUL. The latter is empty if each name is
     /// [`UNKNOWN`].
     pub(crate) fn parts(&mut self) -> (&VecView<Active>, &mut [u8]) {
-        let is_named = self.names.iter().any(|name| name != UNKNOWN);
+        let is_named = self.names.iter().any(|name| name != UNKNOWN.as_bytes());
         let line = if is_named { self.names.bytes_mut() } else { &mut [] };
         (self.slots.as_view(), line)
     }
@@ -159,7 +159,7 @@ impl<const N: usize> InheritedTable<N> {
 
     /// Adds a descriptor behind the others, under `name`, or [`UNKNOWN`] if all have that name. The caller checked
     /// the capacity.
-    pub(crate) fn push(&mut self, mut slot: Inherited, name: Option<&str>) -> Result<(), Inherited> {
+    pub(crate) fn push(&mut self, mut slot: Inherited, name: Option<&[u8]>) -> Result<(), Inherited> {
         slot.name = name.map_or(Name::UNKNOWN, |name| self.names.push(name));
         self.slots.push(slot)
     }
@@ -179,7 +179,7 @@ impl<const N: usize> InheritedTable<N> {
 
     /// Returns the name of the descriptor at this position.
     pub(crate) fn name(&self, position: usize) -> &str {
-        self.slots.get(position).map_or(UNKNOWN, |slot| self.names.get(slot.name))
+        self.slots.get(position).map_or(UNKNOWN, |slot| text(self.names.get(slot.name)))
     }
 
     /// Takes the descriptor at this position out, if it is still there.
@@ -232,7 +232,7 @@ pub(crate) struct InheritedView<'t> {
 impl<'t> InheritedView<'t> {
     /// Returns whether the slot at this position was inherited under this name.
     pub(crate) fn is_named(&self, position: usize, name: &str) -> bool {
-        self.slots.get(position).is_some_and(|slot| slot.name.of(self.names) == name)
+        self.slots.get(position).is_some_and(|slot| slot.name.of(self.names) == name.as_bytes())
     }
 
     /// Iterates over the positions whose address may be `key`, in order. They are the positions of one chain, not
@@ -244,7 +244,7 @@ impl<'t> InheritedView<'t> {
     /// Iterates over the positions whose name may be `name`, in order. They are the positions of one chain, not
     /// compared yet.
     pub(crate) fn named(&self, name: &str) -> impl Iterator<Item = usize> + use<'t> {
-        chain(self.by_name, name_hash(name))
+        chain(self.by_name, name_hash(name.as_bytes()))
     }
 }
 
@@ -289,8 +289,8 @@ fn chain_of(hash: u32, chains: usize) -> usize {
     ((u64::from(hash.wrapping_mul(GOLDEN)) * chains as u64) >> 32) as usize
 }
 
-fn name_hash(name: &str) -> u32 {
-    let hash = fnv(name.bytes());
+fn name_hash(name: &[u8]) -> u32 {
+    let hash = fnv(name.iter().copied());
     (hash ^ (hash >> 32)) as u32
 }
 

@@ -58,7 +58,7 @@ fn read(input: &Input<'_>) {
                 Some(names) => assert!(found.names().eq(names.iter().copied())),
                 None => {
                     assert_eq!(found.names().size_hint(), (found.count, Some(found.count)));
-                    assert!(found.names().take(8).all(|name| name == UNKNOWN));
+                    assert!(found.names().take(8).all(|name| name == UNKNOWN.as_bytes()));
                 }
             }
         }
@@ -71,7 +71,7 @@ fn read(input: &Input<'_>) {
 struct Granted<'d> {
     count: usize,
     /// `None`: each is unknown.
-    names: Option<Vec<&'d str>>,
+    names: Option<Vec<&'d [u8]>>,
     ready_fd: Option<i32>,
 }
 
@@ -104,12 +104,15 @@ fn expected<'d>(
         Some(value) if count > 0 => {
             let names: Vec<&[u8]> = value.split(|byte| *byte == b':').collect();
             if names.len() != count {
-                return Err((Variable::Names, Fault::NameCount { names: names.len(), fds: count }));
+                return Err((
+                    Variable::Names,
+                    Fault::NameCount { names: names.len() as u32, fds: count as u32 },
+                ));
             }
             if let Some(position) = names.iter().position(|name| !is_name(name)) {
-                return Err((Variable::Names, Fault::InvalidName { position }));
+                return Err((Variable::Names, Fault::InvalidName { position: position as u32 }));
             }
-            Some(names.into_iter().map(|name| str::from_utf8(name).expect("it is ASCII")).collect())
+            Some(names)
         }
         _ => None,
     };
@@ -157,9 +160,9 @@ fn render_and_read_back(input: &Input<'_>) {
     let mut pushed = Vec::new();
     for name in names.take(CAPACITY) {
         if table.check_room(name.len()).is_ok() {
-            let at = table.push(name);
-            assert_eq!(table.get(at), name);
-            pushed.push(name);
+            let at = table.push(name.as_bytes());
+            assert_eq!(table.get(at), name.as_bytes());
+            pushed.push(name.as_bytes());
         }
     }
     if let Some(position) = usize::from(input.room).checked_rem(pushed.len()) {
@@ -200,7 +203,7 @@ fn render_and_read_back(input: &Input<'_>) {
 
     let unnamed =
         Activation::parse(&Variables { names: None, ..variables }, true, pid, || own).expect("as above");
-    assert!(unnamed.names().eq(std::iter::repeat_n(UNKNOWN, count)));
+    assert!(unnamed.names().eq(std::iter::repeat_n(UNKNOWN.as_bytes(), count)));
     assert!(i32::try_from(count).is_ok_and(|count| count <= i32::MAX - FIRST_FD));
 }
 

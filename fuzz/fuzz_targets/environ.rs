@@ -177,7 +177,11 @@ fuzz_target!(|input: Input| {
         Err(error) => {
             assert_eq!(
                 error,
-                Error::Capacity { table: Table::Variables, needed: CAPACITY as u32 + 1, capacity: CAPACITY as u32 }
+                Error::Capacity {
+                    table: Table::Variables,
+                    needed: CAPACITY as u32 + 1,
+                    capacity: CAPACITY as u32
+                }
             );
             assert_eq!(vars.len(), CAPACITY);
             assert_eq!(table, before);

@@ -117,7 +117,7 @@ fn compare(
         }
         (Ok(ours), Ok(theirs)) => {
             assert_eq!(ours.count, theirs.len());
-            assert!(ours.names().map(str::as_bytes).eq(theirs.iter().map(Vec::as_slice)));
+            assert!(ours.names().eq(theirs.iter().map(Vec::as_slice)));
         }
         (Err(_), Err(_)) => {}
         (ours, theirs) => panic!("{ours:?} here, {theirs:?} for libsystemd: {variables:?}"),

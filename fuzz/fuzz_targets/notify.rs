@@ -160,7 +160,10 @@ fn check_message(message: &[Assignment<'_>], fds: usize) {
             }
         }
         (Err(Error::Message { position, fault }), wrong) => {
-            assert!(wrong.contains(&(position, fault)), "{fault:?} at {position} is not among {wrong:?}");
+            assert!(
+                wrong.contains(&(position as usize, fault)),
+                "{fault:?} at {position} is not among {wrong:?}"
+            );
             assert_eq!(received, None, "something was sent");
         }
         (sent, wrong) => panic!("{sent:?} although {wrong:?}"),
@@ -229,8 +232,8 @@ fn wrong(message: &[Assignment<'_>], fds: usize, now: Duration) -> Vec<(usize, M
             wrong.push((position, fault));
         }
     };
-    let number = MessageFault::Fds { fds };
-    rule(fds > 253, Some(0), MessageFault::TooManyFds { fds });
+    let number = MessageFault::Fds { fds: fds as u32 };
+    rule(fds > 253, Some(0), MessageFault::TooManyFds { fds: fds as u32 });
     rule(true, names.get(1).copied(), MessageFault::Repeated);
     rule(message.len() > 1, barrier, MessageFault::NotTogether);
     rule(fds != 1, barrier, number);
@@ -256,7 +259,7 @@ fn wrong_in(assignment: &Assignment<'_>) -> Option<MessageFault> {
             if rest.is_empty() || !rest.chars().all(fits) { Some(MessageFault::Key) } else { text(value) }
         }
         Assignment::FdName(name) if name.len() > 255 => {
-            Some(MessageFault::Name(NameFault::TooLong { bytes: name.len() }))
+            Some(MessageFault::Name(NameFault::TooLong { bytes: name.len() as u32 }))
         }
         Assignment::FdName(name) => name
             .bytes()
@@ -318,7 +321,7 @@ fn check_address(value: &[u8]) {
         // `sun_path` has 108 bytes: one for the NUL before an abstract name or behind a path.
         [b'/', ..] | [b'@', _, ..] => {
             let bytes = value.len() - usize::from(value[0] == b'@');
-            (bytes > 107).then_some(Fault::TooLong { bytes })
+            (bytes > 107).then_some(Fault::TooLong { bytes: bytes as u32 })
         }
         _ => wrong_in_vsock(value),
     };
@@ -344,7 +347,7 @@ fn wrong_in_vsock(value: &[u8]) -> Option<Fault> {
     // Every machine, the largest CID, is nobody to send to.
     let fault = wrong_number(cid, u128::from(u32::MAX) - 1).or_else(|| wrong_number(port, u32::MAX.into()));
     // No number needs leading zeros until nothing else fits.
-    fault.or_else(|| (value.len() > 108).then_some(Fault::TooLong { bytes: value.len() }))
+    fault.or_else(|| (value.len() > 108).then_some(Fault::TooLong { bytes: value.len() as u32 }))
 }
 
 fn wrong_number(text: &[u8], most: u128) -> Option<Fault> {
