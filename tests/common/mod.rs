@@ -2,16 +2,23 @@
 //! numbers, children.
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses its part")]
 
+pub(crate) mod manager;
+
 use std::ffi::{CString, c_char};
+use std::io::{Read, Seek};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::process::{Command, ExitCode};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
 
 use gracenet::{InheritOptions, Launch, Net, SocketId};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// A test program of these functions, each a trial under its own name. One that has a need, behind `if`, is shown as
@@ -50,6 +57,34 @@ pub(crate) fn trial(
 
 pub(crate) fn run(trials: Vec<Trial>) -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// Runs a command that plays a scenario, in a process group of its own. What it leaves behind is ended, and not waited for.
+pub(crate) fn play(command: &mut Command, patience: Duration) -> Result<(), Failed> {
+    let mut said = tempfile::tempfile()?;
+    let mut child = command
+        .env("RUST_BACKTRACE", "0")
+        .stdin(Stdio::null())
+        .stdout(said.try_clone()?)
+        .stderr(said.try_clone()?)
+        .process_group(0)
+        .spawn()
+        .map_err(|error| format!("{:?}: {error}", command.get_program()))?;
+    let pid = Pid::from_child(&child);
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    let patience = Timespec::try_from(patience)?;
+    let ended = rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&patience))?;
+    // Its number is its group's until it is reaped.
+    let _ = kill_process_group(pid, Signal::KILL);
+    let status = child.wait()?;
+    if ended > 0 && status.success() {
+        return Ok(());
+    }
+    let mut text = String::new();
+    said.rewind()?;
+    said.read_to_string(&mut text)?;
+    let status = if ended > 0 { status.to_string() } else { "it did not end".to_owned() };
+    Err(format!("{status}\n{text}").into())
 }
 
 /// The need for IPv6.

@@ -32,13 +32,10 @@ mod stage;
 mod verdicts;
 
 use libtest_mimic::Failed;
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use stage::Scenario;
 use std::ffi::OsString;
-use std::io::{Read, Seek};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
@@ -75,7 +72,7 @@ fn play(mut args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// How long a scenario may take.
-const PATIENCE: Timespec = Timespec { tv_sec: 120, tv_nsec: 0 };
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs a scenario in a process of its own, under strace where it asks for a fault. What it leaves behind when it fails
 /// is ended, and not waited for.
@@ -89,28 +86,5 @@ fn run(scenario: &Scenario) -> Result<(), Failed> {
             strace
         }
     };
-    let mut said = tempfile::tempfile()?;
-    let mut child = command
-        .args(["role", "scenario", scenario.name])
-        .env("RUST_BACKTRACE", "0")
-        .stdin(Stdio::null())
-        .stdout(said.try_clone()?)
-        .stderr(said.try_clone()?)
-        .process_group(0)
-        .spawn()
-        .map_err(|error| format!("{:?}: {error} (package strace?)", command.get_program()))?;
-    let pid = Pid::from_child(&child);
-    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-    let ended = rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&PATIENCE))?;
-    // Its number is its group's until it is collected.
-    let _ = kill_process_group(pid, Signal::KILL);
-    let status = child.wait()?;
-    if ended > 0 && status.success() {
-        return Ok(());
-    }
-    let mut text = String::new();
-    said.rewind()?;
-    said.read_to_string(&mut text)?;
-    let status = if ended > 0 { status.to_string() } else { "it did not end".to_owned() };
-    Err(format!("{status}\n{text}").into())
+    common::play(command.args(["role", "scenario", scenario.name]), PATIENCE)
 }

@@ -4,12 +4,13 @@
 //! The process of a scenario runs it in a second process (`enter`), because a sibling needs a parent that
 //! collects it.
 
+use crate::common::manager::{Received, open, receive};
 use crate::common::strace;
 use crate::init::pid_namespaces;
 use crate::reporter::find;
 use crate::stage::*;
 use gracenet::error::{Operation, Word};
-use gracenet::notify::{self, Assignment};
+use gracenet::notify::Assignment;
 use gracenet::{
     Error, Executable, Failure, Launch, ListenOptions, Net, Notifier, Parentage, Progress, Readiness,
     Refusal, Restart, Unsettled,
@@ -17,13 +18,9 @@ use gracenet::{
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix, SocketFlags,
-    SocketType,
-};
 use rustix::process::{PidfdFlags, Signal};
 use std::ffi::CStr;
-use std::io::{BufRead, BufReader, IoSliceMut, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::mem::MaybeUninit;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -68,44 +65,15 @@ struct Manager {
     socket: OwnedFd,
 }
 
-/// What came in: from whom, the message, and its descriptors.
-type Received = (i32, String, Vec<OwnedFd>);
-
 impl Manager {
     /// At the address that `NOTIFY_SOCKET` says.
     fn new() -> Self {
-        let name = std::env::var("NOTIFY_SOCKET").unwrap();
-        let address = SocketAddrUnix::new_abstract_name(name.strip_prefix('@').unwrap().as_bytes()).unwrap();
-        // As the library makes its own, which on x86 is by socketcall: strace counts the two ways apart.
-        let (family, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
-        let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None).unwrap();
-        rustix::net::bind(&socket, &address).unwrap();
-        rustix::net::sockopt::set_socket_passcred(&socket, true).unwrap();
-        Self { socket }
+        Self { socket: open(&std::env::var("NOTIFY_SOCKET").unwrap()) }
     }
 
     /// The next message, if there is one: it is there when the call that sent it is over.
     fn receive(&self) -> Option<Received> {
-        let mut bytes = [0; 8192];
-        let mut space =
-            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(notify::FDS_MAX), ScmCredentials(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut slices = [IoSliceMut::new(&mut bytes)];
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let len = match rustix::net::recvmsg(&self.socket, &mut slices, &mut control, flags) {
-            Ok(message) => message.bytes,
-            Err(Errno::AGAIN) => return None,
-            Err(errno) => panic!("{errno}"),
-        };
-        let (mut sender, mut fds) = (0, Vec::new());
-        for message in control.drain() {
-            match message {
-                RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
-                RecvAncillaryMessage::ScmCredentials(who) => sender = who.pid.as_raw_nonzero().get(),
-                _ => {}
-            }
-        }
-        Some((sender, String::from_utf8(bytes[..len].to_vec()).unwrap(), fds))
+        receive(&self.socket)
     }
 
     /// Waits for a message.

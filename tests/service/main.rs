@@ -28,13 +28,10 @@ mod stage;
 
 use gracenet::Service;
 use libtest_mimic::{Arguments, Failed, Trial};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use stage::{Scenario, Way};
 use std::ffi::OsString;
-use std::io::{Read, Seek};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
@@ -82,33 +79,12 @@ fn play(mut args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// How long a scenario may take.
-const PATIENCE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a scenario in a process of its own. Whatever it leaves behind is ended.
 fn run(scenario: &Scenario, way: Way) -> Result<(), Failed> {
-    let mut said = tempfile::tempfile()?;
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(["role", "scenario", scenario.name, way.word()])
-        .env("RUST_BACKTRACE", "0")
-        .stdin(Stdio::null())
-        .stdout(said.try_clone()?)
-        .stderr(said.try_clone()?)
-        .process_group(0)
-        .spawn()?;
-    let pid = Pid::from_child(&child);
-    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-    let ended = rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&PATIENCE))?;
-    // Its number is its group's until it is reaped.
-    let _ = kill_process_group(pid, Signal::KILL);
-    let status = child.wait()?;
-    if ended > 0 && status.success() {
-        return Ok(());
-    }
-    let mut text = String::new();
-    said.rewind()?;
-    said.read_to_string(&mut text)?;
-    let status = if ended > 0 { status.to_string() } else { "it did not end".to_owned() };
-    Err(format!("{status}\n{text}").into())
+    let mut command = Command::new(std::env::current_exe()?);
+    common::play(command.args(["role", "scenario", scenario.name, way.word()]), PATIENCE)
 }
 
 const fn assert_send<T: Send>() {}

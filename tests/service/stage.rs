@@ -2,19 +2,14 @@
 //! every process.
 
 use crate::common::Need;
+use crate::common::manager::{Received, open, receive};
 use gracenet::Notifier;
-use gracenet::notify::{self, Assignment};
+use gracenet::notify::Assignment;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix, SocketFlags,
-    SocketType,
-};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::io::{self, BufRead, BufReader, IoSliceMut, Write};
-use std::mem::MaybeUninit;
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
@@ -498,17 +493,10 @@ pub(crate) struct Manager {
     pub(crate) address: String,
 }
 
-/// What came in: from whom, the message, and its descriptors.
-pub(crate) type Received = (i32, String, Vec<OwnedFd>);
-
 impl Manager {
     pub(crate) fn new() -> Self {
         let address = format!("@gracenet-service-{}", std::process::id());
-        let name = SocketAddrUnix::new_abstract_name(&address.as_bytes()[1..]).unwrap();
-        let (family, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
-        let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None).unwrap();
-        rustix::net::bind(&socket, &name).unwrap();
-        rustix::net::sockopt::set_socket_passcred(&socket, true).unwrap();
+        let socket = open(&address);
         Self { socket, address }
     }
 
@@ -517,26 +505,7 @@ impl Manager {
         if !readable_within(self.socket.as_fd(), time) {
             return None;
         }
-        let mut bytes = [0; 8192];
-        let mut space =
-            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(notify::FDS_MAX), ScmCredentials(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut slices = [IoSliceMut::new(&mut bytes)];
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let len = match rustix::net::recvmsg(&self.socket, &mut slices, &mut control, flags) {
-            Ok(message) => message.bytes,
-            Err(Errno::AGAIN) => return None,
-            Err(errno) => panic!("{errno}"),
-        };
-        let (mut sender, mut fds) = (0, Vec::new());
-        for message in control.drain() {
-            match message {
-                RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
-                RecvAncillaryMessage::ScmCredentials(who) => sender = who.pid.as_raw_nonzero().get(),
-                _ => {}
-            }
-        }
-        Some((sender, String::from_utf8(bytes[..len].to_vec()).unwrap(), fds))
+        receive(&self.socket)
     }
 
     /// The next message, of this process's, which carries nothing.
