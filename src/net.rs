@@ -323,7 +323,7 @@ impl<const N: usize> Net<N> {
         let pid = getpid().as_raw_nonzero().get() as u32;
         let activation = Activation::parse(&variables, options.strict, pid, pidfd::own_id)?;
         let own_fd = launch.view().directory.fd().map(|fd| fd.as_raw_fd());
-        // // SAFETY: nothing else owns the descriptors, as the caller promised.
+        // SAFETY: nothing else owns the descriptors, as the caller promised.
         let adopted = unsafe {
             inherit::adopt(&activation, options.first_fd, options.listeners_only, own_fd, &mut self.inherited)
         }?;

@@ -334,8 +334,12 @@ impl Lifecycle {
             if let Some(action) = self.actions.pop_front() {
                 return Some(action);
             }
-            let has_left = matches!(self.phase, Phase::Left);
-            if has_left || !(self.take_request(now) || self.take_moment(now)) {
+            if matches!(self.phase, Phase::Left) {
+                // Nobody waits for what is asked of a process that is to exit.
+                self.asked = Asked::default();
+                return None;
+            }
+            if !(self.take_request(now) || self.take_moment(now)) {
                 return None;
             }
         }
@@ -989,6 +993,21 @@ mod tests {
         let failed = [Event::Failed(Failure::NotStarted(FAULT)), Event::Serve];
         assert_eq!(all(&mut life, at(0)), failed.map(Action::Event));
         assert!(life.accepts());
+    }
+
+    #[test]
+    fn nothing_is_asked_of_a_process_that_is_to_exit() {
+        let mut life = serving(TERMS);
+        life.request(Request::Terminate);
+        all(&mut life, at(0));
+        life.drained();
+        assert_eq!(all(&mut life, at(0)), [Action::Event(Event::Exit(0))]);
+        for request in [Request::Terminate, Request::Spawn, Request::Exec] {
+            life.request(request);
+            assert_eq!(all(&mut life, at(0)), []);
+            assert!(!life.is_pending(), "{request:?}");
+            assert_eq!(life.deadline(), None);
+        }
     }
 
     #[test]

@@ -643,7 +643,11 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
         match source {
             Source::Signals => self.take_signal(),
             Source::Predecessor => {
-                // Its pidfd shows one thing, for ever: it is closed, and so not watched any more.
+                // Its pidfd shows one thing, for ever.
+                if let (Wait::One(watch, _), Some(predecessor)) = (&self.wait, self.net.owed().predecessor())
+                {
+                    watch.remove(predecessor.as_fd());
+                }
                 drop(self.net.owed_mut().take_predecessor());
                 self.life.predecessor_ended();
             }
@@ -674,6 +678,7 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
     }
 
     fn look(&mut self, given_up: Option<Failure>) {
+        self.release_successor();
         let Some(successor) = self.net.owed_mut().successor_mut() else { return };
         let found = match given_up {
             Some(failure) => successor.give_up(failure),
@@ -732,14 +737,26 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
 
     #[inline(never)]
     fn start(&mut self, now: Moment) {
-        let first_look = match self.policy.restart.readiness {
-            Readiness::Reported => self.policy.ready_within,
-            Readiness::Executed => Duration::ZERO,
-            Readiness::Alive(time) => time,
-        };
+        self.release_successor();
         let successor = self.net.spawn(self.launch.reborrow(), &self.policy.restart);
         let started = successor.map(|successor| successor.pid());
+        let (first_look, now) = match self.policy.restart.readiness {
+            Readiness::Reported => (self.policy.ready_within, now),
+            Readiness::Executed => (Duration::ZERO, now),
+            // The time that it has to live began while it was started.
+            Readiness::Alive(time) => (time, self.read_clock()),
+        };
         self.life.started(started, first_look, now);
+    }
+
+    /// Watches the successor no more, before something is called that may close its descriptors: [`Service::arm`] watches
+    /// what is left of them.
+    #[inline(never)]
+    fn release_successor(&mut self) {
+        if let Wait::One(watch, _) = &mut self.wait {
+            // Nothing is added, so nothing fails.
+            let _ = watch.watch_successor(self.net.owed().successor(), false);
+        }
     }
 
     /// Whether the watchdog is to be fed now.

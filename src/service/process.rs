@@ -64,7 +64,8 @@ impl<const N: usize, const ARGS: usize, const VARS: usize> Process<N, ARGS, VARS
     ///
     /// # Errors
     ///
-    /// No descriptor is owned or closed. The variables may be removed, and the signals may be blocked.
+    /// No descriptor is closed. Inherited descriptors that were adopted before the error stay with this value, which closes
+    /// them when it is dropped. The variables may be removed, and the signals may be blocked.
     ///
     /// - [`Error::AlreadyBegun`]: this value was begun before. A program has one such value.
     /// - Those of [`Launch::from_libc`], [`Net::inherit`], [`Notifier::from_launch`] and [`Service::new`].

@@ -1,6 +1,7 @@
 //! One descriptor for everything that a service waits for: an epoll instance, with a timer in it.
 //!
-//! Descriptors are taken out of the instance as soon as they have told everything, so that nothing shows for ever. An epoll
+//! Descriptors are taken out of the instance before anything closes them. Closing is not enough: the descriptor would stay in
+//! the instance as long as a forked process has it open, and a new descriptor of the same number would look like it. An epoll
 //! instance is shared with a process that is forked and executes nothing; [`Service`](super::Service) changes it in its own
 //! process alone.
 
@@ -65,11 +66,12 @@ pub(super) struct Watch {
 struct Verbs {
     is_set: fn(&Watch, Option<Moment>, Option<&Successor>, bool) -> bool,
     watch_successor: fn(&mut Watch, Option<&Successor>, bool) -> Result<(), Error>,
+    remove: fn(&Watch, BorrowedFd<'_>),
     arm: fn(&mut Watch, Option<Moment>),
     ask: fn(&mut Watch) -> Result<Shown, Error>,
 }
 
-static VERBS: Verbs = Verbs { is_set, watch_successor, arm, ask };
+static VERBS: Verbs = Verbs { is_set, watch_successor, remove, arm, ask };
 
 impl Watch {
     /// # Errors
@@ -86,7 +88,7 @@ impl Watch {
         Ok(Self { verbs: &VERBS, epoll, timer, armed: None, has_fired: false, successor: [None; 2] })
     }
 
-    /// Watches a descriptor until it is closed.
+    /// Watches a descriptor until it is removed.
     pub(super) fn add(&self, fd: BorrowedFd<'_>, source: Source) -> Result<(), Error> {
         epoll::add(&self.epoll, fd, EventData::new_u64(source as u64), EventFlags::IN)
             .map_err(|errno| Error::call_on(Operation::Watch, fd.as_raw_fd(), errno))
@@ -111,6 +113,11 @@ impl Watch {
         (self.verbs.watch_successor)(self, successor, is_watched)
     }
 
+    /// Watches a descriptor no more. Nothing that closes it may be called before.
+    pub(super) fn remove(&self, fd: BorrowedFd<'_>) {
+        (self.verbs.remove)(self, fd);
+    }
+
     /// Has the timer run out at this moment.
     pub(super) fn arm(&mut self, deadline: Option<Moment>) {
         (self.verbs.arm)(self, deadline);
@@ -133,11 +140,10 @@ fn watch_successor(watch: &mut Watch, successor: Option<&Successor>, is_watched:
     if before == numbers {
         return Ok(());
     }
-    // A descriptor that was closed since has left the instance by itwatch.
     for fd in successor.into_iter().flat_map(Successor::open_fds) {
         let number = Some(fd.as_raw_fd());
         if before.contains(&number) && !numbers.contains(&number) {
-            let _ = epoll::delete(&watch.epoll, fd);
+            remove(watch, fd);
         }
     }
     for fd in wanted.into_iter().flatten() {
@@ -146,6 +152,11 @@ fn watch_successor(watch: &mut Watch, successor: Option<&Successor>, is_watched:
         }
     }
     Ok(())
+}
+
+fn remove(watch: &Watch, fd: BorrowedFd<'_>) {
+    // A descriptor that could not be added is not there.
+    let _ = epoll::delete(&watch.epoll, fd);
 }
 
 fn arm(watch: &mut Watch, deadline: Option<Moment>) {

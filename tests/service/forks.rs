@@ -2,12 +2,15 @@
 
 use crate::stage::*;
 use rustix::process::Signal;
+use std::time::Duration;
 
 scenarios! {
     ALL:
         a_fork_does_nothing_to_its_parent,
         a_fork_does_not_hide_a_signal,
-        a_fork_beside_a_successor_does_not_touch_it;
+        a_fork_beside_a_successor_does_not_touch_it,
+        a_fork_that_outlives_the_predecessor_keeps_nobody_awake,
+        a_fork_that_outlives_a_failed_successor_keeps_nobody_awake;
 }
 
 const SAID: &str = "forked: Failed(";
@@ -64,5 +67,61 @@ fn a_fork_beside_a_successor_does_not_touch_it(way: Way) {
     server.leaves(first, "HandOver");
     server.expect(second, "Main");
     server.answers();
+    server.stop();
+}
+
+/// Has the server fork a copy that sleeps, and returns the copy.
+#[track_caller]
+fn fork_asleep(server: &mut Server) -> i32 {
+    server.ask("fork-asleep");
+    let line = server.line(server.pid);
+    line.strip_prefix("forked ").unwrap_or_else(|| panic!("{line}")).parse().unwrap()
+}
+
+/// Asserts that the server waits, and does not see the same thing for ever. Then ends the copy, which holds it open.
+#[track_caller]
+fn sleeps(server: &mut Server, copy: i32) {
+    let wakes = |server: &Server| server.ask("wakes").parse::<usize>().unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    let before = wakes(server);
+    std::thread::sleep(Duration::from_millis(200));
+    let woken = wakes(server) - before;
+    assert!(woken < 20, "{woken}");
+    signal_to(copy, Signal::KILL);
+}
+
+/// The copy has the successor's pidfd of its predecessor, which shows for ever that it has ended.
+fn a_fork_that_outlives_the_predecessor_keeps_nobody_awake(way: Way) {
+    let mut server = Server::start(way, &[]);
+    let first = server.pid;
+    let slow = server.hold();
+    server.signal(Signal::USR2);
+    let second = server.started(first);
+    server.ready(second);
+    server.expect(first, &format!("HandedOver({second})"));
+    server.expect(first, "Drain(HandOver)");
+    let copy = fork_asleep(&mut server);
+    slow.finish(first);
+    server.expect(first, "Exit(0)");
+    server.expect(second, "Main");
+    sleeps(&mut server, copy);
+    server.hand_over();
+    server.stop();
+}
+
+/// The copy has the readiness socket and the pidfd of the successor, which show for ever that it has ended.
+fn a_fork_that_outlives_a_failed_successor_keeps_nobody_awake(way: Way) {
+    let mut server = Server::start(way, &[]);
+    let first = server.pid;
+    server.set_mood(Some("stop"));
+    server.signal(Signal::USR2);
+    let second = server.started(first);
+    server.stopped(second);
+    let copy = fork_asleep(&mut server);
+    signal_to(second, Signal::KILL);
+    server.expect(first, "Failed(successor was killed by signal 9 before it was ready)");
+    sleeps(&mut server, copy);
+    server.set_mood(None);
+    server.hand_over();
     server.stop();
 }

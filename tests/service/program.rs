@@ -5,7 +5,7 @@
 
 use crate::stage::Way;
 use gracenet::service::{Moment, Reload, Watchdog};
-use gracenet::{Event, Leave, Policy, Process, Request, Service};
+use gracenet::{Event, Leave, Policy, Process, Readiness, Request, Restart, Service};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -39,6 +39,7 @@ impl Options {
                 "--drain" => policy.drain_within(millis()),
                 "--barrier" => policy.barrier_within(millis()),
                 "--retry" => policy.retry_every(millis()),
+                "--alive" => policy.restart(Restart::new().readiness(Readiness::Alive(millis()))),
                 "--reload-exec" => policy.reload(Reload::Exec),
                 "--no-signals" => policy.signals(false),
                 "--no-orphans" => policy.orphans(false),
@@ -315,6 +316,7 @@ impl Program {
             // With a signal that has come, and that nobody has looked for.
             "fork-signalled" => self.fork(true),
             "fork-started" => self.forks_when_started = true,
+            "fork-asleep" => fork_asleep(),
             _ => {}
         }
     }
@@ -350,6 +352,18 @@ impl Program {
         let line = format!("{} forked: {}\n", unsafe { libc::getppid() }, events.join(", "));
         rustix::io::write(std::io::stdout(), line.as_bytes()).unwrap();
         unsafe { libc::_exit(0) };
+    }
+}
+
+/// Forks. The copy keeps all descriptors and does nothing, until it is killed.
+fn fork_asleep() {
+    let pid = unsafe { libc::fork() };
+    assert_ne!(pid, -1);
+    if pid != 0 {
+        return say(format!("forked {pid}"));
+    }
+    loop {
+        unsafe { libc::pause() };
     }
 }
 

@@ -14,6 +14,8 @@ scenarios! {
         ten_restarts_fail_no_request,
         a_successor_that_fails_changes_nothing,
         one_restart_at_a_time,
+        a_successor_with_the_descriptors_of_one_that_failed_is_seen,
+        a_successor_that_only_has_to_live_is_seen_in_time,
         a_signal_during_an_exec_is_not_lost,
         a_successor_that_hangs_ends_with_its_predecessor;
     BOTH:
@@ -57,6 +59,48 @@ fn ten_restarts_fail_no_request(way: Way) {
     clients.wait(20);
     clients.stop(pids);
     server.answers();
+    server.stop();
+}
+
+/// A successor fails and the next is started in one round of calls. The new one's descriptors have the old one's numbers.
+fn a_successor_with_the_descriptors_of_one_that_failed_is_seen(way: Way) {
+    let mut server = Server::start(way, &[]);
+    let first = server.pid;
+    server.set_mood(Some("stop"));
+    server.signal(Signal::USR2);
+    let failed = server.started(first);
+    server.stopped(failed);
+    server.signal(Signal::STOP);
+    signal_to(failed, Signal::KILL);
+    server.signal(Signal::USR2);
+    server.signal(Signal::CONT);
+    server.expect(first, "Failed(successor was killed by signal 9 before it was ready)");
+    let second = server.started(first);
+    server.stopped(second);
+    server.quiet(first, Duration::from_millis(50));
+    signal_to(second, Signal::CONT);
+    server.ready(second);
+    server.expect(first, &format!("HandedOver({second})"));
+    server.leaves(first, "HandOver");
+    server.expect(second, "Main");
+    server.set_mood(None);
+    server.hand_over();
+    server.stop();
+}
+
+/// Its time is over before the one that it has to get ready in, though both are as long.
+fn a_successor_that_only_has_to_live_is_seen_in_time(way: Way) {
+    let mut server = Server::start(way, &["--alive", "200", "--ready", "200", "--retry", "60000"]);
+    for _ in 0..2 {
+        let predecessor = server.pid;
+        server.signal(Signal::USR2);
+        let successor = server.started(predecessor);
+        server.ready(successor);
+        server.expect(predecessor, &format!("HandedOver({successor})"));
+        server.leaves(predecessor, "HandOver");
+        // It knows of no predecessor, and was the main process from its first moment.
+        server.nothing_more();
+    }
     server.stop();
 }
 
