@@ -72,6 +72,10 @@ fn a_successor_with_the_descriptors_of_one_that_failed_is_seen(way: Way) {
     server.stopped(failed);
     server.signal(Signal::STOP);
     signal_to(failed, Signal::KILL);
+    let begin = Instant::now();
+    while !status(failed, "State").starts_with('Z') {
+        assert!(begin.elapsed() < PATIENCE, "{failed} lives on");
+    }
     server.signal(Signal::USR2);
     server.signal(Signal::CONT);
     server.expect(first, "Failed(successor was killed by signal 9 before it was ready)");
