@@ -24,6 +24,13 @@ pub(crate) fn text(name: &[u8]) -> &str {
     core::str::from_utf8(name).unwrap_or("")
 }
 
+/// The names in a line, in their order.
+pub(crate) fn split(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let names = line.get(NAMES_PREFIX..).unwrap_or(&[]);
+    let names = names.split_last().map(|(_nul, names)| names);
+    names.into_iter().flat_map(|names| names.split(|byte| *byte == b':'))
+}
+
 /// How many bytes the line may take for up to `sockets` names.
 pub(crate) const fn capacity(sockets: usize) -> usize {
     HEAD + ROW * sockets
@@ -125,9 +132,7 @@ impl<const N: usize> Names<N> {
 
     /// The names, in their order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let names = self.bytes().get(NAMES_PREFIX..).unwrap_or(&[]);
-        let names = names.split_last().map(|(_nul, names)| names);
-        names.into_iter().flat_map(|names| names.split(|byte| *byte == b':'))
+        split(self.bytes())
     }
 
     /// A name that was pushed here.

@@ -10,11 +10,12 @@ use crate::error::{Error, Operation};
 use crate::inherit;
 use crate::launch::Launch;
 use crate::listener::{self, Description, ListenOptions, Wanted};
+use crate::names;
 use crate::pidfd;
 use crate::placement::Source;
-use crate::table::{ActiveTable, InheritedTable, SocketId};
+use crate::table::{Active, ActiveTable, InheritedTable, SocketId};
 use core::fmt;
-use heapless::Vec;
+use heapless::{Vec, VecView};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::process::getpid;
 
@@ -191,6 +192,18 @@ impl AsRawFd for SocketRef<'_> {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
+}
+
+/// The active sockets of these slots, whose names are in this line.
+pub(crate) fn sockets<'t>(
+    slots: &'t VecView<Active>,
+    names: &'t [u8],
+) -> impl ExactSizeIterator<Item = (SocketId, SocketRef<'t>)> {
+    let mut names = names::split(names).map(names::text);
+    slots.iter().map(move |slot| {
+        let name = names.next().unwrap_or(UNKNOWN);
+        (slot.id, SocketRef { name, fd: slot.fd.as_fd() })
+    })
 }
 
 /// A descriptor that [`Net::add`] rejected, and why.
@@ -592,20 +605,19 @@ impl<const N: usize> Net<N> {
 
     /// Iterates over the active sockets, in the order in which a successor gets them.
     pub fn active(&self) -> impl ExactSizeIterator<Item = (SocketId, SocketRef<'_>)> {
-        let mut names = self.active.names();
-        self.active.slots().iter().map(move |slot| {
-            let name = names.next().unwrap_or(UNKNOWN);
-            (slot.id, SocketRef { name, fd: slot.fd.as_fd() })
-        })
+        let (slots, names) = self.active.view();
+        sockets(slots, names)
     }
 
     /// Iterates over the inherited descriptors that are not claimed, with their positions.
     pub fn inherited(&self) -> impl Iterator<Item = (usize, SocketRef<'_>)> {
-        let slots = self.inherited.slots().iter().enumerate();
-        slots.filter_map(|(position, slot)| {
-            let fd = slot.fd.as_ref()?.as_fd();
-            Some((position, SocketRef { name: self.inherited.name(position), fd }))
-        })
+        let positions = 0..self.inherited.slots().len();
+        positions.filter_map(|position| Some((position, self.inherited_at(position)?)))
+    }
+
+    pub(crate) fn inherited_at(&self, position: usize) -> Option<SocketRef<'_>> {
+        let fd = self.inherited.slots().get(position)?.fd.as_ref()?.as_fd();
+        Some(SocketRef { name: self.inherited.name(position), fd })
     }
 
     /// Stores a duplicate of an active descriptor in the service manager, under its name. Returns `false` if there is

@@ -99,6 +99,11 @@ impl<const N: usize> ActiveTable<N> {
         self.slots.as_view()
     }
 
+    /// Returns the slots, and the line of their names: see [`names::split`](crate::names::split).
+    pub(crate) fn view(&self) -> (&VecView<Active>, &[u8]) {
+        (self.slots.as_view(), self.names.bytes())
+    }
+
     /// Iterates over the names, in the order of the slots.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(text)

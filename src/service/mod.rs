@@ -41,7 +41,7 @@ use crate::error::{Error, Operation};
 use crate::failure::Failure;
 use crate::launch::{Launch, LaunchView};
 use crate::listener::ListenOptions;
-use crate::net::{Net, Rejected, SocketRef};
+use crate::net::{self, Net, Rejected, SocketRef};
 use crate::notify::{self, Assignment, Message, Notifier};
 use crate::predecessor::Predecessor;
 use crate::ready::Refusal;
@@ -326,8 +326,9 @@ impl<'p, S: Sockets + ?Sized> Service<'p, S> {
     }
 
     /// Returns the active sockets, in the order in which a successor gets them.
-    pub fn active(&self) -> impl Iterator<Item = (SocketId, SocketRef<'_>)> {
-        (0..self.net.count()).filter_map(|position| self.net.active(position))
+    pub fn active(&self) -> impl ExactSizeIterator<Item = (SocketId, SocketRef<'_>)> {
+        let (slots, names) = self.net.active();
+        net::sockets(slots, names)
     }
 
     /// Stores a duplicate of an active descriptor in the service manager, under its name: see [`Net::store`].

@@ -8,8 +8,9 @@ use crate::launch::LaunchView;
 use crate::listener::ListenOptions;
 use crate::net::{Net, Rejected, SocketRef};
 use crate::restart::{Restart, Successor};
-use crate::table::SocketId;
+use crate::table::{Active, SocketId};
 use core::convert::Infallible;
+use heapless::VecView;
 use rustix::fd::{BorrowedFd, OwnedFd};
 
 /// What a service needs of a [`Net`], whatever its capacity. Nobody outside of the crate can name it, and so implement it.
@@ -32,7 +33,7 @@ pub trait Sockets: Send {
     fn fd(&self, id: SocketId) -> Result<BorrowedFd<'_>, Error>;
     fn try_clone(&self, id: SocketId) -> Result<OwnedFd, Error>;
     fn store(&self, id: SocketId) -> Result<bool, Error>;
-    fn active(&self, position: usize) -> Option<(SocketId, SocketRef<'_>)>;
+    fn active(&self) -> (&VecView<Active>, &[u8]);
     fn count(&self) -> usize;
     fn inherited(&self, position: usize) -> Option<SocketRef<'_>>;
     fn inherited_count(&self) -> usize;
@@ -98,8 +99,8 @@ impl<const N: usize> Sockets for Net<N> {
         self.store(id)
     }
 
-    fn active(&self, position: usize) -> Option<(SocketId, SocketRef<'_>)> {
-        self.active().nth(position)
+    fn active(&self) -> (&VecView<Active>, &[u8]) {
+        self.active.view()
     }
 
     fn count(&self) -> usize {
@@ -107,7 +108,7 @@ impl<const N: usize> Sockets for Net<N> {
     }
 
     fn inherited(&self, position: usize) -> Option<SocketRef<'_>> {
-        self.inherited().find(|(at, _)| *at == position).map(|(_, socket)| socket)
+        self.inherited_at(position)
     }
 
     fn inherited_count(&self) -> usize {
