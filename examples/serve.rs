@@ -229,7 +229,7 @@ impl Server {
             self.refused.push(SERVICE);
         }
         loop {
-            if self.connections.count.load(Ordering::SeqCst) == 0 {
+            if self.is_drained() {
                 self.service.drained();
             }
             while let Some(event) = self.service.poll() {
@@ -321,16 +321,25 @@ impl Server {
                 }
             }
         }
-        // A listener that another process has open would stay in the poller, also when it is closed here.
-        for fd in self.listeners.iter().flat_map(|listener| self.service.fd(listener.id)) {
-            let _ = self.connections.poller.delete(fd);
-        }
         self.refused.retain(|key| *key == SERVICE);
         if leave == Leave::Exec && !self.service.is_main() {
             // The program executed anew finds all sockets inherited, and would store none.
             self.store_fresh();
         }
         self.accepting = None;
+        if leave == Leave::Exec && self.is_drained() {
+            // The program is executed at the next poll, before the poller shows anything.
+            return self.service.drained();
+        }
+        // A listener that another process has open would stay in the poller, also when it is closed here.
+        for fd in self.listeners.iter().flat_map(|listener| self.service.fd(listener.id)) {
+            let _ = self.connections.poller.delete(fd);
+        }
+    }
+
+    /// Returns whether no connection is open, and none is accepted.
+    fn is_drained(&self) -> bool {
+        self.connections.count.load(Ordering::SeqCst) == 0
     }
 
     /// Informs the service manager, which listens to this process from now on.
@@ -382,10 +391,12 @@ const FEW: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// The service's key in the poller. A listener's key is its position.
 const SERVICE: usize = CAPACITY;
 
-/// Has the poller show a descriptor as long as there is something to read.
+/// Has the poller show a descriptor as long as there is something to read. It may be there: a listener is, if the program
+/// could not be executed in place.
 fn watch(poller: &Poller, fd: BorrowedFd<'_>, key: usize) -> io::Result<()> {
     // SAFETY: the server deletes each listener before the service closes it, and does not wait after it drops the service.
-    unsafe { poller.add_with_mode(&fd, polling::Event::readable(key), PollMode::Level) }
+    let added = unsafe { poller.add_with_mode(&fd, polling::Event::readable(key), PollMode::Level) };
+    added.or_else(|error| if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
 }
 
 struct Listener {
