@@ -416,7 +416,6 @@ pub fn summary(measured: &Measured, quick: bool) -> String {
 /// Puts what there is to say into the README, in the place of what it said before.
 pub fn quote(readme: &Path, measured: &Measured) -> Result<(), Box<dyn Error>> {
     const TITLE: &str = "## How fast\n";
-    const NEXT: &str = "## Under systemd\n";
     let bars = bars::all(measured);
     let held = bars.iter().filter(|bar| bar.is_held).count();
     let section = format!(
@@ -432,9 +431,9 @@ a bar: {held} of {} are held.
         table(measured)
     );
     let text = std::fs::read_to_string(readme)?;
-    let next = text.find(NEXT).ok_or("the README has no place for it")?;
-    let begin = text.find(TITLE).unwrap_or(next);
-    std::fs::write(readme, [&text[..begin], &section, &text[next..]].concat())?;
+    let (before, behind) = text.split_once(TITLE).ok_or("the README has no place for it")?;
+    let next = behind.find("\n## ").ok_or("the README ends with it")? + 1;
+    std::fs::write(readme, [before, &section, &behind[next..]].concat())?;
     Ok(())
 }
 
