@@ -311,6 +311,11 @@ impl Server {
 
     /// Accepts no more. A connection that arrives from now on waits for the next process, or is refused if there is none.
     fn drain(&mut self, leave: Leave, events: &mut Events) {
+        if leave != Leave::Exec && self.accepting.is_none() {
+            // It drained to execute: the poller has no listener, and the last connection may end before the next wait.
+            self.accepting = Some(Open::new(&self.connections));
+            self.unwatched = 0..self.listeners.len();
+        }
         self.refused.extend(std::mem::take(&mut self.unwatched));
         if leave != Leave::Exec {
             // The service closes its listeners when it is polled next. If nobody else has them, that resets what waits.

@@ -294,9 +294,9 @@ impl Lifecycle {
         matches!(self.phase, Phase::Opening)
     }
 
-    /// Whether [`Lifecycle::next`] has to know the moment.
+    /// Whether [`Lifecycle::next`], or the action that it hands out, has to know the moment.
     pub(crate) fn needs_clock(&self) -> bool {
-        self.asked != Asked::default() || self.deadline().is_some()
+        self.is_pending() || self.deadline().is_some()
     }
 
     /// Whether [`Lifecycle::next`] has something to hand out, whatever the moment.
@@ -993,6 +993,19 @@ mod tests {
         let failed = [Event::Failed(Failure::NotStarted(FAULT)), Event::Serve];
         assert_eq!(all(&mut life, at(0)), failed.map(Action::Event));
         assert!(life.accepts());
+    }
+
+    /// The program may call something else between the event and the start behind it.
+    #[test]
+    fn a_start_behind_an_event_has_a_moment() {
+        let mut life = life(Now::InFlight);
+        life.request(Request::Spawn);
+        assert_eq!(life.next(at(1)), Some(Action::Look));
+        life.looked(Err(Failure::Closed), at(1));
+        assert_eq!(life.next(at(1)), Some(Action::Event(Event::Failed(Failure::Closed))));
+        life.drained();
+        assert!(life.needs_clock());
+        assert_eq!(life.next(at(1)), Some(Action::Start));
     }
 
     #[test]

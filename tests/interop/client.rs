@@ -125,7 +125,13 @@ impl Place {
             Self::Packet(path) => unix(path, "00010000", "0005"),
             Self::Gram(path) => unix(path, "00000000", "0002"),
         };
-        let found: BTreeSet<u64> = std::iter::repeat_with(look).take(4).flatten().collect();
+        let mut found = BTreeSet::new();
+        for looks in 1..=100 {
+            found.extend(look());
+            if looks >= 4 && !found.is_empty() {
+                break;
+            }
+        }
         assert_eq!(found.len(), 1, "sockets at {self}: {found:?}");
         found.into_iter().next().unwrap()
     }

@@ -26,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("serve_answers", answers),
         trial("serve_restarts_200_times", restarts_200_times),
         trial("serve_execs_and_keeps_queue_and_pid", execs),
+        trial("serve_terminated_before_an_exec_serves_the_queue", terminates_before_an_exec),
         trial("serve_predecessor_finishes_what_it_accepted", finishes),
         trial("serve_restarts_while_predecessor_drains", restarts_while_draining),
         trial("serve_survives_a_failing_successor", survives),
@@ -408,6 +409,27 @@ fn terminates() -> Outcome {
             body(&slow.join().unwrap());
         }
     }
+    Ok(())
+}
+
+/// What waits because the server drains to execute is served when it is to exit instead. It exits as soon as it can.
+fn terminates_before_an_exec() -> Outcome {
+    let address = free_address();
+    let mut server = Server::start(&["--drain", "60", &address]);
+    let slow = ask_slowly(&server, &address, 400);
+    server.signal(Signal::HUP);
+    std::thread::sleep(Duration::from_millis(100));
+    let mut queued = TcpStream::connect(&address)?;
+    queued.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    std::thread::sleep(Duration::from_millis(50));
+    server.signal(Signal::TERM);
+    let mut answer = String::new();
+    queued.read_to_string(&mut answer)?;
+    assert_eq!(body(&answer), format!("{}\n", server.pid.as_raw_nonzero()));
+    let begin = Instant::now();
+    assert_eq!(server.child.wait()?.code(), Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    body(&slow.join().unwrap());
     Ok(())
 }
 
