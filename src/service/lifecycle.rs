@@ -1013,8 +1013,12 @@ mod tests {
         let mut life = serving(TERMS);
         life.request(Request::Terminate);
         all(&mut life, at(0));
+        assert!(!life.is_pending() && life.needs_clock(), "the drain has a deadline");
+        // What is queued beside has nothing to do with the drain.
+        life.told(Err(FAULT));
+        assert!(life.is_pending());
         life.drained();
-        assert_eq!(all(&mut life, at(0)), [Action::Event(Event::Exit(0))]);
+        assert_eq!(all(&mut life, at(0)), [Event::Unheard(FAULT), Event::Exit(0)].map(Action::Event));
         for request in [Request::Terminate, Request::Spawn, Request::Exec] {
             life.request(request);
             assert_eq!(all(&mut life, at(0)), []);
