@@ -81,7 +81,7 @@ impl<const N: usize> Net<N> {
             // Claimed, if perhaps under another name.
             let is_claimed =
                 slots.iter().enumerate().any(|(at, slot)| slot.fd.is_none() && table.name(at) == name)
-                    || self.active.names().any(|active| active == name);
+                    || self.active().any(|(_, active)| active.name() == name);
             let is_repeated = (0..position).any(|before| table.name(before) == name);
             (!is_claimed && !is_repeated).then_some(name)
         })

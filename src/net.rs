@@ -637,8 +637,8 @@ impl<const N: usize> Net<N> {
     /// - [`Error::Call`]: a system call failed.
     #[doc(alias = "FDSTORE")]
     pub fn store(&self, id: SocketId) -> Result<bool, Error> {
-        let slot = self.active.find(id)?;
-        self.owed.notifier.store(self.active.name(id)?, &[slot.fd.as_fd()], true)
+        let (_, socket) = self.active().find(|(active, _)| *active == id).ok_or(Error::StaleId)?;
+        self.owed.notifier.store(socket.name(), &[socket.fd()], true)
     }
 
     /// Returns the error of an inherit that failed.

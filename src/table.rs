@@ -72,12 +72,6 @@ impl<const N: usize> ActiveTable<N> {
         self.slots.get(position(self.slots.as_view(), id)?).ok_or(Error::StaleId)
     }
 
-    /// Returns the name of a socket.
-    pub(crate) fn name(&self, id: SocketId) -> Result<&str, Error> {
-        let position = position(self.slots.as_view(), id)?;
-        self.names.iter().nth(position).map(text).ok_or(Error::StaleId)
-    }
-
     /// Removes the socket from the table.
     pub(crate) fn remove(&mut self, id: SocketId) -> Result<OwnedFd, Error> {
         let position = position(self.slots.as_view(), id)?;
@@ -95,18 +89,9 @@ impl<const N: usize> ActiveTable<N> {
         self.names.clear();
     }
 
-    pub(crate) fn slots(&self) -> &VecView<Active> {
-        self.slots.as_view()
-    }
-
     /// Returns the slots, and the line of their names: see [`names::split`](crate::names::split).
     pub(crate) fn view(&self) -> (&VecView<Active>, &[u8]) {
         (self.slots.as_view(), self.names.bytes())
-    }
-
-    /// Iterates over the names, in the order of the slots.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(text)
     }
 
     /// Returns the slots, and `LISTEN_FDNAMES=` with their names and a NUL. The latter is empty if each name is

@@ -76,6 +76,7 @@ fuzz_target!(|input: Input<'_>| {
     // No name but the nine is a network's.
     if let Ok(text) = str::from_utf8(input.text) {
         let known = NETWORKS.iter().find(|(name, ..)| *name == text);
+        assert_eq!(text.parse(), Network::parse(text));
         assert_eq!(Network::parse(text).ok(), known.map(|(_, network, ..)| *network));
         assert!(known.is_some() || matches!(Endpoint::parse(text, ":80"), Err(Error::UnknownNetwork(_))));
     }
@@ -149,6 +150,7 @@ fn check_inet(network: Network, text: &[u8], parsed: Result<Endpoint<'_>, Error>
             _ => Ok(Address::Inet(std)),
         };
         assert_eq!(parsed, expected.map_err(Error::Address));
+        assert_eq!(Endpoint::from(std), Endpoint::tcp(std));
         for (typed, network) in [(Endpoint::tcp(std), Network::Tcp), (Endpoint::udp(std), Network::Udp)] {
             assert_eq!((typed.network(), typed.address()), (network, Address::Inet(std)));
         }

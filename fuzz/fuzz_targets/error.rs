@@ -30,7 +30,7 @@ enum NameChoice {
     Byte(u8),
 }
 
-const OPERATIONS: [Operation; 38] = [
+const OPERATIONS: [Operation; 39] = [
     Operation::Barrier,
     Operation::Bind,
     Operation::Chdir,
@@ -69,6 +69,7 @@ const OPERATIONS: [Operation; 38] = [
     Operation::Stat,
     Operation::Unlink,
     Operation::Waitid,
+    Operation::Watch,
 ];
 
 const TABLES: [Table; 6] =
@@ -90,7 +91,10 @@ const ADDRESS_FAULTS: [AddressFault; 13] = [
     AddressFault::Empty,
 ];
 
-const PLAIN: [Error; 11] = [
+const PLAIN: [Error; 14] = [
+    Error::AlreadyBegun,
+    Error::Forked,
+    Error::NotReported,
     Error::AlreadyInherited,
     Error::NotInherited,
     Error::StaleId,
@@ -185,6 +189,8 @@ fn word(name: &str) -> Word {
         None => assert!(name.len() <= 15),
     }
     assert_eq!(format!("{word:?}"), format!("{:?}", word.as_str()));
+    let ascii = name.find(|letter: char| !letter.is_ascii()).map_or(name, |end| &name[..end]);
+    assert_eq!(Word::ascii(name.as_bytes()), Word::new(ascii));
     word
 }
 
@@ -213,6 +219,9 @@ fuzz_target!(init: check_words(), |input: (Choice<'_>, Choice<'_>)| {
         assert!(text.len() < 160, "{text:?}");
         let errno = if let Error::Call { errno, .. } = error { Some(errno) } else { None };
         assert_eq!(error.errno(), errno);
+        let io = std::io::Error::from(error);
+        assert_eq!(io.raw_os_error(), errno.map(|errno| errno.raw_os_error()));
+        assert!(errno.is_some() || io.to_string() == *text);
     }
     // How long a path is does not show: only that it is too long.
     let too_long = |error| matches!(error, Error::Address(AddressFault::PathTooLong { .. }));

@@ -465,7 +465,8 @@ impl Word {
     }
 
     /// Keeps the first 15 bytes of `word`, up to one that is not ASCII.
-    pub(crate) fn ascii(word: &[u8]) -> Self {
+    #[must_use]
+    pub fn ascii(word: &[u8]) -> Self {
         let mut kept = Self { bytes: [0; 15], len: 0 };
         let letters = word.iter().take_while(|letter| letter.is_ascii());
         for (place, letter) in kept.bytes.iter_mut().zip(letters) {

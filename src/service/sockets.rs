@@ -104,7 +104,7 @@ impl<const N: usize> Sockets for Net<N> {
     }
 
     fn count(&self) -> usize {
-        self.active.slots().len()
+        self.active.view().0.len()
     }
 
     fn inherited(&self, position: usize) -> Option<SocketRef<'_>> {
