@@ -7,6 +7,7 @@ use crate::debt::Debt;
 use crate::error::{Error, Operation};
 use crate::failure::Failure;
 use crate::launch::{Launch, LaunchView};
+use crate::names;
 use crate::net::Net;
 use crate::notify::{Assignment, Notifier};
 use crate::predecessor::Predecessor;
@@ -81,7 +82,7 @@ impl<const N: usize> Net<N> {
             // Claimed, if perhaps under another name.
             let is_claimed =
                 slots.iter().enumerate().any(|(at, slot)| slot.fd.is_none() && table.name(at) == name)
-                    || self.active().any(|(_, active)| active.name() == name);
+                    || names::split(self.active.view().1).any(|active| active == name.as_bytes());
             let is_repeated = (0..position).any(|before| table.name(before) == name);
             (!is_claimed && !is_repeated).then_some(name)
         })
