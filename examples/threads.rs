@@ -7,10 +7,9 @@
 use gracenet::service::Reload;
 use gracenet::{Event, Leave, Policy, Process};
 use rustix::event::{PollFd, PollFlags, poll};
-use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, ErrorKind, PipeWriter, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::{error::Error, thread, time::Duration};
+use std::{error::Error, sync::Arc, thread, time::Duration};
 
 static PROCESS: Process<16> = Process::new();
 
@@ -19,43 +18,45 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut service = unsafe { PROCESS.begin(Policy::new().reload(Reload::Exec)) }?;
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
     let mut listener = Some(service.tcp("http", &address)?);
-    let (mut done, mut open) = connections()?;
+    // Each connection holds `open` until its end, and wakes the loop then.
+    let (mut ends, wake) = io::pipe().map(|(ends, wake)| (ends, Arc::new(wake)))?;
+    let open = Arc::new(());
     service.ready()?;
     println!("ready pid={}", std::process::id());
     loop {
-        let mut fds = vec![PollFd::new(&done, PollFlags::IN), PollFd::new(&service, PollFlags::IN)];
-        fds.extend(listener.iter().filter(|_| service.accepts()).map(|fd| PollFd::new(fd, PollFlags::IN)));
-        poll(&mut fds, None)?;
-        if fds.first().is_some_and(|done| done.revents().contains(PollFlags::HUP)) {
+        if !service.accepts() && Arc::strong_count(&open) == 1 {
             service.drained();
         }
-        while let Some(event) = service.poll() {
-            match event {
-                Event::Serve => (done, open) = connections()?,
-                Event::Drain(leave) => {
-                    listener = listener.inspect(|it| accept(it, &open)).filter(|_| leave == Leave::Exec);
-                    open = Arc::new(None);
+        match service.poll() {
+            // Before an exec nobody is accepted: who waits is served by the program executed anew.
+            Some(Event::Drain(leave)) if leave != Leave::Exec => {
+                listener.take().iter().for_each(|listener| accept(listener, &open, &wake));
+            }
+            Some(Event::Exit(status)) => std::process::exit(status.into()),
+            Some(event) => eprintln!("{event}"),
+            None => {
+                let mut fds = vec![PollFd::new(&ends, PollFlags::IN), PollFd::new(&service, PollFlags::IN)];
+                let listener = listener.as_ref().filter(|_| service.accepts());
+                fds.extend(listener.map(|listener| PollFd::new(listener, PollFlags::IN)));
+                poll(&mut fds, None)?;
+                if fds.first().is_some_and(|ends| ends.revents().contains(PollFlags::IN)) {
+                    let _ends = ends.read(&mut [0; 512])?;
                 }
-                Event::Exit(status) => std::process::exit(status.into()),
-                event => eprintln!("{event}"),
+                listener.iter().for_each(|listener| accept(listener, &open, &wake));
             }
         }
-        listener.iter().filter(|_| service.accepts()).for_each(|listener| accept(listener, &open));
     }
 }
 
-/// Two ends of a pipe: each connection holds the second, and the first hangs up when the last connection is done.
-fn connections() -> io::Result<(PipeReader, Arc<Option<PipeWriter>>)> {
-    io::pipe().map(|(done, open)| (done, Arc::new(Some(open))))
-}
-
 /// Accepts whoever waits.
-fn accept(listener: &TcpListener, open: &Arc<Option<PipeWriter>>) {
+fn accept(listener: &TcpListener, open: &Arc<()>, wake: &Arc<PipeWriter>) {
     loop {
-        match (listener.accept(), Arc::clone(open)) {
-            (Ok((connection, _)), open) => drop(thread::Builder::new().spawn(|| (answer(connection), open))),
-            (Err(error), _) if error.kind() == ErrorKind::WouldBlock => break,
-            (Err(_), _) => break thread::sleep(Duration::from_millis(10)), // no descriptor left
+        match (listener.accept(), Arc::clone(open), Arc::clone(wake)) {
+            (Ok((connection, _)), open, wake) => drop(
+                thread::Builder::new().spawn(move || (answer(connection), drop(open), (&*wake).write(b"."))),
+            ),
+            (Err(error), ..) if error.kind() == ErrorKind::WouldBlock => break,
+            (Err(_), ..) => break thread::sleep(Duration::from_millis(10)),
         }
     }
 }
