@@ -33,18 +33,18 @@
 //! [`gracenet::Service`] does all of that. This file says what to do at each of its events, and serves. As PID 1 of a
 //! container the service reaps orphans, and restarts in place only. It informs the service manager, if there is one:
 //! `examples/systemd` holds the units.
+//!
+//! The loop waits by poll(2), which looks at every listener each time: a request with 1000 listeners costs three times what it
+//! costs with one. For so many use epoll, and watch the service beside the listeners, by its [`AsFd`].
 #![allow(unsafe_code, reason = "the begin of a program")]
 #![allow(clippy::std_instead_of_core, reason = "a std program")]
 
-use std::cell::Cell;
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::Arguments;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::num::NonZeroUsize;
-use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,10 +54,9 @@ use std::thread;
 use std::time::Duration;
 
 use gracenet::address::Kind;
-use gracenet::service::{Refused, Reload};
+use gracenet::service::{Moment, Refused, Reload};
 use gracenet::{Endpoint, Event, Leave, ListenOptions, Policy, Process, Service, SocketId};
-use polling::{Events, PollMode, Poller};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags};
@@ -123,7 +122,7 @@ impl Config {
         };
         let mut config = Self {
             names: Vec::new(),
-            policy: Policy::new().reload(Reload::Exec),
+            policy: Policy::new().reload(Reload::Exec).one_descriptor(false),
             pid_file: None,
             fd_store: false,
             addresses: Vec::new(),
@@ -164,16 +163,10 @@ struct Server {
     config: Config,
     service: Service<'static>,
     listeners: Vec<Listener>,
-    /// The positions of the listeners that the poller was not given yet.
-    unwatched: Range<usize>,
-    /// The keys of what the kernel refuses to watch. The loop tries these at short intervals.
-    refused: Vec<usize>,
     generation: Option<Generation>,
     connections: Arc<Connections>,
     /// The loop's own place in the count.
     accepting: Option<Open>,
-    /// Whether a connection could not be accepted because a resource is exhausted.
-    is_exhausted: Cell<bool>,
 }
 
 impl Server {
@@ -186,18 +179,10 @@ impl Server {
             listeners.push(listener.map_err(|error| format!("{address}: {error}"))?);
         }
         let generation = if config.fd_store { Some(Generation::claim(&mut service)?) } else { None };
-        let connections = Arc::new(Connections { count: AtomicUsize::new(0), poller: Poller::new()? });
-        Ok(Self {
-            config,
-            service,
-            unwatched: 0..listeners.len(),
-            refused: Vec::new(),
-            listeners,
-            generation,
-            accepting: Some(Open::new(&connections)),
-            connections,
-            is_exhausted: Cell::new(false),
-        })
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let connections = Arc::new(Connections { count: AtomicUsize::new(0), wake });
+        let accepting = Some(Open::new(&connections));
+        Ok(Self { config, service, listeners, generation, connections, accepting })
     }
 
     /// Reports that this process can accept.
@@ -222,124 +207,95 @@ impl Server {
 
     /// Serves, and does what the service asks for.
     fn run(&mut self) -> Result<ExitCode, Box<dyn Error>> {
-        let mut events = Events::with_capacity(FEW);
-        // Not before the ready line: the call takes a moment for which a restart would wait.
-        if let Err(error) = watch(&self.connections.poller, self.service.as_fd(), SERVICE) {
-            say!("the service cannot be watched, and is asked every {PAUSE:?}: {error}");
-            self.refused.push(SERVICE);
-        }
         loop {
             if self.is_drained() {
                 self.service.drained();
             }
-            while let Some(event) = self.service.poll() {
-                match event {
-                    Event::Serve => {
-                        self.accepting = Some(Open::new(&self.connections));
-                        self.unwatched = 0..self.listeners.len();
-                    }
-                    Event::Drain(leave) => self.drain(leave, &mut events),
-                    Event::Exit(status) => return Ok(status.into()),
-                    Event::Main => self.become_main(),
-                    Event::Started(_) | Event::HandedOver(_) => {}
-                    Event::Failed(_) | Event::Refused(Refused::Init) => {
-                        say!("{event}");
-                        self.write_pid_file();
-                    }
-                    event => say!("{event}"),
+            match self.service.poll() {
+                Some(Event::Serve) => self.accepting = Some(Open::new(&self.connections)),
+                Some(Event::Drain(leave)) => self.drain(leave),
+                Some(Event::Exit(status)) => return Ok(status.into()),
+                Some(Event::Main) => self.become_main(),
+                Some(Event::Started(_) | Event::HandedOver(_)) => {}
+                Some(event @ (Event::Failed(_) | Event::Refused(Refused::Init))) => {
+                    say!("{event}");
+                    self.write_pid_file();
                 }
-            }
-            if self.service.accepts() {
-                self.accept_from_each(&events);
-                self.watch_more();
-            }
-            if self.is_exhausted.take() {
-                thread::sleep(PAUSE);
-            }
-            let timeout = if !self.unwatched.is_empty() {
-                Some(Duration::ZERO)
-            } else {
-                (!self.refused.is_empty()).then_some(PAUSE)
-            };
-            self.wait(&mut events, timeout)?;
-        }
-    }
-
-    /// Waits for the service, for the end of the last connection, and for a client.
-    fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
-        events.clear();
-        self.connections.poller.wait(events, timeout)
-    }
-
-    /// Gives the poller a few more listeners. A thousand take more than a millisecond, and a signal is not to wait so long.
-    fn watch_more(&mut self) {
-        for position in self.unwatched.by_ref().take(FEW.get()) {
-            let Some(listener) = self.listeners.get(position) else { break };
-            let Ok(fd) = self.service.fd(listener.id) else { continue };
-            if let Err(error) = watch(&self.connections.poller, fd, position) {
-                if self.refused.is_empty() {
-                    say!("some listeners cannot be watched, and are tried every {PAUSE:?}: {error}");
+                Some(event) => say!("{event}"),
+                None => {
+                    let listeners = if self.service.accepts() { &self.listeners[..] } else { &[] };
+                    let shown = self.wait(listeners, self.service.deadline().map(Moment::remaining));
+                    self.accept_from_each(&shown);
                 }
-                self.refused.push(position);
             }
         }
     }
 
-    /// Accepts once from each listener that shows a client, and from each that is not watched. Returns how many of them may
-    /// have more.
-    fn accept_from_each(&self, events: &Events) -> usize {
-        // The service's key is the position of no listener.
-        let shown = events.iter().map(|event| event.key);
-        shown.chain(self.refused.iter().copied()).filter(|position| self.accept(*position)).count()
+    /// Waits for the service, for the end of the last connection, and for a client at one of these listeners. Returns the
+    /// listeners that show a client.
+    fn wait<'l>(&self, listeners: &'l [Listener], timeout: Option<Duration>) -> Vec<&'l Listener> {
+        let clients = listeners.iter().flat_map(|listener| self.service.fd(listener.id));
+        let others = self.service.fds().chain([self.connections.wake.as_fd()]);
+        let mut fds: Vec<_> =
+            clients.chain(others).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        // A time that is too long for the kernel is for ever.
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        if poll(&mut fds, timeout.as_ref()).is_err() {
+            // The kernel has no memory, or fewer files are allowed than are open. Nothing here blocks, so all can be tried.
+            thread::sleep(PAUSE);
+            return listeners.iter().collect();
+        }
+        if fds.last().is_some_and(|wake| !wake.revents().is_empty()) {
+            let _ = rustix::io::read(&self.connections.wake, &mut [0; 8]);
+        }
+        let shown = listeners.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+        shown.map(|(listener, _)| listener).collect()
     }
 
-    /// Accepts one connection, or answers one datagram. Returns whether there may be more.
-    fn accept(&self, position: usize) -> bool {
-        let Some(listener) = self.listeners.get(position) else { return false };
-        let Ok(fd) = self.service.fd(listener.id) else { return false };
+    /// Accepts once from each of these. Returns whether there may be more.
+    fn accept_from_each(&self, listeners: &[&Listener]) -> bool {
+        let mut has_more = false;
+        for listener in listeners {
+            match self.accept(listener) {
+                Err(Errno::AGAIN) => {}
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    thread::sleep(PAUSE);
+                    return false;
+                }
+                // A connection that ended while it waited says why, see accept(2). It is out of the queue.
+                Ok(()) | Err(_) => has_more = true,
+            }
+        }
+        has_more
+    }
+
+    /// Accepts one connection, or answers one datagram.
+    fn accept(&self, listener: &Listener) -> Result<(), Errno> {
+        let fd = self.service.fd(listener.id).map_err(|_closed| Errno::AGAIN)?;
         if listener.is_datagram {
-            return answer_datagram(fd).is_ok();
+            return answer_datagram(fd);
         }
         // Every listener is nonblocking. If another process was faster, this call fails with EAGAIN and does not wait.
-        match rustix::net::accept_with(fd, SocketFlags::CLOEXEC) {
-            Ok(connection) => handle(connection, Open::new(&self.connections)),
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => self.is_exhausted.set(true),
-            Err(error) => return error != Errno::AGAIN,
-        }
-        !self.is_exhausted.get()
+        let connection = rustix::net::accept_with(fd, SocketFlags::CLOEXEC)?;
+        handle(connection, Open::new(&self.connections));
+        Ok(())
     }
 
     /// Accepts no more. A connection that arrives from now on waits for the next process, or is refused if there is none.
-    fn drain(&mut self, leave: Leave, events: &mut Events) {
-        if leave != Leave::Exec && self.accepting.is_none() {
-            // It drained to execute: the poller has no listener, and the last connection may end before the next wait.
-            self.accepting = Some(Open::new(&self.connections));
-            self.unwatched = 0..self.listeners.len();
-        }
-        self.refused.extend(std::mem::take(&mut self.unwatched));
+    fn drain(&mut self, leave: Leave) {
         if leave != Leave::Exec {
             // The service closes its listeners when it is polled next. If nobody else has them, that resets what waits.
             for _ in 0..QUEUE {
-                let _ = self.wait(events, Some(Duration::ZERO));
-                if self.accept_from_each(events) == 0 {
+                let shown = self.wait(&self.listeners, Some(Duration::ZERO));
+                if !self.accept_from_each(&shown) {
                     break;
                 }
             }
-        }
-        self.refused.retain(|key| *key == SERVICE);
-        if leave == Leave::Exec && !self.service.is_main() {
+        } else if !self.service.is_main() {
             // The program executed anew finds all sockets inherited, and would store none.
             self.store_fresh();
         }
         self.accepting = None;
-        if leave == Leave::Exec && self.is_drained() {
-            // The program is executed at the next poll, before the poller shows anything.
-            return self.service.drained();
-        }
-        // A listener that another process has open would stay in the poller, also when it is closed here.
-        for fd in self.listeners.iter().flat_map(|listener| self.service.fd(listener.id)) {
-            let _ = self.connections.poller.delete(fd);
-        }
     }
 
     /// Returns whether no connection is open, and none is accepted.
@@ -389,20 +345,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How many connections the server accepts from one queue, at most, when it begins to drain. By default no queue of Linux
 /// is longer, and clients that keep coming do not hold up the drain.
 const QUEUE: usize = 4096;
-
-/// How many listeners the poller is given between two looks at the service, and how many it shows at once.
-const FEW: NonZeroUsize = NonZeroUsize::new(64).unwrap();
-
-/// The service's key in the poller. A listener's key is its position.
-const SERVICE: usize = CAPACITY;
-
-/// Has the poller show a descriptor as long as there is something to read. It may be there: a listener is, if the program
-/// could not be executed in place.
-fn watch(poller: &Poller, fd: BorrowedFd<'_>, key: usize) -> io::Result<()> {
-    // SAFETY: the server deletes each listener before the service closes it, and does not wait after it drops the service.
-    let added = unsafe { poller.add_with_mode(&fd, polling::Event::readable(key), PollMode::Level) };
-    added.or_else(|error| if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
-}
 
 struct Listener {
     id: SocketId,
@@ -457,8 +399,8 @@ impl Generation {
 /// Counts who may have work to do: each connection, and the loop while it accepts.
 struct Connections {
     count: AtomicUsize,
-    /// What the loop waits on. It is notified when the count falls to zero.
-    poller: Poller,
+    /// Written when the count falls to zero, to end the loop's wait.
+    wake: OwnedFd,
 }
 
 /// One in the count, until it is dropped.
@@ -474,7 +416,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         if self.0.count.fetch_sub(1, Ordering::SeqCst) == 1 {
-            let _ = self.0.poller.notify();
+            let _ = rustix::io::write(&self.0.wake, &1_u64.to_ne_bytes());
         }
     }
 }
