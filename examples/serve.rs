@@ -33,9 +33,6 @@
 //! [`gracenet::Service`] does all of that. This file says what to do at each of its events, and serves. As PID 1 of a
 //! container the service reaps orphans, and restarts in place only. It informs the service manager, if there is one:
 //! `examples/systemd` holds the units.
-//!
-//! The loop waits by poll(2), which looks at every listener each time: a request with 1000 listeners costs three times what it
-//! costs with one. For so many use epoll, and watch the service beside the listeners, by its [`AsFd`].
 #![allow(unsafe_code, reason = "the begin of a program")]
 #![allow(clippy::std_instead_of_core, reason = "a std program")]
 
@@ -56,7 +53,7 @@ use std::time::Duration;
 use gracenet::address::Kind;
 use gracenet::service::{Moment, Refused, Reload};
 use gracenet::{Endpoint, Event, Leave, ListenOptions, Policy, Process, Service, SocketId};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags};
@@ -163,6 +160,10 @@ struct Server {
     config: Config,
     service: Service<'static>,
     listeners: Vec<Listener>,
+    /// An epoll instance for the listeners, if they are many: poll(2) takes half a microsecond for each, at every wait.
+    clients: OwnedFd,
+    /// The positions of the listeners that are not in it yet, or that the kernel does not take. These are polled.
+    polled: Vec<usize>,
     generation: Option<Generation>,
     connections: Arc<Connections>,
     /// The loop's own place in the count.
@@ -182,7 +183,9 @@ impl Server {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let connections = Arc::new(Connections { count: AtomicUsize::new(0), wake });
         let accepting = Some(Open::new(&connections));
-        Ok(Self { config, service, listeners, generation, connections, accepting })
+        let clients = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let polled = (0..listeners.len()).rev().collect();
+        Ok(Self { config, service, listeners, clients, polled, generation, connections, accepting })
     }
 
     /// Reports that this process can accept.
@@ -207,6 +210,7 @@ impl Server {
 
     /// Serves, and does what the service asks for.
     fn run(&mut self) -> Result<ExitCode, Box<dyn Error>> {
+        let mut takes_more = self.listeners.len() > FEW;
         loop {
             if self.is_drained() {
                 self.service.drained();
@@ -223,39 +227,83 @@ impl Server {
                 }
                 Some(event) => say!("{event}"),
                 None => {
-                    let listeners = if self.service.accepts() { &self.listeners[..] } else { &[] };
-                    let shown = self.wait(listeners, self.service.deadline().map(Moment::remaining));
+                    // Not before the ready line: a restart would wait for it.
+                    takes_more = takes_more && self.watch_more();
+                    let until = if takes_more { Some(Duration::ZERO) } else { self.deadline() };
+                    let shown = self.wait(self.service.accepts(), until);
                     self.accept_from_each(&shown);
                 }
             }
         }
     }
 
-    /// Waits for the service, for the end of the last connection, and for a client at one of these listeners. Returns the
-    /// listeners that show a client.
-    fn wait<'l>(&self, listeners: &'l [Listener], timeout: Option<Duration>) -> Vec<&'l Listener> {
-        let clients = listeners.iter().flat_map(|listener| self.service.fd(listener.id));
-        let others = self.service.fds().chain([self.connections.wake.as_fd()]);
+    fn deadline(&self) -> Option<Duration> {
+        self.service.deadline().map(Moment::remaining)
+    }
+
+    /// Has the epoll instance take a few more listeners. Returns whether there may be more: a thousand take more than a
+    /// millisecond, and a signal is not to wait so long.
+    fn watch_more(&mut self) -> bool {
+        for _ in 0..FEW {
+            let Some(&position) = self.polled.last() else { return false };
+            let Some(Ok(fd)) = self.listeners.get(position).map(|listener| self.service.fd(listener.id))
+            else {
+                return false;
+            };
+            let data = epoll::EventData::new_u64(position as u64);
+            if let Err(error) = epoll::add(&self.clients, fd, data, epoll::EventFlags::IN) {
+                say!("{} listeners are polled: {error}", self.polled.len());
+                return false;
+            }
+            self.polled.pop();
+        }
+        true
+    }
+
+    /// Waits for the service, for the end of the last connection, and for clients, if these are wanted. Returns the positions
+    /// of the listeners that show one.
+    fn wait(&self, wants_clients: bool, timeout: Option<Duration>) -> Vec<usize> {
+        let polled = if wants_clients { &self.polled[..] } else { &[] };
+        let listeners =
+            polled.iter().filter_map(|position| self.service.fd(self.listeners.get(*position)?.id).ok());
+        let clients = wants_clients.then(|| self.clients.as_fd());
+        let others = [self.connections.wake.as_fd()].into_iter().chain(self.service.fds()).chain(clients);
         let mut fds: Vec<_> =
-            clients.chain(others).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+            listeners.chain(others).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         // A time that is too long for the kernel is for ever.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         if poll(&mut fds, timeout.as_ref()).is_err() {
             // The kernel has no memory, or fewer files are allowed than are open. Nothing here blocks, so all can be tried.
             thread::sleep(PAUSE);
-            return listeners.iter().collect();
+            return if wants_clients { (0..self.listeners.len()).collect() } else { Vec::new() };
         }
-        if fds.last().is_some_and(|wake| !wake.revents().is_empty()) {
+        let mut shows = fds.iter().map(|fd| !fd.revents().is_empty());
+        let mut shown: Vec<_> = polled
+            .iter()
+            .copied()
+            .zip(&mut shows)
+            .filter(|(_, shows)| *shows)
+            .map(|(position, _)| position)
+            .collect();
+        if shows.next() == Some(true) {
             let _ = rustix::io::read(&self.connections.wake, &mut [0; 8]);
         }
-        let shown = listeners.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
-        shown.map(|(listener, _)| listener).collect()
+        if wants_clients && shows.next_back() == Some(true) {
+            let mut events = Vec::with_capacity(FEW);
+            let _ = epoll::wait(
+                &self.clients,
+                rustix::buffer::spare_capacity(&mut events),
+                Some(&Timespec::default()),
+            );
+            shown.extend(events.iter().map(|event| event.data.u64() as usize));
+        }
+        shown
     }
 
     /// Accepts once from each of these. Returns whether there may be more.
-    fn accept_from_each(&self, listeners: &[&Listener]) -> bool {
+    fn accept_from_each(&self, positions: &[usize]) -> bool {
         let mut has_more = false;
-        for listener in listeners {
+        for listener in positions.iter().filter_map(|position| self.listeners.get(*position)) {
             match self.accept(listener) {
                 Err(Errno::AGAIN) => {}
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
@@ -286,7 +334,7 @@ impl Server {
         if leave != Leave::Exec {
             // The service closes its listeners when it is polled next. If nobody else has them, that resets what waits.
             for _ in 0..QUEUE {
-                let shown = self.wait(&self.listeners, Some(Duration::ZERO));
+                let shown = self.wait(true, Some(Duration::ZERO));
                 if !self.accept_from_each(&shown) {
                     break;
                 }
@@ -345,6 +393,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How many connections the server accepts from one queue, at most, when it begins to drain. By default no queue of Linux
 /// is longer, and clients that keep coming do not hold up the drain.
 const QUEUE: usize = 4096;
+
+/// How many listeners are few. The epoll instance takes as many between two looks at the service, and shows as many at once.
+const FEW: usize = 64;
 
 struct Listener {
     id: SocketId,

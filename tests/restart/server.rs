@@ -38,6 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("serve_port_zero_keeps_its_port_by_name", port_zero),
         trial("serve_1000_addresses", thousand),
         common::trial("serve_serves_on_where_poll_refuses", &[("strace", common::strace)], poll_refused),
+        common::trial("serve_polls_what_epoll_refuses", &[("strace", common::strace)], epoll_refused),
         trial("serve_none_stuck_in_accept", none_stuck),
     ]
 }
@@ -525,7 +526,10 @@ fn thousand() -> Outcome {
     for signal in [Signal::USR2, Signal::HUP] {
         let predecessor = watch(server.pid);
         assert!(server.restart(signal).ends_with(&format!("inherited={count} listeners={count}")));
+        // Some of them while the server is about to watch them by epoll, and all once it does.
         assert!(signal == Signal::HUP || has_left(&predecessor));
+        names.iter().step_by(50).for_each(|name| assert_answers(&server, name));
+        assert_eq!(watched_by_epoll(&server, count), count);
         names.iter().for_each(|name| assert_answers(&server, name));
     }
     Ok(())
@@ -533,12 +537,22 @@ fn thousand() -> Outcome {
 
 /// The kernel refuses to wait, sixty times in each generation. The server answers, and hands over, all the same.
 fn poll_refused() -> Outcome {
+    serves_despite("inject=poll,ppoll:error=ENOMEM:when=10..69", 100)
+}
+
+/// The kernel refuses to watch the thirtieth listener. The server polls what is not watched.
+fn epoll_refused() -> Outcome {
+    serves_despite("inject=epoll_ctl:error=ENOSPC:when=30", 29)
+}
+
+fn serves_despite(fault: &str, watched: usize) -> Outcome {
     let names = names("refused", 100);
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=poll,ppoll:error=ENOMEM:when=10..69"]);
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", fault]);
     strace.arg(std::env::current_exe()?);
     let (mut server, _stderr) = start_heard(strace, &names.iter().map(String::as_str).collect::<Vec<_>>());
     for _ in 0..2 {
+        assert_eq!(watched_by_epoll(&server, watched), watched);
         names.iter().for_each(|name| assert_answers(&server, name));
         server.hand_over();
     }
@@ -557,6 +571,20 @@ fn assert_answers(server: &Server, name: &str) {
     let stream = UnixStream::connect_addr(&address).unwrap();
     let answer = exchange(stream, "GET / HTTP/1.1\r\n\r\n");
     assert_eq!(body(&answer), format!("{}\n", server.pid.as_raw_nonzero()), "{name}");
+}
+
+/// How many listeners the server's epoll instance watches, once they are so many, or in the end.
+fn watched_by_epoll(server: &Server, expected: usize) -> usize {
+    let now = || {
+        let infos = std::fs::read_dir(format!("/proc/{}/fdinfo", server.pid.as_raw_nonzero())).unwrap();
+        let infos = infos.filter_map(|info| std::fs::read_to_string(info.ok()?.path()).ok());
+        infos.map(|info| info.lines().filter(|line| line.starts_with("tfd:")).count()).sum()
+    };
+    let begin = Instant::now();
+    while now() != expected && begin.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    now()
 }
 
 /// A burst during a restart and silence after it: the predecessor leaves although nobody wakes it.
