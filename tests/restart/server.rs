@@ -546,7 +546,7 @@ fn epoll_refused() -> Outcome {
 }
 
 fn serves_despite(fault: &str, watched: usize) -> Outcome {
-    let names = names("refused", 100);
+    let names = names(&format!("refused-{watched}"), 100);
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o", "/dev/null", "-e", fault]);
     strace.arg(std::env::current_exe()?);
