@@ -41,6 +41,7 @@ use std::ffi::OsString;
 use std::fmt::Arguments;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -230,8 +231,7 @@ impl Server {
                     // Not before the ready line: a restart would wait for it.
                     takes_more = takes_more && self.watch_more();
                     let until = if takes_more { Some(Duration::ZERO) } else { self.deadline() };
-                    let shown = self.wait(self.service.accepts(), until);
-                    self.accept_from_each(&shown);
+                    self.wait(self.service.accepts(), until);
                 }
             }
         }
@@ -260,50 +260,43 @@ impl Server {
         true
     }
 
-    /// Waits for the service, for the end of the last connection, and for clients, if these are wanted. Returns the positions
-    /// of the listeners that show one.
-    fn wait(&self, wants_clients: bool, timeout: Option<Duration>) -> Vec<usize> {
+    /// Waits for the service, for the end of the last connection, and for clients, if these are wanted. Accepts once from
+    /// each listener that shows one, and returns whether there may be more.
+    fn wait(&self, wants_clients: bool, timeout: Option<Duration>) -> bool {
         let polled = if wants_clients { &self.polled[..] } else { &[] };
         let listeners =
             polled.iter().filter_map(|position| self.service.fd(self.listeners.get(*position)?.id).ok());
         let clients = wants_clients.then(|| self.clients.as_fd());
         let others = [self.connections.wake.as_fd()].into_iter().chain(self.service.fds()).chain(clients);
-        let mut fds: Vec<_> =
-            listeners.chain(others).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        let fds = listeners.chain(others).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        // On the stack: a server whose memory is used up can restart.
+        let mut fds: heapless::Vec<_, { CAPACITY + 8 }> = fds.collect();
         // A time that is too long for the kernel is for ever.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         if poll(&mut fds, timeout.as_ref()).is_err() {
             // The kernel has no memory, or fewer files are allowed than are open. Nothing here blocks, so all can be tried.
             thread::sleep(PAUSE);
-            return if wants_clients { (0..self.listeners.len()).collect() } else { Vec::new() };
+            return wants_clients && self.accept_from_each(0..self.listeners.len());
         }
-        let mut shows = fds.iter().map(|fd| !fd.revents().is_empty());
-        let mut shown: Vec<_> = polled
-            .iter()
-            .copied()
-            .zip(&mut shows)
-            .filter(|(_, shows)| *shows)
-            .map(|(position, _)| position)
-            .collect();
-        if shows.next() == Some(true) {
+        let shows = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| !fd.revents().is_empty());
+        let shown = polled.iter().zip(&fds).filter(|(_, fd)| shows(Some(fd))).map(|(position, _)| *position);
+        let mut has_more = self.accept_from_each(shown);
+        if shows(fds.get(polled.len())) {
             let _ = rustix::io::read(&self.connections.wake, &mut [0; 8]);
         }
-        if wants_clients && shows.next_back() == Some(true) {
-            let mut events = Vec::with_capacity(FEW);
-            let _ = epoll::wait(
-                &self.clients,
-                rustix::buffer::spare_capacity(&mut events),
-                Some(&Timespec::default()),
-            );
-            shown.extend(events.iter().map(|event| event.data.u64() as usize));
+        if wants_clients && shows(fds.last()) {
+            let mut room = [const { MaybeUninit::uninit() }; FEW];
+            if let Ok((events, _)) = epoll::wait(&self.clients, &mut room, Some(&Timespec::default())) {
+                has_more |= self.accept_from_each(events.iter().map(|event| event.data.u64() as usize));
+            }
         }
-        shown
+        has_more
     }
 
     /// Accepts once from each of these. Returns whether there may be more.
-    fn accept_from_each(&self, positions: &[usize]) -> bool {
+    fn accept_from_each(&self, positions: impl Iterator<Item = usize>) -> bool {
         let mut has_more = false;
-        for listener in positions.iter().filter_map(|position| self.listeners.get(*position)) {
+        for listener in positions.filter_map(|position| self.listeners.get(position)) {
             match self.accept(listener) {
                 Err(Errno::AGAIN) => {}
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
@@ -334,8 +327,7 @@ impl Server {
         if leave != Leave::Exec {
             // The service closes its listeners when it is polled next. If nobody else has them, that resets what waits.
             for _ in 0..QUEUE {
-                let shown = self.wait(true, Some(Duration::ZERO));
-                if !self.accept_from_each(&shown) {
+                if !self.wait(true, Some(Duration::ZERO)) {
                     break;
                 }
             }
