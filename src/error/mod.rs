@@ -464,7 +464,8 @@ impl Word {
         Self { bytes, len: len as u8 }
     }
 
-    /// Keeps the first 15 bytes of `word`, up to one that is not ASCII.
+    /// Keeps the first 15 bytes of `word`, up to one that is not ASCII. Public for a fuzz target alone.
+    #[doc(hidden)]
     #[must_use]
     pub fn ascii(word: &[u8]) -> Self {
         let mut kept = Self { bytes: [0; 15], len: 0 };
